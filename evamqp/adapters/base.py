@@ -1,0 +1,134 @@
+"""The contract between evamqp and an event loop: Protocols, and the Endpoint they pass around.
+
+No code that runs belongs here, no socket and no loop: an adapter knows bytes, timers and futures,
+and this file says what it owes.  The vocabulary is asyncio's on purpose.
+``evamqp.testing.adapter_contract`` is the same contract as a test suite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import ssl
+
+Callback = Callable[[], object]
+
+
+class Endpoint(NamedTuple):
+    """Where to connect, and how long that may take.
+
+    Args:
+        host: DNS name, or an IP literal (then no resolver is asked).
+        port: TCP port, 1..65535.
+        tls: Context for TLS; None means plain TCP.
+        server_hostname: Name sent as SNI and checked against the certificate; None means ``host``.
+        timeout: Seconds for DNS, TCP and TLS together.
+        address_timeout: Seconds for the TCP connect to one address of the name.
+        user_timeout: Seconds that sent bytes may stay unacknowledged before the kernel gives up
+            (TCP_USER_TIMEOUT), for connections that have no heartbeat; None leaves it unset.
+    """
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = None
+    server_hostname: str | None = None
+    timeout: float = 10.0
+    address_timeout: float = 5.0
+    user_timeout: float | None = None
+
+
+class Transport(Protocol):
+    """A connected byte stream.  Every method returns at once and never calls the stream."""
+
+    def write(self, data: bytes) -> None:
+        """Queue bytes.  After close() or abort() a no-op."""
+
+    def pause_reading(self) -> None:
+        """Deliver no more data until resume_reading().  Idempotent."""
+
+    def resume_reading(self) -> None:
+        """Deliver data again.  Idempotent."""
+
+    def close(self) -> None:
+        """Send what is queued, then close.  Idempotent."""
+
+    def abort(self) -> None:
+        """Drop what is queued and close now; also ends a close() that waits.  Idempotent."""
+
+
+class Stream(Protocol):
+    """What an adapter calls, from the loop only.
+
+    ``connection_lost`` comes exactly once and last, also when ``connection_made`` never came.
+    Its argument is None for an end without error: our own close, or the peer's end of file.
+    """
+
+    def connection_made(self, transport: Transport) -> None: ...
+    def data_received(self, data: bytes) -> None: ...
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...
+    def connection_lost(self, exc: BaseException | None) -> None: ...
+
+
+class Handle(Protocol):
+    """Something that can be called off."""
+
+    def cancel(self) -> None:
+        """Idempotent; a no-op once it has happened."""
+
+
+class Promise(Protocol):
+    """The writing end of a native future.  It settles once; later calls are no-ops."""
+
+    @property
+    def future(self) -> Any:
+        """What the user awaits: an ``asyncio.Future``, a ``Deferred`` or a ``Result``."""
+
+    def resolve(self, value: object) -> None: ...
+    def reject(self, exc: BaseException) -> None: ...
+
+
+class Adapter(Protocol):
+    """An event loop.  All but ``call_soon_threadsafe`` belong to the loop's thread."""
+
+    def time(self) -> float:
+        """Monotonic seconds; the clock of call_later()."""
+
+    def call_soon(self, callback: Callback) -> Handle:
+        """Call back on the next turn of the loop."""
+
+    def call_later(self, delay: float, callback: Callback) -> Handle:
+        """Call back after ``delay`` seconds.  Yours to use as a timer as well."""
+
+    def call_soon_threadsafe(self, callback: Callback) -> None:
+        """Call back on the loop, from any thread or signal handler.  Never blocks."""
+
+    def create_future(self) -> Promise: ...
+
+    def connect(self, endpoint: Endpoint, stream: Stream) -> Handle:
+        """Resolve, connect and shake hands in TLS; then call ``stream.connection_made``.
+
+        A failure, a timeout or ``Handle.cancel()`` is told by ``stream.connection_lost``.
+        """
+
+    def run(self) -> None:
+        """Run the loop until stop(); for scripts.  In an application the loop is yours."""
+
+    def stop(self) -> None:
+        """End run().  Idempotent; legal in a signal handler and before run()."""
+
+
+class Listener(Protocol):
+    """What an adapter that can accept connections offers besides."""
+
+    def listen(self, host: str, port: int, factory: Callable[[], Stream]) -> ListenHandle:
+        """Accept connections and give each to a stream of its own.  Port 0 picks a free one."""
+
+
+class ListenHandle(Handle, Protocol):
+    """A listening socket; ``cancel()`` stops accepting and leaves accepted connections alone."""
+
+    @property
+    def port(self) -> int: ...

@@ -1,0 +1,441 @@
+"""The built-in event loop: ``selectors``, a heap of timers and a wake-up socket.
+
+It knows bytes, timers and results.  AMQP never belongs here; sockets are in _socket.py.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import selectors
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Generic, TypeVar, cast
+
+from evamqp.adapters._dial import Dial
+from evamqp.adapters._socket import READ, SocketConnector, SocketListener, open_listener
+from evamqp.adapters.base import Callback, Endpoint, Handle, Stream
+from evamqp.errors import BadType, RequestCancelled, WrongState
+
+T = TypeVar("T")
+
+#: Seconds of one sleep at most: epoll takes milliseconds in a C int, so it cannot sleep for ever.
+LONGEST_SLEEP = 24 * 3600.0
+#: Cancelled timers that may lie in the heap before it is worth rebuilding.
+CANCELLED_TIMERS = 100
+
+
+class _Call:
+    """A callback that is due; its own handle."""
+
+    __slots__ = ("callback",)
+
+    def __init__(self, callback: Callback) -> None:
+        self.callback: Callback | None = callback
+
+    def cancel(self) -> None:
+        self.callback = None
+
+
+class _Timer(_Call):
+    """A callback that waits in the heap."""
+
+    __slots__ = ("timers",)
+
+    def __init__(self, callback: Callback, timers: _Timers) -> None:
+        super().__init__(callback)
+        self.timers: _Timers | None = timers  # None once it left the heap
+
+    def cancel(self) -> None:
+        if self.callback is not None:
+            self.callback = None
+            if self.timers is not None:
+                self.timers.count_cancelled()
+
+
+class _Timers:
+    """Timers by time.  A cancelled one stays in the heap, but never more than half of them do."""
+
+    __slots__ = ("_cancelled", "_heap", "_order")
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, _Timer]] = []
+        self._order = itertools.count()  # equal times fire in the order of their calls
+        self._cancelled = 0
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def add(self, when: float, callback: Callback) -> _Timer:
+        timer = _Timer(callback, self)
+        heapq.heappush(self._heap, (when, next(self._order), timer))
+        return timer
+
+    def count_cancelled(self) -> None:
+        self._cancelled += 1
+        if self._cancelled > CANCELLED_TIMERS and self._cancelled * 2 > len(self._heap):
+            self._heap = [entry for entry in self._heap if entry[2].callback is not None]
+            heapq.heapify(self._heap)
+            self._cancelled = 0
+
+    def next_time(self) -> float | None:
+        """When the first live timer fires; None if there is none."""
+        while self._heap and self._heap[0][2].callback is None:
+            heapq.heappop(self._heap)
+            self._cancelled -= 1
+        return self._heap[0][0] if self._heap else None
+
+    def move_due(self, now: float, ready: deque[_Call]) -> None:
+        """Move every timer whose time has come to ``ready``."""
+        while (when := self.next_time()) is not None and when <= now:
+            timer = heapq.heappop(self._heap)[2]
+            timer.timers = None
+            ready.append(timer)
+
+
+class Result(Generic[T]):
+    """The built-in loop's future.  It belongs to the loop's thread.
+
+    Give it to ``SelectAdapter.run_until``, or ``await`` it in a coroutine that was given to that.
+    A failure that nobody looks at is never logged.
+    """
+
+    __slots__ = ("_call_soon", "_callbacks", "_done", "_exception", "_traceback", "_value")
+
+    def __init__(self, call_soon: Callable[[Callback], Handle]) -> None:
+        self._call_soon = call_soon
+        self._callbacks: list[Callable[[Result[T]], object]] = []
+        self._done = False
+        self._value: T | None = None
+        self._exception: BaseException | None = None
+        self._traceback: TracebackType | None = None
+
+    def __repr__(self) -> str:
+        state = "failed" if self._exception is not None else "done" if self._done else "pending"
+        return f"<Result {state}>"
+
+    def done(self) -> bool:
+        """Has it a value or an exception?"""
+        return self._done
+
+    def result(self) -> T:
+        """The value.
+
+        Raises:
+            WrongState: It is pending.
+            Exception: What it was settled with.
+        """
+        self._require_done()
+        if self._exception is not None:
+            # Each raise appends its frames; start from the first again, or they grow for ever.
+            raise self._exception.with_traceback(self._traceback)
+        return cast(T, self._value)
+
+    def exception(self) -> BaseException | None:
+        """The exception, or None if it has a value.
+
+        Raises:
+            WrongState: It is pending.
+        """
+        self._require_done()
+        return self._exception
+
+    def add_done_callback(self, callback: Callable[[Result[T]], object]) -> None:
+        """Call ``callback(self)`` from the loop once it is settled, or soon if it is already."""
+        if self._done:
+            self._call_soon(lambda: callback(self))
+        else:
+            self._callbacks.append(callback)
+
+    def cancel(self) -> bool:
+        """Settle it with ``RequestCancelled``; False if it was settled before."""
+        return self._settle(None, RequestCancelled("the result was cancelled"))
+
+    def __await__(self) -> Generator[Result[T], None, T]:
+        if not self._done:
+            yield self
+        return self.result()
+
+    def _require_done(self) -> None:
+        if not self._done:
+            raise WrongState("the result is still pending")
+
+    def _settle(self, value: T | None, exception: BaseException | None) -> bool:
+        if self._done:
+            return False
+        self._done = True
+        self._value = value
+        self._exception = exception
+        if exception is not None:
+            self._traceback = exception.__traceback__
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            self.add_done_callback(callback)
+        return True
+
+
+class _Promise:
+    """The writing end of a Result."""
+
+    __slots__ = ("future",)
+
+    def __init__(self, future: Result[Any]) -> None:
+        self.future = future
+
+    def resolve(self, value: object) -> None:
+        self.future._settle(value, None)
+
+    def reject(self, exc: BaseException) -> None:
+        self.future._settle(None, exc)
+
+
+class _Drive(Generic[T]):
+    """Takes a coroutine from one Result that it awaits to the next."""
+
+    __slots__ = ("_coroutine", "_is_closed", "result")
+
+    def __init__(
+        self, coroutine: Coroutine[Any, Any, T], call_soon: Callable[[Callback], Handle]
+    ) -> None:
+        self._coroutine = coroutine
+        self._is_closed = False
+        self.result: Result[T] = Result(call_soon)
+        call_soon(self._step)
+
+    def close(self) -> None:
+        """Give it up if it has not ended; its ``finally`` blocks run now."""
+        self._is_closed = True
+        self._coroutine.close()
+
+    def _resume(self, _: Result[Any]) -> None:
+        self._step()
+
+    def _step(self, error: BaseException | None = None) -> None:
+        if self._is_closed:
+            return
+        try:
+            awaited = self._coroutine.send(None) if error is None else self._coroutine.throw(error)
+        except StopIteration as stop:
+            self.result._settle(stop.value, None)
+        except Exception as failure:  # run_until() raises it
+            self.result._settle(None, failure)
+        else:
+            self._wait_for(awaited)
+
+    def _wait_for(self, awaited: object) -> None:
+        if isinstance(awaited, Result):
+            awaited.add_done_callback(self._resume)
+        else:
+            self._step(BadType(f"run_until() cannot await {awaited!r}; it is of another loop"))
+
+
+class SelectAdapter:
+    """An event loop that needs nothing but the standard library; see ``adapters.base.Adapter``.
+
+    Everything but call_soon_threadsafe() and stop() belongs to the thread that runs the loop.
+    An exception from a callback leaves run() at once, KeyboardInterrupt included; the loop stays
+    whole, nothing else that was due is lost, and run() may be called again.
+    """
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._ready: deque[_Call] = deque()
+        self._timers = _Timers()
+        self._is_running = False
+        self._is_stopping = False
+        # True while a byte is in the wake-up socket, as far as anybody knows.  Without it a
+        # thread that calls often would fill the socket and pay for a system call each time.
+        self._is_woken = False
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
+        self._selector.register(self._wake_reader, READ, self._swallow_wake_ups)
+
+    # The contract.
+
+    #: Monotonic seconds.
+    time = staticmethod(time.monotonic)
+
+    def call_soon(self, callback: Callback) -> Handle:
+        """Call back on the next turn of the loop."""
+        call = _Call(callback)
+        self._ready.append(call)
+        return call
+
+    def call_later(self, delay: float, callback: Callback) -> Handle:
+        """Call back after ``delay`` seconds."""
+        return self._timers.add(self.time() + delay, callback)
+
+    def call_soon_threadsafe(self, callback: Callback) -> None:
+        """Call back on the loop, from any thread or signal handler.  Never blocks."""
+        self._ready.append(_Call(callback))
+        self._wake_up()
+
+    def create_future(self) -> _Promise:
+        """A promise whose ``future`` is a Result."""
+        return _Promise(Result(self.call_soon))
+
+    def connect(self, endpoint: Endpoint, stream: Stream) -> Handle:
+        """Resolve, connect and shake hands in TLS; then call ``stream.connection_made``."""
+        connector = SocketConnector(self._selector, self.call_soon, endpoint)
+        return Dial(self, connector, endpoint, stream)
+
+    def listen(self, host: str, port: int, factory: Callable[[], Stream]) -> SocketListener:
+        """Accept connections and give each to a stream of its own.
+
+        Args:
+            host: Address to bind; a name is resolved on the spot, which may block.
+            port: 0 picks a free one; see the handle's ``port``.
+            factory: Makes the stream of one connection.
+
+        Raises:
+            OSError: The address cannot be bound; nothing is left open.
+        """
+        sock = open_listener(host, port)
+        return SocketListener(self._selector, self.call_soon, self.call_later, sock, factory)
+
+    def run(self) -> None:
+        """Run the loop until stop().
+
+        Raises:
+            WrongState: The loop runs already.
+        """
+        with self._turning():
+            while not self._is_stopping:
+                self._turn()
+            self._is_stopping = False
+
+    def stop(self) -> None:
+        """End run(), or the next one.  Idempotent; legal in a signal handler or another thread."""
+        self._is_stopping = True
+        self._wake_up()
+
+    # Beyond the contract.
+
+    def run_until(self, awaited: Awaitable[T], timeout: float | None = None) -> T:
+        """Run the loop until ``awaited`` has ended, and return its value.
+
+        Args:
+            awaited: A request, a Result, or a coroutine that awaits those.
+            timeout: Seconds; None waits for ever.  A coroutine is closed when they are over,
+                a request is left as it is.
+
+        Raises:
+            TimeoutError: It took too long.
+            WrongState: Called from inside a callback, or stop() came first.
+            BadType: ``awaited`` is of another loop.
+            Exception: Whatever ``awaited`` failed with.
+        """
+        with self._turning():
+            if not isinstance(awaited, Coroutine):
+                result: Result[T] = _result_of(awaited)
+                return self._turn_until(result, timeout)
+            drive: _Drive[T] = _Drive(awaited, self.call_soon)
+            try:
+                return self._turn_until(drive.result, timeout)
+            finally:
+                drive.close()
+
+    def close(self) -> None:
+        """Release the selector and the wake-up socket.  Idempotent; connections are not told.
+
+        Raises:
+            WrongState: The loop runs.
+        """
+        if self._is_running:
+            raise WrongState("the loop runs; stop() it first")
+        self._selector.close()
+        self._wake_reader.close()
+        self._wake_writer.close()
+
+    # The loop.
+
+    @contextmanager
+    def _turning(self) -> Iterator[None]:
+        if self._is_running:
+            raise WrongState("the loop runs already; run_until() does not work inside a callback")
+        self._is_running = True
+        restore_signals = self._wake_on_signals()
+        try:
+            yield
+        finally:
+            self._is_running = False
+            restore_signals()
+
+    def _wake_on_signals(self) -> Callable[[], object]:
+        # A signal that arrives just before epoll goes to sleep would be handled when it wakes.
+        # The interpreter's own wake-up byte closes that gap.
+        try:
+            before = signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
+        except ValueError:  # signals belong to the main thread, and this is another
+            return lambda: None
+        return lambda: signal.set_wakeup_fd(before)
+
+    def _turn_until(self, result: Result[T], timeout: float | None) -> T:
+        deadline = None if timeout is None else self.time() + timeout
+        waker = None if timeout is None else self.call_later(timeout, lambda: None)
+        try:
+            while not result.done():
+                if self._is_stopping:
+                    self._is_stopping = False
+                    raise WrongState("stop() was called before the result was there")
+                if deadline is not None and self.time() >= deadline:
+                    raise TimeoutError(f"no result within {timeout:g} s")
+                self._turn()
+        finally:
+            if waker is not None:
+                waker.cancel()
+        return result.result()
+
+    def _turn(self) -> None:
+        # Cleared here, before _ready is looked at: whoever appends later sees False, and wakes us.
+        self._is_woken = False
+        for key, events in self._selector.select(self._patience()):
+            key.data(events)
+        ready = self._ready
+        self._timers.move_due(self.time(), ready)
+        # Only what is due now: a callback that calls call_soon() must not starve the sockets.
+        for _ in range(len(ready)):
+            call = ready.popleft()
+            callback, call.callback = call.callback, None
+            if callback is not None:
+                callback()
+
+    def _patience(self) -> float | None:
+        if self._ready or self._is_stopping:
+            return 0
+        when = self._timers.next_time()
+        if when is None:
+            return None
+        return min(max(0.0, when - self.time()), LONGEST_SLEEP)
+
+    def _wake_up(self) -> None:
+        if self._is_woken:
+            return
+        self._is_woken = True
+        try:
+            self._wake_writer.send(b"\0")
+        except OSError:
+            # Full: then the loop wakes anyway.  Closed: then there is no loop to wake.
+            return
+
+    def _swallow_wake_ups(self, _: int) -> None:
+        try:
+            self._wake_reader.recv(4096)
+        except BlockingIOError:
+            # Somebody else read it: a forked child shares the socket.
+            return
+
+
+def _result_of(awaited: object) -> Result[Any]:
+    result = awaited if isinstance(awaited, Result) else getattr(awaited, "future", None)
+    if not isinstance(result, Result):
+        raise BadType(
+            f"run_until() takes a request, a Result or a coroutine, not {type(awaited).__name__}"
+        )
+    return result

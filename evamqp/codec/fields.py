@@ -1,0 +1,521 @@
+"""Field tables, arrays and strings: Python values to bytes and back.
+
+Everything here is a function of its arguments.  Methods, properties and frames are built from it
+elsewhere; nothing here knows them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from decimal import Decimal
+from struct import Struct
+from struct import error as StructError
+from typing import TYPE_CHECKING, Any
+
+from evamqp.errors import BadArgument, BadType, MalformedData, UsageError
+from evamqp.types import FieldValue, Table
+
+if TYPE_CHECKING:
+    # Key, kind of the value, and for a plain number how to unpack it and its size (else 0).
+    _Entry = tuple[str, int, Callable[[bytes, int], tuple[Any, ...]], int]
+    _Container = dict[str, FieldValue] | list[FieldValue]
+
+# Enough for any sane header, and few enough that a peer cannot exhaust our stack or memory.
+DEPTH_MAX = 100
+
+#: What a longstr, a table or an array can hold, in bytes.
+LONG_MAX = 0xFFFFFFFF
+
+# Names of table entries recur, so both directions remember them: a bounded number, each of bounded
+# size, since the wire allows 255 bytes.  A full memory stays as it is: with more names than that
+# in use, clearing and filling it again and again would cost more than it saves.
+_MEMORY_MAX = 1024
+_known_keys: dict[str, bytes] = {}
+_known_entries: dict[bytes, _Entry] = {}
+
+_UTC = timezone.utc
+_EPOCH = datetime(1970, 1, 1, tzinfo=_UTC)
+_from_timestamp = datetime.fromtimestamp
+
+_LONGSTR, _BYTES, _TABLE, _ARRAY = b"SxFA"
+_INT32, _INT64, _DOUBLE = b"Ild"
+_BOOL, _TIMESTAMP, _DECIMAL, _VOID = b"tTDV"
+_STRINGS = b"Sx"
+_NESTED = b"FA"
+
+# The plain numbers, signed as RabbitMQ signs them, which is not quite as the specification does.
+_NUMBERS = {
+    ord("b"): Struct(">b"),
+    ord("B"): Struct(">B"),
+    ord("s"): Struct(">h"),
+    ord("u"): Struct(">H"),
+    ord("I"): Struct(">i"),
+    ord("i"): Struct(">I"),
+    ord("l"): Struct(">q"),
+    ord("L"): Struct(">q"),
+    ord("f"): Struct(">f"),
+    ord("d"): Struct(">d"),
+}
+_NO_NUMBER = Struct("")
+
+_OCTETS = tuple(bytes((octet,)) for octet in range(256))
+
+_pack_long = Struct(">I").pack
+_pack_uint64 = Struct(">Q").pack
+_pack_head = Struct(">BI").pack
+_STRING_HEADS = tuple(_pack_head(_LONGSTR, size) for size in range(256))
+_pack_int32 = Struct(">Bi").pack
+_pack_int64 = Struct(">Bq").pack
+_pack_double = Struct(">Bd").pack
+_pack_timestamp = Struct(">BQ").pack
+_pack_decimal = Struct(">BBi").pack
+
+_unpack_long = Struct(">I").unpack_from
+_unpack_uint64 = Struct(">Q").unpack_from
+_unpack_decimal = Struct(">Bi").unpack_from
+
+
+# --- strings --------------------------------------------------------------------------------
+
+
+def encode_shortstr(value: str, what: str) -> bytes:
+    """A length octet and UTF-8; surrogates made by a decoder become the bytes they came from.
+
+    Args:
+        what: Names the value in errors.
+
+    Raises:
+        BadType: Not a str.
+        BadArgument: Above 255 bytes, or no UTF-8 exists for it.
+    """
+    try:
+        raw = str.encode(value, "utf-8", "surrogateescape")
+        return _OCTETS[len(raw)] + raw
+    except IndexError:
+        raise BadArgument(f"{what} has {len(raw)} bytes; at most 255 fit") from None
+    except TypeError:
+        raise BadType(f"{what} must be str, not {type(value).__name__}") from None
+    except UnicodeEncodeError as error:
+        raise BadArgument(f"{what} has no UTF-8 form: {error}") from error
+
+
+def encode_longstr(value: str | bytes, what: str) -> bytes:
+    """A four-byte length and the bytes; a str as UTF-8.  Errors as for ``encode_shortstr``."""
+    if isinstance(value, str):
+        try:
+            value = value.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as error:
+            raise BadArgument(f"{what} has no UTF-8 form: {error}") from error
+    elif not isinstance(value, (bytes, bytearray)):
+        raise BadType(f"{what} must be str or bytes, not {type(value).__name__}")
+    if len(value) > LONG_MAX:
+        raise BadArgument(f"{what} has {len(value)} bytes; at most {LONG_MAX} fit")
+    return _pack_long(len(value)) + value
+
+
+def decode_shortstr(data: bytes, offset: int) -> tuple[str, int]:
+    """The string and the offset behind it; bytes that are not UTF-8 become surrogates.
+
+    Raises:
+        MalformedData: The data ends within it.
+    """
+    start = offset + 1
+    end = start + data[offset] if offset < len(data) else start
+    if end > len(data):
+        raise MalformedData(f"short string at byte {offset} ends beyond the data")
+    return data[start:end].decode("utf-8", "surrogateescape"), end
+
+
+def decode_longstr(data: bytes, offset: int) -> tuple[bytes, int]:
+    """The bytes and the offset behind them.  Errors as for ``decode_shortstr``."""
+    start, end = _open(data, offset, len(data), "long string")
+    return data[start:end], end
+
+
+# --- decoding -------------------------------------------------------------------------------
+
+
+def decode_table(data: bytes, offset: int = 0) -> tuple[Table, int]:
+    """The table that starts with its length at ``offset``, and the offset behind it.
+
+    Of a key that comes twice the last value stays.
+
+    Raises:
+        MalformedData: Not a table, whatever is wrong with it.
+    """
+    table: Table = {}
+    try:
+        start = offset + 4
+        end: int = start + _unpack_long(data, offset)[0]
+        if end > len(data):
+            raise _ends_early("table", offset)
+        position, inner = _fill_table(table, data, start, end)
+        if inner is not None:
+            _fill_nested(table, inner, data, position, end)
+    except (StructError, IndexError):
+        raise _ends_early("table", offset) from None
+    return table, end
+
+
+def _fill_nested(
+    container: _Container, inner: _Container | None, data: bytes, position: int, end: int
+) -> None:
+    """Go on with ``inner``, found in ``container``, and then with all that follows.
+
+    Containers wait in a list, not in calls, so that no depth of nesting can exhaust the stack.
+    """
+    outer: list[tuple[_Container, int]] = []
+    while True:
+        if inner is not None:
+            outer.append((container, end))
+            if len(outer) >= DEPTH_MAX:
+                raise MalformedData(f"table nested more than {DEPTH_MAX} deep")
+            position, end = _open(data, position, end, "nested value")
+            container = inner
+        elif outer:
+            container, end = outer.pop()
+        else:
+            return
+        if isinstance(container, dict):
+            position, inner = _fill_table(container, data, position, end)
+        else:
+            position, inner = _fill_array(container, data, position, end)
+
+
+def _fill_table(
+    table: Table, data: bytes, position: int, end: int
+) -> tuple[int, _Container | None]:
+    """Read entries until ``end``, or until one holds a container: then return that, still empty.
+
+    A value may be read past ``end``, even past the data: slices and structs stay within the data,
+    and the position is compared with ``end`` before anything comes of it.
+    """
+    known = _known_entries
+    while position < end:
+        start = position + data[position] + 2
+        try:
+            key, kind, unpack, size = known[data[position:start]]
+        except KeyError:
+            key, kind, unpack, size = _decode_entry(data[position:start])
+        if kind == _LONGSTR:
+            start += 4
+            position = start + _unpack_long(data, start - 4)[0]
+            table[key] = data[start:position].decode("utf-8", "surrogateescape")
+        elif size:
+            (table[key],) = unpack(data, start)
+            position = start + size
+        elif kind == _BOOL:
+            table[key] = data[start] != 0
+            position = start + 1
+        elif kind == _TIMESTAMP:
+            table[key] = decode_timestamp(_unpack_uint64(data, start)[0])
+            position = start + 8
+        elif kind in _NESTED:
+            inner: _Container = {} if kind == _TABLE else []
+            table[key] = inner
+            return start, inner
+        else:
+            table[key], position = _decode_value(kind, data, start)
+    if position > end:
+        raise _ends_early("value", position)
+    return position, None
+
+
+def _fill_array(
+    array: list[FieldValue], data: bytes, position: int, end: int
+) -> tuple[int, _Container | None]:
+    """As ``_fill_table``; items have no key."""
+    while position < end:
+        kind = data[position]
+        if kind in _NESTED:
+            inner: _Container = {} if kind == _TABLE else []
+            array.append(inner)
+            return position + 1, inner
+        value, position = _decode_value(kind, data, position + 1)
+        array.append(value)
+    if position > end:
+        raise _ends_early("value", position)
+    return position, None
+
+
+def _open(data: bytes, offset: int, limit: int, what: str) -> tuple[int, int]:
+    """Where the contents behind a four-byte length start and end."""
+    start = offset + 4
+    if start > limit:
+        raise _ends_early(what, offset)
+    end: int = start + _unpack_long(data, offset)[0]
+    if end > limit:
+        raise _ends_early(what, offset)
+    return start, end
+
+
+def _decode_entry(raw: bytes) -> _Entry:
+    """What the key of an entry and its kind of value mean; remembered while there is room."""
+    kind = raw[raw[0] + 1]
+    number = _NUMBERS.get(kind, _NO_NUMBER)
+    entry = raw[1:-1].decode("utf-8", "surrogateescape"), kind, number.unpack_from, number.size
+    if len(_known_entries) < _MEMORY_MAX:
+        _known_entries[raw] = entry
+    return entry
+
+
+def _decode_value(kind: int, data: bytes, start: int) -> tuple[FieldValue, int]:
+    """A value of any kind but a container, and the offset behind it."""
+    if kind in _NUMBERS:
+        number = _NUMBERS[kind]
+        return number.unpack_from(data, start)[0], start + number.size
+    if kind == _BOOL:
+        return data[start] != 0, start + 1
+    if kind == _TIMESTAMP:
+        return decode_timestamp(_unpack_uint64(data, start)[0]), start + 8
+    if kind == _VOID:
+        return None, start
+    if kind == _DECIMAL:
+        return _decode_decimal(*_unpack_decimal(data, start)), start + 5
+    if kind not in _STRINGS:
+        raise MalformedData(f"value of unknown type {bytes((kind,))!r} at byte {start - 1}")
+    end = start + 4 + _unpack_long(data, start)[0]
+    raw = data[start + 4 : end]
+    return raw if kind == _BYTES else raw.decode("utf-8", "surrogateescape"), end
+
+
+def _decode_decimal(scale: int, unscaled: int) -> Decimal:
+    # Built from digits, since arithmetic would round as the thread's decimal context says.
+    return Decimal((unscaled < 0, tuple(map(int, str(abs(unscaled)))), -scale))
+
+
+def decode_timestamp(seconds: int) -> datetime | int:
+    """An aware datetime in UTC; the number itself where datetime cannot go (year 10000)."""
+    try:
+        return _from_timestamp(seconds, _UTC)
+    except (ValueError, OverflowError, OSError):
+        return seconds
+
+
+def _ends_early(what: str, offset: int) -> MalformedData:
+    return MalformedData(f"{what} at byte {offset} ends beyond what holds it")
+
+
+# --- encoding -------------------------------------------------------------------------------
+
+
+class _Refused(Exception):
+    """A value that cannot be encoded; containers add their part of the path as it passes."""
+
+    def __init__(self, kind: type[UsageError], text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+        self.text = text
+        self.path: list[str] = []
+
+    def within(self, part: str) -> _Refused:
+        """This, seen from the container that holds the value under ``part``."""
+        self.path.append(part)
+        return self
+
+    def named(self, what: str) -> UsageError:
+        """The error for the user, ``what`` being the outermost name."""
+        return self.kind(f"{what}{''.join(reversed(self.path))} {self.text}")
+
+
+def encode_table(table: Mapping[str, object] | None, what: str = "table") -> bytes:
+    """The table behind its four-byte length; None is an empty one.
+
+    Args:
+        what: Names the table in errors, which give the path to the culprit: ``headers.a[3]``.
+
+    Raises:
+        BadType: A key that is not a str, or a value of a type that no table can hold.
+        BadArgument: A key or value that does not fit, or a table that contains itself.
+    """
+    if table is None:
+        return b"\x00\x00\x00\x00"
+    try:
+        if not isinstance(table, (dict, Mapping)):  # dict first: asking an ABC takes long
+            raise _Refused(BadType, f"must be a mapping, not {type(table).__name__}")
+        return _encode_entries(table, 1)
+    except _Refused as refused:
+        raise refused.named(what) from None
+    except StructError:
+        raise BadArgument(f"{what} has a value above {LONG_MAX} bytes") from None
+
+
+def encode_timestamp(value: datetime | int, what: str) -> bytes:
+    """Eight bytes: whole seconds since 1970.
+
+    Raises:
+        BadType: Neither a datetime nor an int.
+        BadArgument: A naive datetime, or one before 1970, or a number that 64 bits cannot hold.
+    """
+    try:
+        if isinstance(value, datetime):
+            value = _seconds(value)
+        elif isinstance(value, bool) or not isinstance(value, int):
+            raise _Refused(BadType, f"must be datetime or int, not {type(value).__name__}")
+        return _pack_uint64(value)
+    except _Refused as refused:
+        raise refused.named(what) from None
+    except StructError:
+        raise BadArgument(f"{what} must be within 64 bits, unsigned") from None
+
+
+def _encode_entries(table: Mapping[str, object], depth: int) -> bytes:
+    known = _known_keys
+    parts = []
+    key = ""
+    try:
+        for key, value in table.items():
+            parts.append(known.get(key) or _encode_key(key))
+            # The two commonest kinds on the spot: a call costs as much as the encoding.
+            if type(value) is str:
+                raw = value.encode("utf-8", "surrogateescape")
+                size = len(raw)
+                parts.append(_STRING_HEADS[size] if size < 256 else _pack_head(_LONGSTR, size))
+                parts.append(raw)
+            elif type(value) is int and -0x80000000 <= value <= 0x7FFFFFFF:
+                parts.append(_pack_int32(_INT32, value))
+            else:
+                encode = _ENCODERS.get(type(value)) or _find_encoder(value)
+                parts.append(encode(value, depth))
+    except UnicodeEncodeError as error:
+        raise _no_utf8(error).within(f".{key!s:.64}") from None
+    except _Refused as refused:
+        raise refused.within(f".{key!s:.64}") from None
+    entries = b"".join(parts)
+    return _pack_long(len(entries)) + entries
+
+
+def _encode_key(key: str) -> bytes:
+    """A key as it stands in a table; remembered while there is room."""
+    if not isinstance(key, str):
+        raise _Refused(BadType, f"is no key: keys are str, not {type(key).__name__}")
+    raw = key.encode("utf-8", "surrogateescape")
+    if len(raw) > 255:
+        raise _Refused(BadArgument, f"is a key of {len(raw)} bytes; at most 255 fit")
+    encoded = _OCTETS[len(raw)] + raw
+    if len(_known_keys) < _MEMORY_MAX and type(key) is str:
+        _known_keys[key] = encoded
+    return encoded
+
+
+def _no_utf8(error: UnicodeEncodeError) -> _Refused:
+    return _Refused(BadArgument, f"has no UTF-8 form: {error}")
+
+
+def _encode_str(value: str, depth: int) -> bytes:
+    raw = value.encode("utf-8", "surrogateescape")
+    return _pack_head(_LONGSTR, len(raw)) + raw
+
+
+def _encode_bytes(value: bytes, depth: int) -> bytes:
+    return _pack_head(_BYTES, len(value)) + value
+
+
+def _encode_bool(value: bool, depth: int) -> bytes:
+    return b"t\x01" if value else b"t\x00"
+
+
+def _encode_int(value: int, depth: int) -> bytes:
+    if -0x80000000 <= value <= 0x7FFFFFFF:
+        return _pack_int32(_INT32, value)
+    if -0x8000000000000000 <= value <= 0x7FFFFFFFFFFFFFFF:
+        return _pack_int64(_INT64, value)
+    raise _Refused(BadArgument, "is an int beyond 64 bits, signed")
+
+
+def _encode_float(value: float, depth: int) -> bytes:
+    return _pack_double(_DOUBLE, value)
+
+
+def _encode_datetime(value: datetime, depth: int) -> bytes:
+    return _pack_timestamp(_TIMESTAMP, _seconds(value))
+
+
+def _seconds(value: datetime) -> int:
+    if value.utcoffset() is None:
+        raise _Refused(
+            BadArgument, "is a naive datetime; give it a time zone, such as datetime.timezone.utc"
+        )
+    since = value - _EPOCH
+    if since.days < 0:
+        raise _Refused(BadArgument, "is before 1970, which the unsigned wire format cannot say")
+    return since.days * 86400 + since.seconds
+
+
+def _encode_decimal(value: Decimal, depth: int) -> bytes:
+    """A scale octet and, as the specification has it, the unscaled value in 32 *signed* bits."""
+    sign, digits, exponent = value.as_tuple()
+    if not isinstance(exponent, int):
+        raise _Refused(BadArgument, f"is {value}, which a decimal field cannot hold")
+    scale, zeros = max(-exponent, 0), 0 if digits == (0,) else max(exponent, 0)
+    # More than ten digits exceed 32 bits; looking first spares the arithmetic of 1E+999999.
+    if len(digits) + zeros > 10 or scale > 255:
+        raise _out_of_decimal(value)
+    unscaled = int("".join(map(str, digits))) * 10**zeros
+    try:
+        return _pack_decimal(_DECIMAL, scale, -unscaled if sign else unscaled)
+    except StructError:
+        raise _out_of_decimal(value) from None
+
+
+def _out_of_decimal(value: Decimal) -> _Refused:
+    return _Refused(BadArgument, f"is {value!s:.40}: decimals have 32 bits and up to 255 places")
+
+
+def _encode_none(value: None, depth: int) -> bytes:
+    return b"V"
+
+
+def _encode_mapping(value: Mapping[str, object], depth: int) -> bytes:
+    return b"F" + _encode_entries(value, _deeper(depth))
+
+
+def _encode_sequence(value: list[object] | tuple[object, ...], depth: int) -> bytes:
+    depth = _deeper(depth)
+    parts = []
+    try:
+        for item in value:
+            encode = _ENCODERS.get(type(item)) or _find_encoder(item)
+            parts.append(encode(item, depth))
+    except UnicodeEncodeError as error:
+        raise _no_utf8(error).within(f"[{len(parts)}]") from None
+    except _Refused as refused:
+        raise refused.within(f"[{len(parts)}]") from None
+    items = b"".join(parts)
+    return _pack_head(_ARRAY, len(items)) + items
+
+
+def _deeper(depth: int) -> int:
+    if depth >= DEPTH_MAX:
+        raise _Refused(BadArgument, f"is nested more than {DEPTH_MAX} deep, or contains itself")
+    return depth + 1
+
+
+_Encoder = Callable[[Any, int], bytes]
+
+# The order decides for subclasses: an IntEnum is an int, a named tuple is a tuple.
+_ENCODERS: dict[type, _Encoder] = {
+    str: _encode_str,
+    bool: _encode_bool,
+    int: _encode_int,
+    float: _encode_float,
+    bytes: _encode_bytes,
+    bytearray: _encode_bytes,
+    datetime: _encode_datetime,
+    Decimal: _encode_decimal,
+    list: _encode_sequence,
+    tuple: _encode_sequence,
+    dict: _encode_mapping,
+    type(None): _encode_none,
+}
+
+
+def _find_encoder(value: object) -> _Encoder:
+    """The encoder for an instance of a subclass, or for any mapping."""
+    for kind, encode in _ENCODERS.items():
+        if isinstance(value, kind):
+            return encode
+    if isinstance(value, Mapping):
+        return _encode_mapping
+    raise _Refused(BadType, f"is of type {type(value).__name__}, which no field table can hold")

@@ -1,0 +1,738 @@
+"""The only spelling of the channel API: what a user may send.
+
+How requests are answered, and everything else that comes in, is ``session.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from struct import Struct
+from threading import get_ident
+from typing import TYPE_CHECKING, Any
+
+from evamqp.codec.frames import FRAME_OVERHEAD, body_frames, content_header_frame
+from evamqp.codec.methods import pack_ack, pack_nack, pack_publish, pack_reject
+from evamqp.codec.properties import Properties
+from evamqp.core.confirms import Confirms
+from evamqp.core.message import Message, Route
+from evamqp.core.request import Request
+from evamqp.core.session import Consumer, Session
+from evamqp.core.state import ChannelState
+from evamqp.errors import BadArgument, BadType, ChannelClosed, WrongState, WrongThread
+from evamqp.types import Body, Callback, DeclareOk, ErrorCallback, TableLike
+
+if TYPE_CHECKING:
+    from evamqp.core.connection import Connection
+    from evamqp.core.content import Content
+    from evamqp.core.handler import Handler
+
+_pack_header = Struct(">IIQ").pack
+_pack_size = Struct(">I").pack
+_CLASS_BASIC = 60 << 16
+_NO_PROPERTIES = b"\x00\x00"
+# Bytes: a body above this is queued as it is and copied once, when the output is joined.
+_JOINED_BODY = 16 * 1024
+# Encoded heads of basic.publish kept per channel; then the table stops filling, so that a
+# publisher with endless routing keys pays for encoding and not for memory.
+_MAX_HEADS = 128
+
+
+class Channel(Session):
+    """A channel: usable at once, since requests are pipelined behind ``channel.open``.
+
+    A method that asks the broker something returns a ``Request``: await it, take its ``future``,
+    give ``callback`` and ``on_error``, or ignore it.  With ``nowait`` the broker sends no reply
+    and None is returned.  Every method raises WrongState when the channel is closing or closed,
+    WrongThread from a thread that does not own the connection, BadArgument or BadType for what
+    cannot be sent, and OutputFull at the output cap; then nothing was sent.
+    """
+
+    __slots__ = ("_body_mark", "_consumer_count", "_heads", "_joined_body")
+
+    def __init__(self, connection: Connection, number: int, handler: Handler, reused: bool) -> None:
+        super().__init__(connection, number, handler, reused)
+        self._heads: dict[tuple[str, str, bool], bytes] = {}
+        self._consumer_count = 0
+        self._body_mark = b"\xce\x03" + number.to_bytes(2, "big")
+        self._joined_body = min(_JOINED_BODY, connection.frame_max - FRAME_OVERHEAD)
+        self._request("channel.open", finish=_none)
+
+    # Exchanges
+
+    def exchange_declare(
+        self,
+        exchange: str,
+        exchange_type: str = "direct",
+        passive: bool = False,
+        durable: bool = False,
+        auto_delete: bool = False,
+        internal: bool = False,
+        arguments: TableLike | None = None,
+        *,
+        nowait: bool = False,
+        callback: Callback[None] | None = None,
+        on_error: ErrorCallback | None = None,
+    ) -> Request[None]:
+        """Create an exchange, or check that it exists as described.
+
+        Args:
+            exchange: Name, up to 255 bytes of UTF-8.
+            exchange_type: ``direct``, ``fanout``, ``topic``, ``headers`` or a plugin's.
+            passive: Only check that it exists.
+            durable: It survives a broker restart.
+            auto_delete: It goes when its last binding goes.
+            internal: Only other exchanges may publish to it.
+            arguments: For instance ``alternate-exchange``.
+
+        Spec: exchange.declare (40, 10).  A difference from what exists closes the channel (406).
+        """
+        return self._ask(
+            "exchange.declare", exchange, exchange_type, passive, durable, auto_delete, internal,
+            nowait, arguments, nowait=nowait, finish=_none, callback=callback, on_error=on_error,
+        )  # fmt: skip
+
+    def exchange_delete(
+        self,
+        exchange: str,
+        if_unused: bool = False,
+        *,
+        nowait: bool = False,
+        callback: Callback[None] | None = None,
+        on_error: ErrorCallback | None = None,
+    ) -> Request[None]:
+        """Delete an exchange; one that does not exist is no error.
+
+        Args:
+            exchange: Name.
+            if_unused: Only if nothing is bound to it, else the channel is closed (406).
+
+        Spec: exchange.delete (40, 20).
+        """
+        return self._ask(
+            "exchange.delete", exchange, if_unused, nowait,
+            nowait=nowait, finish=_none, callback=callback, on_error=on_error,
+        )  # fmt: skip
+
+    def exchange_bind(
+        self,
+        destination: str,
+        source: str,
+        routing_key: str = "",
+        arguments: TableLike | None = None,
+        *,
+        nowait: bool = False,
+        callback: Callback[None] | None = None,
+        on_error: ErrorCallback | None = None,
+    ) -> Request[None]:
+        """Route messages from the exchange ``source`` to the exchange ``destination``.
+
+        Spec: exchange.bind (40, 30), a RabbitMQ extension.
+        """
+        return self._ask(
+            "exchange.bind", destination, source, routing_key, nowait, arguments,
+            nowait=nowait, finish=_none, callback=callback, on_error=on_error,
+        )  # fmt: skip
+
+    def exchange_unbind(
+        self,
+        destination: str,
+        source: str,
+        routing_key: str = "",
+        arguments: TableLike | None = None,
+        *,
+        nowait: bool = False,
+        callback: Callback[None] | None = None,
+        on_error: ErrorCallback | None = None,
+    ) -> Request[None]:
+        """Undo ``exchange_bind`` with the same arguments.
+
+        Spec: exchange.unbind (40, 40), a RabbitMQ extension.
+        """
+        return self._ask(
+            "exchange.unbind", destination, source, routing_key, nowait, arguments,
+            nowait=nowait, finish=_none, callback=callback, on_error=on_error,
+        )  # fmt: skip
+
+    # Queues
+
+    def queue_declare(
+        self,
+        queue: str = "",
+        passive: bool = False,
+        durable: bool = False,
+        exclusive: bool = False,
+        auto_delete: bool = False,
+        arguments: TableLike | None = None,
+        *,
+        nowait: bool = False,
+        callback: Callback[DeclareOk] | None = None,
+        on_error: ErrorCallback | None = None,
+    ) -> Request[DeclareOk]:
+        """Create a queue, or check that it exists as described.
+
+        Args:
+            queue: Name; "" lets the broker choose one, which the reply tells.
+            passive: Only check that it exists.
+            durable: It survives a broker restart.
+            exclusive: Only this connection may use it, and it goes with the connection.
+            auto_delete: It goes when its last consumer goes.
+            arguments: For instance ``x-queue-type``, ``x-message-ttl`` (milliseconds).
+
+        Spec: queue.declare (50, 10).  A difference from what exists closes the channel (406).
+        """
+        return self._ask(
+            "queue.declare", queue, passive, durable, exclusive, auto_delete, nowait, arguments,
+            nowait=nowait, finish=DeclareOk, callback=callback, on_error=on_error,
+        )  # fmt: skip
+
+    def queue_bind(
+        self,
+        queue: str,
+        exchange: str,
+        routing_key: str = "",
+        arguments: TableLike | None = None,
+        *,
+        nowait: bool = False,
+        callback: Callback[None] | None = None,
+        on_error: ErrorCallback | None = None,
+    ) -> Request[None]:
+        """Route messages from an exchange to a queue.
+
+        Args:
+            queue: Name; "" is the queue last declared on this channel.
+            exchange: Name.
+            routing_key: What the exchange's type makes of it.
+            arguments: For a headers exchange: the headers to match, and ``x-match``.
+
+        Spec: queue.bind (50, 20).
+        """
+        return self._ask(
+            "queue.bind", queue, exchange, routing_key, nowait, arguments,
+            nowait=nowait, finish=_none, callback=callback, on_error=on_error,
+        )  # fmt: skip
+
+    def queue_unbind(
+        self,
+        queue: str,
+        exchange: str,
+        routing_key: str = "",
+        arguments: TableLike | None = None,
+        *,
+        callback: Callback[None] | None = None,
+        on_error: ErrorCallback | None = None,
+    ) -> Request[None]:
+        """Undo ``queue_bind`` with the same arguments.
+
+        Spec: queue.unbind (50, 50).  The specification has no nowait here.
+        """
+        return self._ask(
+            "queue.unbind", queue, exchange, routing_key, arguments,
+            finish=_none, callback=callback, on_error=on_error,
+        )  # fmt: skip
+
+    def queue_purge(
+        self,
+        queue: str,
+        *,
+        nowait: bool = False,
+        callback: Callback[int] | None = None,
+        on_error: ErrorCallback | None = None,
+    ) -> Request[int]:
+        """Drop the messages that are ready in a queue, and tell how many there were.
+
+        Spec: queue.purge (50, 30).
+        """
+        return self._ask(
+            "queue.purge", queue, nowait,
+            nowait=nowait, finish=_same, callback=callback, on_error=on_error,
+        )  # fmt: skip
+
+    def queue_delete(
+        self,
+        queue: str,
+        if_unused: bool = False,
+        if_empty: bool = False,
+        *,
+        nowait: bool = False,
+        callback: Callback[int] | None = None,
+        on_error: ErrorCallback | None = None,
+    ) -> Request[int]:
+        """Delete a queue, and tell how many messages it held; a missing one is no error.
+
+        Args:
+            queue: Name.
+            if_unused: Only without consumers, else the channel is closed (406).
+            if_empty: Only without messages, else the channel is closed (406).
+
+        Spec: queue.delete (50, 40).
+        """
+        return self._ask(
+            "queue.delete", queue, if_unused, if_empty, nowait,
+            nowait=nowait, finish=_same, callback=callback, on_error=on_error,
+        )  # fmt: skip
+
+    # Publishing
+
+    def basic_publish(
+        self,
+        exchange: str,
+        routing_key: str,
+        body: Body,
+        properties: Properties | None = None,
+        mandatory: bool = False,
+    ) -> int:
+        """Publish a message.
+
+        Args:
+            exchange: Name; "" is the default exchange, which routes to the queue of that name.
+            routing_key: Up to 255 bytes of UTF-8.
+            body: Bytes-like; anything but bytes is copied at the call.
+            properties: None sends none.
+            mandatory: If no queue takes it, the broker returns it (``on_return``) instead of
+                dropping it.
+
+        Returns:
+            The tag that ``on_delivery_confirmation`` will name, counted from the sending of
+            ``confirm_select``; 0 outside confirm mode.
+
+        Raises:
+            OutputFull: The output buffer is at its cap, or the broker stopped this channel's
+                flow; nothing was sent, and no tag was taken.
+
+        Spec: basic.publish (60, 40).
+        """
+        if self._publisher != get_ident():
+            raise self._unusable("basic.publish")
+        if type(body) is not bytes:
+            body = _copy_body(body)
+        try:
+            head = self._heads.get((exchange, routing_key, mandatory))
+            raw = _NO_PROPERTIES if properties is None else properties.raw
+        except (TypeError, AttributeError):
+            raise _publish_type_error(exchange, routing_key, properties) from None
+        if head is None:
+            head = self._make_head(exchange, routing_key, mandatory)
+        size = len(body)
+        output = self._output
+        if 0 < size <= self._joined_body:
+            frames = b"".join(
+                (
+                    head,
+                    _pack_header(len(raw) + 12, _CLASS_BASIC, size),
+                    raw,
+                    self._body_mark,
+                    _pack_size(size),
+                    body,
+                    b"\xce",
+                )
+            )
+            total = output.size + len(frames)
+            if total > output.mark:
+                total = output.admit(len(frames))
+            output.pieces.append(frames)
+            output.size = total
+        else:
+            self._publish_pieces(head, raw, body)
+        tag = self._next_tag
+        if tag:
+            self._next_tag = tag + 1
+        else:
+            self._unconfirmed_published += 1
+        return tag
+
+    def _publish_pieces(self, head: bytes, raw: bytes, body: bytes) -> None:
+        """Queue an empty or a big body; a big one is not copied here."""
+        number = self.number
+        pieces: list[bytes | memoryview] = [head[:-3]]
+        pieces.append(content_header_frame(number, raw, len(body)))
+        pieces += body_frames(number, body, self.connection.frame_max)
+        output = self._output
+        total = output.admit(sum(map(len, pieces)))
+        output.pieces += pieces
+        output.size = total
+
+    def _make_head(self, exchange: str, routing_key: str, mandatory: bool) -> bytes:
+        """The frame of basic.publish, and the type and channel of the frame behind it."""
+        head = pack_publish(self.number, exchange, routing_key, mandatory)
+        head += b"\x02" + self.number.to_bytes(2, "big")
+        if len(self._heads) < _MAX_HEADS:
+            self._heads[exchange, routing_key, mandatory] = head
+        return head
+
+    def confirm_select(
+        self,
+        *,
+        nowait: bool = False,
+        callback: Callback[None] | None = None,
+        on_error: ErrorCallback | None = None,
+    ) -> Request[None]:
+        """Ask the broker to confirm every publish from here on; they are counted from 1.
+
+        Calling it again changes nothing.
+
+        Spec: confirm.select (85, 10), a RabbitMQ extension.
+        """
+        request = self._ask(
+            "confirm.select", nowait,
+            nowait=nowait, finish=_none, callback=callback, on_error=on_error,
+        )  # fmt: skip
+        if self._confirms is None:
+            self._confirms = Confirms()
+            self._next_tag = 1
+        return request
+
+    def wait_for_confirms(
+        self,
+        *,
+        callback: Callback[list[int]] | None = None,
+        on_error: ErrorCallback | None = None,
+    ) -> Request[list[int]]:
+        """Wait until everything published so far has its outcome.
+
+        Returns:
+            A request for the tags that were nacked since the last such wait, ascending; the
+            100,000 newest at the most.
+
+        Raises:
+            WrongState: The channel is not in confirm mode, or is closed.
+        """
+        if self._owner != get_ident():
+            raise self._unusable("wait_for_confirms")
+        if self._confirms is None:
+            raise WrongState(f"wait_for_confirms on channel {self.number}: no confirm_select")
+        request: Request[list[int]] = Request(
+            self.connection,
+            "wait_for_confirms",
+            channel=self,
+            callback=callback,
+            on_error=on_error,
+        )
+        self._confirm_waiters.append((self._next_tag, request))
+        self._settle_confirm_waiters()
+        return request
+
+    # Consuming
+
+    def basic_consume(
+        self,
+        queue: str,
+        on_message: Callable[[Message], object],
+        auto_ack: bool = False,
+        exclusive: bool = False,
+        consumer_tag: str = "",
+        arguments: TableLike | None = None,
+        *,
+        on_cancel: Callable[[str], object] | None = None,
+        callback: Callback[str] | None = None,
+        on_error: ErrorCallback | None = None,
+    ) -> str:
+        """Start a consumer.
+
+        Args:
+            queue: Name; "" is the queue last declared on this channel.
+            on_message: Called with each Message; a plain function.
+            auto_ack: The broker forgets a message once sent; such messages cannot be settled.
+            exclusive: Refuse (403) if the queue has consumers, and keep others away.
+            consumer_tag: Up to 255 bytes, unique on this channel; "" lets the client make one.
+            arguments: For instance ``x-priority``.
+            on_cancel: Called with the tag when the broker cancels the consumer.
+
+        Returns:
+            The consumer tag.
+
+        Raises:
+            BadArgument: The tag is in use on this channel.
+            BadType: on_message is not callable, or is an async function.
+
+        Spec: basic.consume (60, 20).
+        """
+        _check_on_message(on_message)
+        if not consumer_tag:
+            self._consumer_count += 1
+            consumer_tag = f"ctag-{self.number}-{self._consumer_count}"
+        if consumer_tag in self._consumers:
+            raise BadArgument(f"channel {self.number} has a consumer {consumer_tag!r} already")
+        self._request(
+            "basic.consume", queue, consumer_tag, False, auto_ack, exclusive, False, arguments,
+            finish=_same, callback=callback, on_error=on_error,
+        )  # fmt: skip
+        self._consumers[consumer_tag] = Consumer(consumer_tag, on_message, auto_ack, on_cancel)
+        return consumer_tag
+
+    def basic_cancel(
+        self,
+        consumer_tag: str,
+        *,
+        callback: Callback[str] | None = None,
+        on_error: ErrorCallback | None = None,
+    ) -> Request[str]:
+        """Stop a consumer.
+
+        Messages may be under way.  Until the broker's answer, an ``auto_ack`` consumer still gets
+        its messages, which exist nowhere else any more; those of other consumers are requeued.
+
+        Spec: basic.cancel (60, 30).
+        """
+        request = self._request(
+            "basic.cancel", consumer_tag, False,
+            finish=self._cancelled, callback=callback, on_error=on_error,
+        )  # fmt: skip
+        self._cancelling.add(consumer_tag)
+        self.connection._receiver.clear_routes()
+        return request
+
+    def _cancelled(self, consumer_tag: str) -> str:
+        self._forget_consumer(consumer_tag)
+        return consumer_tag
+
+    def basic_get(
+        self,
+        queue: str,
+        auto_ack: bool = False,
+        *,
+        callback: Callback[Message | None] | None = None,
+        on_error: ErrorCallback | None = None,
+    ) -> Request[Message | None]:
+        """Take one message from a queue; None if it is empty.  Any number may be under way.
+
+        Spec: basic.get (60, 70).
+        """
+        return self._request(
+            "basic.get", queue, auto_ack,
+            finish=partial(self._got, auto_ack), callback=callback, on_error=on_error,
+            discard=partial(_give_back, auto_ack),
+        )  # fmt: skip
+
+    def _got(self, auto_ack: bool, content: Content | None = None) -> Message | None:
+        if content is None:
+            return None
+        route = Route(self, "", _no_consumer, auto_ack, 12 + len(content.payload), 11)
+        return Message(route, self._raw(content, 0), content.body)
+
+    def basic_qos(
+        self,
+        prefetch_count: int,
+        *,
+        across_consumers: bool = False,
+        callback: Callback[None] | None = None,
+        on_error: ErrorCallback | None = None,
+    ) -> Request[None]:
+        """Limit the messages the broker may send before they are acknowledged.
+
+        Args:
+            prefetch_count: Messages, 0..65535; 0 means no limit.
+            across_consumers: Share the limit among all consumers of the channel.
+
+        Spec: basic.qos (60, 10).  RabbitMQ applies ``global=False`` to each new consumer, and
+        refuses prefetch_size, which is therefore not offered.
+        """
+        return self._request(
+            "basic.qos", 0, prefetch_count, across_consumers,
+            finish=_none, callback=callback, on_error=on_error,
+        )  # fmt: skip
+
+    def basic_ack(self, delivery_tag: int = 0, multiple: bool = False) -> None:
+        """Acknowledge by number.  ``Message.ack`` is safer: it knows what was settled.
+
+        Args:
+            delivery_tag: From a Message; with ``multiple``, 0 means all.
+            multiple: Everything up to the tag as well.
+
+        Spec: basic.ack (60, 80).  A tag that is not outstanding closes the channel (406).
+        """
+        self._settle_tag("basic.ack", pack_ack(self.number, delivery_tag, multiple))
+
+    def basic_nack(
+        self, delivery_tag: int = 0, multiple: bool = False, requeue: bool = True
+    ) -> None:
+        """Refuse by number.
+
+        Args:
+            delivery_tag: From a Message; with ``multiple``, 0 means all.
+            multiple: Everything up to the tag as well.
+            requeue: False lets the queue drop or dead-letter them.
+
+        Spec: basic.nack (60, 120), a RabbitMQ extension.
+        """
+        self._settle_tag("basic.nack", pack_nack(self.number, delivery_tag, multiple, requeue))
+
+    def basic_reject(self, delivery_tag: int, requeue: bool = True) -> None:
+        """Refuse one message by number.
+
+        Spec: basic.reject (60, 90).
+        """
+        self._settle_tag("basic.reject", pack_reject(self.number, delivery_tag, requeue))
+
+    def _settle_tag(self, name: str, frame: bytes) -> None:
+        if self._owner != get_ident():
+            raise self._unusable(name)
+        self.connection._send_exempt(frame)
+
+    def basic_recover(
+        self,
+        requeue: bool = True,
+        *,
+        callback: Callback[None] | None = None,
+        on_error: ErrorCallback | None = None,
+    ) -> Request[None]:
+        """Have all unacknowledged messages of the channel delivered again.
+
+        Spec: basic.recover (60, 110).  RabbitMQ refuses ``requeue=False`` (540).
+        """
+        return self._request(
+            "basic.recover", requeue, finish=_none, callback=callback, on_error=on_error
+        )
+
+    # Transactions, flow, close
+
+    def tx_select(
+        self,
+        *,
+        callback: Callback[None] | None = None,
+        on_error: ErrorCallback | None = None,
+    ) -> Request[None]:
+        """Make the channel transactional.
+
+        Spec: tx.select (90, 10).
+        """
+        return self._request("tx.select", finish=_none, callback=callback, on_error=on_error)
+
+    def tx_commit(
+        self,
+        *,
+        callback: Callback[None] | None = None,
+        on_error: ErrorCallback | None = None,
+    ) -> Request[None]:
+        """Commit what was published and acknowledged since the last commit.
+
+        Spec: tx.commit (90, 20).
+        """
+        return self._request("tx.commit", finish=_none, callback=callback, on_error=on_error)
+
+    def tx_rollback(
+        self,
+        *,
+        callback: Callback[None] | None = None,
+        on_error: ErrorCallback | None = None,
+    ) -> Request[None]:
+        """Drop what was published and acknowledged since the last commit.
+
+        Spec: tx.rollback (90, 30).
+        """
+        return self._request("tx.rollback", finish=_none, callback=callback, on_error=on_error)
+
+    def flow(
+        self,
+        active: bool,
+        *,
+        callback: Callback[bool] | None = None,
+        on_error: ErrorCallback | None = None,
+    ) -> Request[bool]:
+        """Ask the broker to stop or resume deliveries; the reply says which is now in force.
+
+        Spec: channel.flow (20, 20).  RabbitMQ refuses ``active=False`` (540): use basic_qos, or
+        ``connection.pause_reading``.
+        """
+        return self._request(
+            "channel.flow", active, finish=_same, callback=callback, on_error=on_error
+        )
+
+    def close(self, code: int = 200, text: str = "closed by the client") -> Request[ChannelClosed]:
+        """Close the channel.  Idempotent, and legal in any state.
+
+        Requests sent before still get their replies.  Messages that were not acknowledged are
+        requeued by the broker.
+
+        Args:
+            code: AMQP reply code told to the broker.
+            text: Reason told to the broker, up to 255 bytes of UTF-8.
+
+        Returns:
+            wait_closed().
+
+        Spec: channel.close (20, 40).
+        """
+        if self._owner == get_ident():
+            self._close_because(ChannelClosed(text or "closed", code=code, by="client"))
+        else:
+            refusal = self._unusable("channel.close")
+            if isinstance(refusal, WrongThread):
+                raise refusal
+        return self.wait_closed()
+
+    def wait_closed(self) -> Request[ChannelClosed]:
+        """Wait for the end of the channel; the request succeeds with its reason, never fails."""
+        request: Request[ChannelClosed] = Request(self.connection, "wait_closed", channel=self)
+        if self.state is ChannelState.CLOSED:
+            assert self.reason is not None
+            self.connection._owe(request.resolve, self.reason)
+        else:
+            self._close_waiters.append(request)
+        return request
+
+    def _ask(
+        self,
+        name: str,
+        *values: object,
+        finish: Callable[..., Any],
+        callback: Callback[Any] | None,
+        on_error: ErrorCallback | None,
+        nowait: bool = False,
+    ) -> Request[Any]:
+        """A request that may go without a reply.
+
+        ``nowait`` is typed as if it were never set: such a call is a statement, and its None is
+        not used.
+        """
+        if not nowait:
+            return self._request(name, *values, finish=finish, callback=callback, on_error=on_error)
+        if callback is not None or on_error is not None:
+            raise BadArgument(f"{name}: nowait has no reply to call back with")
+        if self._owner != get_ident():
+            raise self._unusable(name)
+        self._send(name, *values)
+        return None  # type: ignore[return-value]
+
+
+def _none(*arguments: object) -> None:
+    """A reply that says only that it was done."""
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _no_consumer(message: Message) -> None:
+    """The on_message of a message that came by basic_get."""
+
+
+def _give_back(auto_ack: bool, message: Message | None) -> None:
+    """Requeue what a cancelled basic_get brought."""
+    if message is not None and not auto_ack:
+        message.nack()
+
+
+def _copy_body(body: object) -> bytes:
+    if isinstance(body, str):
+        raise BadType("body is a str: encode it first, as body.encode()")
+    if not isinstance(body, (bytes, bytearray, memoryview)):
+        raise BadType(f"body must be bytes-like, not {type(body).__name__}")
+    return bytes(body)
+
+
+def _publish_type_error(exchange: object, routing_key: object, properties: object) -> BadType:
+    for name, value in (("exchange", exchange), ("routing_key", routing_key)):
+        if not isinstance(value, str):
+            return BadType(f"basic.publish: {name} must be a str, not {type(value).__name__}")
+    return BadType(f"basic.publish: properties must be Properties, not {type(properties).__name__}")
+
+
+def _check_on_message(on_message: object) -> None:
+    # inspect would be a heavy import for one flag of a code object.
+    function = getattr(on_message, "__func__", on_message)
+    code = getattr(function, "__code__", None)
+    if code is not None and code.co_flags & 0x0080:
+        raise BadType("on_message is an async function; evamqp.Consumer takes those")
+    if not callable(on_message):
+        raise BadType(f"on_message must be callable, not {on_message!r}")

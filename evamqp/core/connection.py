@@ -1,0 +1,220 @@
+"""The connection as users hold it: channels, close, and what there is to wait for.
+
+How it lives, from the handshake to its end, is ``link.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from evamqp.codec.frames import method_frame
+from evamqp.codec.spec import BY_NAME
+from evamqp.core.channel import Channel
+from evamqp.core.handler import Handler, with_functions
+from evamqp.core.link import Link
+from evamqp.core.request import Request
+from evamqp.core.state import ConnectionState
+from evamqp.errors import ConnectionClosed, WrongState, WrongThread
+from evamqp.types import Callback, ErrorCallback
+
+
+class Connection(Link):
+    """One AMQP connection, for the life of one transport.  ``evamqp.connect`` makes it.
+
+    Attributes:
+        parameters: The target that answered; None before.
+        state: Where it stands.
+        reason: Why it ended, or is ending; None before.
+        stats: Counters.
+        server_properties: What the broker told about itself; empty before.
+        channel_max: Channels agreed on; 0 before.
+        frame_max: Bytes of a frame agreed on; 0 before.
+        heartbeat: Seconds agreed on; 0 means none.
+        reading: False while reading is paused.
+        disposition: For the driver: what is to become of the transport.
+    """
+
+    __slots__ = ()
+
+    def channel(
+        self, handler: Handler | None = None, **callbacks: Callable[..., object]
+    ) -> Channel:
+        """Open a channel; it is usable at once, since requests are pipelined.
+
+        Args:
+            handler: Gets the channel's events; None means the connection's handler.
+            callbacks: Functions by the names of Handler's methods, which come before it.
+
+        Raises:
+            WrongState: The connection is not open, or all channel numbers are in use.
+            WrongThread: Not the thread that owns the connection.
+
+        Spec: channel.open (20, 10).
+        """
+        self._check_usable("connection.channel")
+        chosen = with_functions(handler or self._handler, callbacks)
+        number, reused = self._take_number()
+        channel = Channel(self, number, chosen, reused)
+        self._retired.discard(number)
+        self._channels[number] = channel
+        return channel
+
+    def _take_number(self) -> tuple[int, bool]:
+        """A channel number, and whether it was used before; the longest unused one first."""
+        if self._next_number <= self.channel_max:
+            self._next_number += 1
+            return self._next_number - 1, False
+        if self._free:
+            return self._free.popleft(), True
+        raise WrongState(f"all {self.channel_max} channel numbers are in use")
+
+    def close(
+        self, code: int = 200, text: str = "closed by the client"
+    ) -> Request[ConnectionClosed]:
+        """Close the connection.  Idempotent, and legal in any state.
+
+        What was sent before still goes out.  It is bounded: after ``close_timeout`` seconds
+        without progress, or ``close_limit`` in all, the transport is aborted.
+
+        Args:
+            code: AMQP reply code told to the broker.
+            text: Reason told to the broker, up to 255 bytes of UTF-8.
+
+        Returns:
+            wait_closed().
+
+        Raises:
+            WrongThread: Not the thread that owns the connection.
+
+        Spec: connection.close (10, 50).
+        """
+        foreign = self._foreign_caller("connection.close")
+        if foreign is not None:
+            raise foreign
+        if self.state is ConnectionState.OPEN:
+            reason = ConnectionClosed(text or "closed", code=code, by="client")
+            self._close_because(reason)
+        elif self.state not in (ConnectionState.CLOSING, ConnectionState.CLOSED):
+            self._give_up(ConnectionClosed("closed before it was open", by="client"))
+        return self.wait_closed()
+
+    def wait_open(self) -> Request[None]:
+        """Wait until the connection is open; fails with the reason if it never will be."""
+        request: Request[None] = Request(self, "wait_open")
+        if self.state is ConnectionState.OPEN:
+            self._owe(request.resolve, None)
+        elif self.state is ConnectionState.CLOSED:
+            assert self.reason is not None
+            self._owe(request.fail, self.reason.copy())
+        else:
+            self._open_waiters.append(request)
+        return request
+
+    def wait_closed(self) -> Request[ConnectionClosed]:
+        """Wait for the end; the request succeeds with the reason, and never fails."""
+        request: Request[ConnectionClosed] = Request(self, "wait_closed")
+        if self._is_over:
+            assert self.reason is not None
+            self._owe(request.resolve, self.reason)
+        else:
+            self._close_waiters.append(request)
+        return request
+
+    def wait_writable(self) -> Request[None]:
+        """Wait until ``is_writable``; fails with the reason if the connection ends first."""
+        request: Request[None] = Request(self, "wait_writable")
+        if self.is_writable:
+            self._owe(request.resolve, None)
+        elif self.state is ConnectionState.CLOSED:
+            assert self.reason is not None
+            self._owe(request.fail, self.reason.copy())
+        else:
+            self._writable_waiters.append(request)
+        return request
+
+    def pause_reading(self) -> None:
+        """Take nothing more from the socket, and call no on_message, until resume_reading().
+
+        The only flow control for ``auto_ack`` consumers.  Heartbeats are not missed meanwhile,
+        but nothing else is heard either.  Idempotent.
+
+        Raises:
+            WrongState: The connection is not open.
+            WrongThread: Not the thread that owns the connection.
+        """
+        self._check_usable("pause_reading")
+        self.reading = False
+        self._receiver.stopped = True
+        self._receiver.clear_routes()
+        self._runtime.output_ready()
+
+    def resume_reading(self) -> None:
+        """Undo pause_reading().  Idempotent; raises as that does."""
+        self._check_usable("resume_reading")
+        self.reading = True
+        self._receiver.stopped = False
+        self._runtime.output_ready()
+
+    def update_secret(
+        self,
+        new_secret: str,
+        reason: str = "",
+        *,
+        callback: Callback[None] | None = None,
+        on_error: ErrorCallback | None = None,
+    ) -> Request[None]:
+        """Replace the credential of a live connection, for tokens that expire.
+
+        Args:
+            new_secret: The new password or token; it appears in no log and no repr.
+            reason: Shown by the broker, up to 255 bytes of UTF-8.
+
+        Raises:
+            WrongState: The connection is not open; nothing was sent.
+            WrongThread: Not the thread that owns the connection.
+
+        Spec: connection.update-secret (10, 70), a RabbitMQ extension.
+        """
+        self._check_usable("connection.update-secret")
+        self._send_frame(method_frame(0, "connection.update-secret", new_secret, reason))
+        request: Request[None] = Request(
+            self,
+            "connection.update-secret",
+            replies=BY_NAME["connection.update-secret"].replies,
+            finish=_none,
+            callback=callback,
+            on_error=on_error,
+        )
+        self._requests.append(request)
+        if len(self._requests) == 1:
+            self._start_clock(self)
+        return request
+
+    def call_soon_threadsafe(self, function: Callable[[], object]) -> None:
+        """Have ``function()`` called by the loop.  The one door from other threads.
+
+        Legal in a signal handler.  After ``on_close`` it is dropped, and counted in ``stats``.
+        """
+        if self._is_forked:
+            raise WrongThread("call_soon_threadsafe in a forked child")
+        self._inbox.append(function)
+        if not self._inbox_woken:
+            self._inbox_woken = True
+            self._runtime.call_soon_threadsafe(self._drain_inbox)
+
+    def _drain_inbox(self) -> None:
+        self._inbox_woken = False
+        self._bind_owner()
+        for _ in range(len(self._inbox)):
+            function = self._inbox.popleft()
+            if self._is_over:
+                self.stats.late_calls += 1
+            else:
+                self._tell("call_soon_threadsafe", None, function)
+        if self._inbox and not self._inbox_woken:
+            self._inbox_woken = True
+            self._runtime.call_soon_threadsafe(self._drain_inbox)
+
+
+def _none() -> None:
+    """A reply that says only that it was done."""

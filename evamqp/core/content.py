@@ -1,0 +1,105 @@
+"""One message body on its way in: what has come, what is missing.
+
+It gathers bytes and counts them; what kind of message it is, it does not know.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from evamqp.errors import SYNTAX_ERROR, UNEXPECTED_FRAME, MalformedData
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Bytes: pieces below this are copied together, so that a body in one-byte frames costs its own
+# size and not a list entry and an object for each byte.
+SMALL_PIECE = 4096
+
+
+class Content:
+    """A content-bearing method, its header, and its body so far.
+
+    Args:
+        name: The spec's name of the method.
+        arguments: Its decoded arguments.
+        payload: Its undecoded arguments, from behind the method id.
+        finish: Called with this object when the body is complete.
+    """
+
+    __slots__ = (
+        "_pieces",
+        "_received",
+        "arguments",
+        "finish",
+        "name",
+        "payload",
+        "properties",
+        "size",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        arguments: tuple[Any, ...],
+        payload: bytes,
+        finish: Callable[[Content], object],
+    ) -> None:
+        self.name = name
+        self.arguments = arguments
+        self.payload = payload
+        self.finish = finish
+        self.properties = b""
+        self.size = -1  # bytes of body announced; -1 before the header
+        self._received = 0
+        self._pieces: list[bytes | bytearray] = []
+
+    @property
+    def is_complete(self) -> bool:
+        return self._received == self.size
+
+    @property
+    def received(self) -> int:
+        """Bytes of body so far."""
+        return self._received
+
+    @property
+    def body(self) -> bytes:
+        pieces = self._pieces
+        return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
+
+    def take_header(self, payload: bytes) -> None:
+        """Read a content header frame.
+
+        Raises:
+            MalformedData: A second header (505), or one that is not of class basic (501).
+        """
+        if self.size >= 0:
+            raise MalformedData(f"a second content header for {self.name}", UNEXPECTED_FRAME)
+        if len(payload) < 14 or payload[:4] != b"\x00\x3c\x00\x00":
+            raise MalformedData(f"bad content header for {self.name}", SYNTAX_ERROR)
+        self.size = int.from_bytes(payload[4:12], "big")
+        self.properties = payload[12:]
+
+    def expect(self, count: int) -> None:
+        """Announce ``count`` bytes of body before they come.
+
+        Raises:
+            MalformedData: No header came yet (505), or the body would exceed it (501).
+        """
+        if self.size < 0:
+            raise MalformedData(f"a body frame before the header of {self.name}", UNEXPECTED_FRAME)
+        if self._received + count > self.size:
+            raise MalformedData(
+                f"the body of {self.name} exceeds the {self.size} bytes announced", SYNTAX_ERROR
+            )
+
+    def append(self, piece: bytes) -> None:
+        self._received += len(piece)
+        pieces = self._pieces
+        if len(piece) >= SMALL_PIECE or not pieces:
+            pieces.append(piece)
+        elif isinstance(last := pieces[-1], bytearray):
+            last += piece
+        else:
+            pieces.append(bytearray(piece))

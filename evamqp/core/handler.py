@@ -1,0 +1,143 @@
+"""Every callback the library can make, one method each, and the laws they obey.
+
+No state machine lives here: this file is the list of what a user may override.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from evamqp.errors import BadArgument, BadType, ChannelClosed, ConnectionClosed
+
+if TYPE_CHECKING:
+    from evamqp.core.channel import Channel
+    from evamqp.core.connection import Connection
+    from evamqp.core.message import Message, Returned
+    from evamqp.types import Tags
+
+log = logging.getLogger(__name__)
+
+
+class CallbackContext(NamedTuple):
+    """Where a user's function raised.
+
+    Attributes:
+        callback: The name of the callback, such as ``"on_message"``.
+        connection: The connection it belongs to.
+        channel: The channel, or None for a callback of the connection.
+        message: The message that was being handled, or None.
+    """
+
+    callback: str
+    connection: Connection
+    channel: Channel | None
+    message: Message | None
+
+
+class Handler:
+    """Subclass it and override what you need, or pass functions to ``connect``.
+
+    The five laws of callbacks:
+
+    1. State first, callback last.  The library is consistent before your code runs: closing,
+       publishing, cancelling or opening a channel inside any callback is legal.
+    2. Every request completes exactly once, in request order: by its reply, an error, or the
+       loss of its channel.  At the end come, per channel, its pending requests in order, then
+       ``on_channel_close``; then the connection's own requests; then ``on_close``.
+    3. ``on_close`` is the last callback, and comes once.  Functions that arrive later through
+       ``call_soon_threadsafe`` are dropped and counted.
+    4. Callbacks come from the loop only, never from inside a call that you make.  A call that
+       cannot be carried out raises there, and changes nothing.
+    5. An exception in a callback goes to ``on_callback_error``, never into the parser or the
+       socket; the connection lives.  KeyboardInterrupt and SystemExit propagate out of the loop.
+    """
+
+    def on_open(self, connection: Connection) -> None:
+        """The handshake is complete: open channels now."""
+
+    def on_open_error(self, connection: Connection, error: ConnectionClosed) -> None:
+        """The connection could not be opened.  Exactly one of this and ``on_open`` is called.
+
+        By default this calls ``on_close``.
+        """
+        self.on_close(connection, error)
+
+    def on_close(self, connection: Connection, reason: ConnectionClosed) -> None:
+        """An open connection ended.  By default an end that you did not ask for is logged."""
+        if reason.by != "client":
+            log.warning("connection %s closed: %s", connection.name or "", reason)
+
+    def on_blocked(self, connection: Connection, reason: str) -> None:
+        """The broker asks us to stop publishing (a memory or disk alarm)."""
+
+    def on_unblocked(self, connection: Connection) -> None:
+        """The alarm is over."""
+
+    def on_writable(self, connection: Connection, writable: bool) -> None:
+        """Backpressure: stop publishing at False, go on at True.
+
+        ``connection.is_writable`` changes at once; this tells it on the next turn of the loop.
+        """
+
+    def on_channel_open(self, channel: Channel) -> None:
+        """The broker has opened a channel."""
+
+    def on_channel_close(self, channel: Channel, reason: ChannelClosed) -> None:
+        """A channel ended, once for each ``connection.channel()`` that returned.
+
+        ``channel.unconfirmed`` lists the publishes whose outcome is now unknown.  By default an
+        end that you did not ask for is logged.
+        """
+        if reason.by != "client":
+            log.warning("channel %d closed: %s", channel.number, reason)
+
+    def on_delivery_confirmation(self, channel: Channel, tags: Tags, acked: bool) -> None:
+        """The broker took responsibility for these publishes (``acked``), or refused them.
+
+        Args:
+            channel: The channel they were published on.
+            tags: What ``basic_publish`` returned for them, ascending, ``multiple`` resolved.
+            acked: True for basic.ack, False for basic.nack.
+        """
+
+    def on_return(self, channel: Channel, returned: Returned) -> None:
+        """A ``mandatory`` message could not be routed.  Its confirmation follows as an ack."""
+
+    def on_consumer_cancel(self, channel: Channel, consumer_tag: str) -> None:
+        """The broker cancelled a consumer, for instance because its queue was deleted."""
+        log.warning("channel %d: the broker cancelled consumer %s", channel.number, consumer_tag)
+
+    def on_callback_error(self, context: CallbackContext, error: BaseException) -> None:
+        """A callback raised.  By default it is logged, with your traceback."""
+        log.error("%s raised %r", context.callback, error, exc_info=error)
+
+
+CALLBACKS = tuple(name for name in vars(Handler) if name.startswith("on_"))
+
+
+def with_functions(
+    handler: Handler | None, functions: Mapping[str, Callable[..., object]]
+) -> Handler:
+    """A handler that calls ``functions`` by name, and ``handler`` for the rest.
+
+    Raises:
+        BadArgument: A name is not a callback's; the known ones are listed.
+        BadType: Something is not callable, or ``handler`` is not a Handler.
+    """
+    if handler is not None and not isinstance(handler, Handler):
+        raise BadType(f"handler must be an instance of Handler, not {handler!r}")
+    if not functions:
+        return handler or Handler()
+    merged = Handler()
+    if handler is not None:
+        for name in CALLBACKS:
+            setattr(merged, name, getattr(handler, name))
+    for name, function in functions.items():
+        if name not in CALLBACKS:
+            raise BadArgument(f"{name} is no callback; known are {', '.join(CALLBACKS)}")
+        if not callable(function):
+            raise BadType(f"{name} must be callable, not {function!r}")
+        setattr(merged, name, function)
+    return merged

@@ -1,0 +1,187 @@
+"""What is settled before a connection is open: client properties, limits, and whom we talk to.
+
+Nothing is sent here; the connection's state machine asks, and sends what it is told.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from typing import NamedTuple
+
+from evamqp.codec.frames import method_frame
+from evamqp.core.sasl import choose
+from evamqp.core.state import ConnectionState
+from evamqp.errors import (
+    ACCESS_REFUSED,
+    COMMAND_INVALID,
+    FRAME_ERROR,
+    NOT_ALLOWED,
+    AuthenticationFailed,
+    ConnectionClosed,
+    MalformedData,
+    ProtocolMismatch,
+    VhostRefused,
+)
+from evamqp.parameters import FRAME_MIN_SIZE, Mechanism, Parameters
+from evamqp.types import Table
+
+VERSION = "0.1.0"
+
+# All that RabbitMQ knows.  authentication_failure_close makes it tell why a login failed;
+# consumer_cancel_notify makes it tell that a queue was deleted under a consumer.
+CAPABILITIES = {
+    "publisher_confirms": True,
+    "exchange_exchange_bindings": True,
+    "basic.nack": True,
+    "consumer_cancel_notify": True,
+    "connection.blocked": True,
+    "authentication_failure_close": True,
+}
+
+
+def client_properties(parameters: Parameters) -> dict[str, object]:
+    """What we tell the broker about ourselves; the user's entries win."""
+    properties: dict[str, object] = {
+        "product": "evamqp",
+        "version": VERSION,
+        "platform": f"Python {platform.python_version()}",
+        "information": "AMQP 0-9-1 for event loops",
+    }
+    if parameters.name is not None:
+        properties["connection_name"] = parameters.name
+    properties.update(parameters.client_properties)
+    # Capabilities are statements about this code, so the user's are added and ours stay.
+    theirs = parameters.client_properties.get("capabilities")
+    properties["capabilities"] = {**(theirs if isinstance(theirs, dict) else {}), **CAPABILITIES}
+    return properties
+
+
+class Handshake:
+    """Login: what we answer to connection.start and connection.secure.
+
+    Args:
+        parameters: Whose credentials and mechanisms; the credentials are asked for once.
+    """
+
+    __slots__ = ("_mechanism", "_parameters")
+
+    def __init__(self, parameters: Parameters) -> None:
+        self._parameters = parameters
+        self._mechanism: Mechanism | None = None
+
+    def start_ok(
+        self, major: int, minor: int, properties: Table, mechanisms: bytes, locales: bytes
+    ) -> bytes:
+        """The frame of connection.start-ok.
+
+        Raises:
+            MalformedData: Another version of AMQP (503).
+            AuthenticationFailed: No common mechanism, or the user's code failed to answer.
+        """
+        if (major, minor) != (0, 9):
+            raise MalformedData(f"connection.start for AMQP {major}-{minor}", COMMAND_INVALID)
+        offered = mechanisms.decode("utf-8", "replace")
+        mechanism = self._mechanism = choose(self._parameters.mechanisms, offered)
+        return method_frame(
+            0,
+            "connection.start-ok",
+            client_properties(self._parameters),
+            mechanism.name,
+            _answer(lambda: mechanism.start(self._parameters.ask_credentials())),
+            "en_US",
+        )
+
+    def secure_ok(self, challenge: bytes) -> bytes:
+        """The frame of connection.secure-ok; raises as start_ok() does."""
+        mechanism = self._mechanism
+        assert mechanism is not None
+        response = _answer(lambda: mechanism.respond(challenge))
+        return method_frame(0, "connection.secure-ok", response)
+
+
+def _answer(function: Callable[[], bytes]) -> bytes:
+    """Call code of the user's that has to answer; its failure is the login's."""
+    try:
+        return function()
+    except (KeyboardInterrupt, SystemExit, AuthenticationFailed):
+        raise
+    except BaseException as error:
+        # The type alone: the text may hold what must stay secret.
+        text = f"the credentials or the mechanism failed: {type(error).__name__}"
+        raise AuthenticationFailed(text, by="client") from error
+
+
+class Limits(NamedTuple):
+    """What both sides agreed on: channels, bytes of a frame, seconds between heartbeats."""
+
+    channel_max: int
+    frame_max: int
+    heartbeat: int
+
+
+def negotiate(theirs: Limits, parameters: Parameters) -> Limits:
+    """Agree on limits: the smaller of each, where 0 means that a side does not care.
+
+    Raises:
+        MalformedData: The broker offers frames smaller than the specification allows (501).
+    """
+    if 0 < theirs.frame_max < FRAME_MIN_SIZE:
+        raise MalformedData(f"frame_max {theirs.frame_max} is below {FRAME_MIN_SIZE}", FRAME_ERROR)
+    return Limits(
+        _smaller(theirs.channel_max, parameters.channel_max),
+        _smaller(theirs.frame_max, parameters.frame_max),
+        _smaller(theirs.heartbeat, parameters.heartbeat),
+    )
+
+
+def _smaller(theirs: int, ours: int) -> int:
+    return min(theirs, ours) if theirs and ours else theirs or ours
+
+
+def wrong_peer(data: bytes) -> ProtocolMismatch:
+    """Name the thing that answered with ``data`` instead of connection.start."""
+    if data[:4] == b"AMQP" and len(data) >= 8:
+        version = "-".join(map(str, data[5:8] if data[4] == 0 else data[4:8]))
+        text = f"the broker wants AMQP {version}; this client speaks 0-9-1"
+    elif data[:4] == b"HTTP" or data[:1] == b"<":
+        text = "an HTTP server answers on this port; RabbitMQ's AMQP port is 5672 (5671 with TLS)"
+    elif data[:1] in (b"\x15", b"\x16") and data[1:2] == b"\x03":
+        text = "the port speaks TLS; use amqps://, or the plain port, usually 5672"
+    elif data[:4] == b"SSH-":
+        text = "an SSH server answers on this port; RabbitMQ's AMQP port is 5672"
+    else:
+        text = f"no AMQP broker: it begins with {data[:16]!r}"
+    return ProtocolMismatch(text, by="broker")
+
+
+def refusal(state: ConnectionState, text: str, code: int, method: str | None) -> ConnectionClosed:
+    """The broker's connection.close as an error that names the cause."""
+    kind = ConnectionClosed
+    if state is ConnectionState.AUTHENTICATING and code == ACCESS_REFUSED:
+        kind = AuthenticationFailed
+    elif state is ConnectionState.OPENING and code in (NOT_ALLOWED, ACCESS_REFUSED):
+        kind = VhostRefused
+    return kind(text or "no reason given", code=code, method=method, by="broker")
+
+
+def loss(
+    state: ConnectionState, parameters: Parameters | None, greeting: bytes
+) -> ConnectionClosed:
+    """A lost transport as an error; in the handshake its place tells the probable cause."""
+    if state is ConnectionState.STARTING:
+        if greeting:
+            return wrong_peer(greeting)
+        hint = "" if parameters and parameters.tls else "; is it a TLS port? then use amqps://"
+        return ConnectionClosed(f"the peer hung up without a word{hint}", by="network")
+    if state is ConnectionState.AUTHENTICATING:
+        return AuthenticationFailed(
+            "the broker hung up during login; probably it refused the credentials", by="network"
+        )
+    if state is ConnectionState.OPENING:
+        return ConnectionClosed(
+            "the broker hung up before the virtual host was open; probably it refused"
+            " the negotiated limits",
+            by="network",
+        )
+    return ConnectionClosed("the connection was lost", by="network")

@@ -1,0 +1,697 @@
+"""The life of one connection: handshake, what comes on channel 0, deadlines, backpressure, the end.
+
+No socket and no loop: bytes come in by ``receive_data``, go out by ``data_to_send``, and time
+passes when ``handle_timer`` is called.  Frames are found in ``receiver.py``; what a user may ask
+of a connection is in ``connection.py``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import weakref
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from evamqp.codec.frames import HEARTBEAT_FRAME, PROTOCOL_HEADER, method_frame
+from evamqp.codec.methods import decode_arguments
+from evamqp.codec.spec import BY_KEY, Method
+from evamqp.core.clock import RequestClock
+from evamqp.core.handler import CallbackContext, Handler
+from evamqp.core.handshake import Handshake, Limits, loss, negotiate, refusal, wrong_peer
+from evamqp.core.heartbeat import Heartbeat
+from evamqp.core.output import Output
+from evamqp.core.receiver import Receiver, WrongPeer
+from evamqp.core.request import Request
+from evamqp.core.state import CONNECTION, REPLY, ConnectionState, Disposition
+from evamqp.core.stats import Stats
+from evamqp.errors import (
+    COMMAND_INVALID,
+    AmqpError,
+    BlockedTimeout,
+    ChannelClosed,
+    ConnectionClosed,
+    HandshakeTimeout,
+    HeartbeatTimeout,
+    MalformedData,
+    NotExecuted,
+    ProtocolError,
+    RequestTimeout,
+    UsageError,
+    WrongState,
+    WrongThread,
+)
+from evamqp.types import Table
+
+if TYPE_CHECKING:
+    from evamqp.adapters.base import Promise
+    from evamqp.core.channel import Channel
+    from evamqp.core.connection import Connection
+    from evamqp.core.message import Message
+    from evamqp.core.session import Session
+    from evamqp.parameters import Parameters
+
+log = logging.getLogger(__name__)
+
+# Characters of a peer's words that go into a log line.
+LOGGED_TEXT = 200
+
+
+class Runtime(Protocol):
+    """What a core is handed: a clock, futures, and a way to be called."""
+
+    @property
+    def adapter(self) -> Any: ...
+    def time(self) -> float: ...
+    def create_future(self) -> Promise: ...
+    def call_soon_threadsafe(self, callback: Callable[[], object]) -> None: ...
+    def output_ready(self) -> None:
+        """There is something to send, or a deadline has come nearer."""
+
+
+class Link:
+    """What a connection does without being asked.  ``Connection`` is this and its verbs."""
+
+    __slots__ = (
+        "__weakref__",
+        "_blocked_since",
+        "_body_max",
+        "_channels",
+        "_clock",
+        "_close_waiters",
+        "_deadlines",
+        "_free",
+        "_handler",
+        "_handshake",
+        "_heartbeat",
+        "_inbox",
+        "_inbox_woken",
+        "_is_forked",
+        "_is_over",
+        "_next_number",
+        "_open_waiters",
+        "_output",
+        "_owed",
+        "_owner",
+        "_progress",
+        "_receiver",
+        "_requests",
+        "_retired",
+        "_runtime",
+        "_stopped_channels",
+        "_was_open",
+        "_was_pressed",
+        "_writable_waiters",
+        "channel_max",
+        "disposition",
+        "frame_max",
+        "heartbeat",
+        "parameters",
+        "reading",
+        "reason",
+        "server_properties",
+        "state",
+        "stats",
+    )
+
+    def __init__(self, handler: Handler, runtime: Runtime) -> None:
+        self._handler = handler
+        self._runtime = runtime
+        self.state = ConnectionState.CONNECTING
+        self.disposition = Disposition.KEEP
+        self.reason: ConnectionClosed | None = None
+        self.parameters: Parameters | None = None
+        self.server_properties: Table = {}
+        self.channel_max = self.frame_max = self.heartbeat = 0
+        self.reading = True
+        self.stats = Stats()
+        # The thread that the loop runs in, from the first callback on; 0 before and in a fork.
+        self._owner = 0
+        self._is_forked = False
+        self._output = Output(runtime.output_ready, self._pressure_changed)
+        self._receiver = Receiver(self)
+        self._body_max = 0
+        self._handshake: Handshake | None = None
+        self._channels: dict[int, Channel] = {}
+        # Numbers that were used and are not now: frames on them are late, not wrong.  Of these,
+        # the free ones are taken again in the order in which they ended.
+        self._retired: set[int] = set()
+        self._free: deque[int] = deque()
+        self._next_number = 1
+        self._stopped_channels: set[int] = set()
+        self._requests: deque[Request[Any]] = deque()
+        self._open_waiters: list[Request[None]] = []
+        self._close_waiters: list[Request[ConnectionClosed]] = []
+        self._writable_waiters: list[Request[None]] = []
+        self._was_pressed = False
+        self._owed: deque[Callable[[], object]] = deque()
+        self._was_open = False
+        self._is_over = False
+        self._inbox: deque[Callable[[], object]] = deque()
+        self._inbox_woken = False
+        self._heartbeat: Heartbeat | None = None
+        self._clock: RequestClock[Session | Link] = RequestClock(0.0)
+        self._deadlines: dict[str, float] = {}
+        self._progress = (0, 0, 0.0)
+        self._blocked_since: float | None = None
+        _living.add(self)
+
+    def __repr__(self) -> str:
+        where = f" to {self.parameters.address}" if self.parameters else ""
+        return f"<Connection {self.name or ''}{where} {self.state.value}>"
+
+    @property
+    def name(self) -> str | None:
+        """The connection's name as the broker shows it; None if it has none."""
+        return self.parameters.name if self.parameters else None
+
+    @property
+    def adapter(self) -> Any:
+        """The adapter it runs on."""
+        return self._runtime.adapter
+
+    @property
+    def is_open(self) -> bool:
+        """Whether channels may be opened and used."""
+        return self.state is ConnectionState.OPEN
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the broker has asked us to stop publishing."""
+        return self._blocked_since is not None
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether publishing now will not just pile up: no backpressure, no alarm, no flow stop."""
+        return self.state is ConnectionState.OPEN and not self._is_pressed()
+
+    # The driver's side
+
+    def connection_made(self, parameters: Parameters) -> None:
+        """The transport is up; ``parameters`` are those of the target that answered."""
+        self._bind_owner()
+        if self.state is not ConnectionState.CONNECTING:
+            return
+        self.parameters = parameters
+        self.state = ConnectionState.STARTING
+        self._output.set_limits(parameters.output_high_water, parameters.output_max)
+        self._clock.timeout = parameters.request_timeout
+        self._body_max = parameters.body_max
+        self._deadlines["open"] = self._runtime.time() + parameters.handshake_timeout
+        self._send_exempt(PROTOCOL_HEADER)
+
+    def receive_data(self, data: bytes) -> None:
+        """Bytes from the peer.  Never raises for what the peer sent."""
+        if self.state is ConnectionState.CLOSED or self._owner != get_ident():
+            return
+        self.stats.bytes_received += len(data)
+        if self._heartbeat is not None:
+            self._heartbeat.received = True
+        self._parse(data)
+
+    def set_writable(self, writable: bool) -> None:
+        """The transport's buffer is full, or has room again."""
+        self._output.paused = not writable
+        if not self.is_blocked:
+            self._freeze(not writable)
+        self._pressure_changed()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The transport is gone, or never came.  ``exc`` is the cause; None is a plain end."""
+        self._bind_owner()
+        if self.state not in (ConnectionState.CLOSED, ConnectionState.CONNECTING):
+            self._receiver.stopped = False
+            self._parse(b"", wait_whole=False)
+        if self.reason is None:
+            self.reason = self._loss(exc)
+        self.disposition = Disposition.ABORT
+        self._end(self.reason)
+
+    def data_to_send(self) -> bytes:
+        """Empty the output buffer.  Not to be called while the transport is paused."""
+        data = self._output.take()
+        if data:
+            self.stats.bytes_sent += len(data)
+            if self._heartbeat is not None:
+                self._heartbeat.sent = True
+        return data
+
+    def next_deadline(self) -> float | None:
+        """When handle_timer() wants to be called, in the runtime's time; None means not at all."""
+        if self._owed or (self._receiver.has_input and self.state is not ConnectionState.CLOSED):
+            return 0.0
+        first = self._clock.deadline()
+        for deadline in self._deadlines.values():
+            if first is None or deadline < first:
+                first = deadline
+        return first
+
+    def handle_timer(self) -> None:
+        """Run what is due: callbacks that are owed, heartbeats, timeouts."""
+        self._bind_owner()
+        self._run_owed()
+        if self._receiver.has_input and self.state is not ConnectionState.CLOSED:
+            self._parse(b"")
+        now = self._runtime.time()
+        for name, deadline in list(self._deadlines.items()):
+            if deadline <= now and name in self._deadlines:
+                getattr(self, f"_due_{name}")(now)
+        for waiting in self._clock.expired(now):
+            waiting._expire()
+        self._run_owed()
+
+    @property
+    def output_size(self) -> int:
+        """Bytes that wait to be sent."""
+        return self._output.size
+
+    # What comes in
+
+    def _parse(self, data: bytes, *, wait_whole: bool = True) -> None:
+        if self._owed:
+            self._run_owed()
+        try:
+            self._receiver.receive(data, wait_whole=wait_whole)
+        except MalformedData as error:
+            self._protocol_error(error)
+        except WrongPeer as error:
+            self._give_up(wrong_peer(error.args[0]))
+        except AmqpError as error:
+            self._give_up(_as_closed(error))
+        except Exception as error:
+            # A bug of ours.  It may cost this connection, but not the user's loop.
+            log.exception("%r: internal error", self)
+            self._give_up(_as_closed(AmqpError(f"internal error: {error!r}")))
+        if self._owed:
+            self._run_owed()
+
+    def _recv_method(self, method: Method, payload: bytes) -> None:
+        """A method frame on channel 0."""
+        step = CONNECTION[self.state].get(method.name)
+        if step is None:
+            raise MalformedData(
+                f"{method.name} on channel 0 of a connection that is {self.state.value}",
+                COMMAND_INVALID,
+            )
+        arguments = decode_arguments(method, payload)
+        name, state = step
+        before, self.state = self.state, state
+        if name == "_recv_close":
+            self._recv_close(before, *arguments)
+        elif name is REPLY:
+            self._recv_reply(method, arguments)
+        else:
+            getattr(self, name)(*arguments)
+
+    def _recv_start(self, *arguments: Any) -> None:
+        assert self.parameters is not None
+        self._handshake = Handshake(self.parameters)
+        self.server_properties = arguments[2]
+        self._send_exempt(self._handshake.start_ok(*arguments))
+
+    def _recv_secure(self, challenge: bytes) -> None:
+        assert self._handshake is not None
+        self._send_exempt(self._handshake.secure_ok(challenge))
+
+    def _recv_tune(self, channel_max: int, frame_max: int, heartbeat: int) -> None:
+        assert self.parameters is not None
+        limits = negotiate(Limits(channel_max, frame_max, heartbeat), self.parameters)
+        self.channel_max, self.frame_max, self.heartbeat = limits
+        self._receiver.set_limits(
+            self.frame_max, self.parameters.header_max, self.parameters.body_max
+        )
+        self._handshake = None
+        self._send_exempt(method_frame(0, "connection.tune-ok", *limits))
+        self._send_exempt(method_frame(0, "connection.open", self.parameters.virtual_host))
+        if self.heartbeat:
+            self._heartbeat = Heartbeat(self.heartbeat)
+            self._deadlines["heartbeat"] = self._runtime.time() + self._heartbeat.period
+
+    def _recv_open_ok(self) -> None:
+        del self._deadlines["open"]
+        self._was_open = True
+        for waiter in self._open_waiters:
+            self._owe(waiter.resolve, None)
+        self._open_waiters.clear()
+        self._tell("on_open", None, self._handler.on_open, self)
+        if not self._is_pressed():
+            self._owe(self._tell_writable_waiters)
+
+    def _recv_blocked(self, reason: str) -> None:
+        if self._blocked_since is None:
+            now = self._runtime.time()
+            self._blocked_since = now
+            self._freeze(True)
+            timeout = self.parameters.blocked_timeout if self.parameters else None
+            if timeout is not None:
+                self._deadlines["blocked"] = now + timeout
+        self._tell("on_blocked", None, self._handler.on_blocked, self, reason)
+        self._pressure_changed()
+
+    def _recv_unblocked(self) -> None:
+        if self._blocked_since is not None:
+            self.stats.blocked_seconds += self._runtime.time() - self._blocked_since
+            self._blocked_since = None
+            self._deadlines.pop("blocked", None)
+            self._freeze(self._output.paused)
+        self._tell("on_unblocked", None, self._handler.on_unblocked, self)
+        self._pressure_changed()
+
+    def _recv_reply(self, method: Method, arguments: tuple[Any, ...]) -> None:
+        if not self._requests:
+            raise MalformedData(f"{method.name} answers nothing", COMMAND_INVALID)
+        request = self._requests.popleft()
+        if self._requests:
+            self._start_clock(self)
+        else:
+            self._stop_clock(self)
+        request.answer(arguments)
+
+    def _recv_close(
+        self, before: ConnectionState, code: int, text: str, class_id: int, method_id: int
+    ) -> None:
+        method = BY_KEY.get(class_id << 16 | method_id)
+        if self.reason is None:
+            self.reason = refusal(before, text, code, method.name if method else None)
+        self._send_exempt(method_frame(0, "connection.close-ok"))
+        self._shut(Disposition.CLOSE)
+
+    def _recv_close_ok(self) -> None:
+        self._shut(Disposition.CLOSE)
+
+    # Sending
+
+    def _check_usable(self, what: str) -> None:
+        if self.state is not ConnectionState.OPEN or self._owner != get_ident():
+            raise self._foreign_caller(what) or self._unusable(what)
+
+    def _unusable(self, what: str) -> UsageError:
+        why = f": {self.reason}" if self.reason else ""
+        return WrongState(f"{what}: connection is {self.state.value}{why}")
+
+    def _foreign_caller(self, what: str) -> WrongThread | None:
+        """Why the calling thread may not touch the connection; None if it may."""
+        if self._is_forked:
+            return WrongThread(f"{what}: in a forked child; open a connection of its own there")
+        if self._owner not in (0, get_ident()):
+            return WrongThread(f"{what}: wrong thread; use connection.call_soon_threadsafe")
+        return None
+
+    def _bind_owner(self) -> None:
+        if not self._owner and not self._is_forked:
+            self._owner = get_ident()
+
+    def _disown(self) -> None:
+        """After a fork, in the child: nothing here may be used or may touch the loop."""
+        self._is_forked = True
+        self._owner = 0
+        for channel in self._channels.values():
+            channel._owner = channel._publisher = 0
+
+    def _send_frame(self, frame: bytes) -> None:
+        """Queue a frame that is subject to the cap."""
+        output = self._output
+        size = output.size + len(frame)
+        if size > output.mark:
+            size = output.admit(len(frame))
+        output.pieces.append(frame)
+        output.size = size
+
+    def _send_exempt(self, frame: bytes) -> None:
+        """Queue a frame that is exempt from the cap; a peer that reads none of them is given up."""
+        if not self._output.append_exempt(frame) and self.state is not ConnectionState.CLOSED:
+            text = f"the peer reads nothing: {self._output.size} bytes of replies wait"
+            self._give_up(ConnectionClosed(text, by="network"))
+
+    def _channel_ended(self, session: Session, reusable: bool) -> None:
+        self._channels.pop(session.number, None)
+        self._retired.add(session.number)
+        if reusable:
+            self._free.append(session.number)
+        self._stop_clock(session)
+        self.stats.messages_published += session.published
+
+    # Clocks
+
+    @property
+    def _request_timeout(self) -> float:
+        return self._clock.timeout
+
+    def _start_clock(self, waiting: Session | Link) -> None:
+        self._clock.start(waiting, self._runtime.time())
+
+    def _stop_clock(self, waiting: Session | Link) -> None:
+        self._clock.stop(waiting)
+
+    def _freeze(self, frozen: bool) -> None:
+        """Requests cannot be answered while we are blocked or cannot send: their time stands."""
+        now = self._runtime.time()
+        if frozen:
+            self._clock.freeze(now)
+        else:
+            self._clock.thaw(now)
+
+    def _expire(self) -> None:
+        """A request of the connection itself was not answered."""
+        request = self._requests[0]
+        text = f"no answer to {request.method} in {self._clock.timeout:g} seconds"
+        self._close_because(ConnectionClosed(text, by="client"))
+        self._requests.popleft().fail(RequestTimeout(text))
+
+    def _due_open(self, now: float) -> None:
+        self._give_up(
+            HandshakeTimeout(
+                f"no handshake in time: connection is {self.state.value}", by="network"
+            )
+        )
+
+    def _due_heartbeat(self, now: float) -> None:
+        heartbeat = self._heartbeat
+        assert heartbeat is not None
+        # Counted from now, not from when it was due: a late tick is one tick.
+        self._deadlines["heartbeat"] = now + heartbeat.period
+        beat = heartbeat.tick(reading=self.reading)
+        if heartbeat.is_dead:
+            text = f"no byte from the broker for {2 * self.heartbeat} seconds"
+            self._give_up(HeartbeatTimeout(text, by="network"))
+        elif beat and not self._output.size:
+            self._send_exempt(HEARTBEAT_FRAME)
+
+    def _due_blocked(self, now: float) -> None:
+        del self._deadlines["blocked"]
+        self._give_up(BlockedTimeout("the broker kept us blocked for too long", by="client"))
+
+    def _due_close(self, now: float) -> None:
+        assert self.parameters is not None
+        *before, limit = self._progress
+        counts = [self.stats.bytes_received, self.stats.bytes_sent]
+        if counts != before and now < limit:
+            self._progress = (counts[0], counts[1], limit)
+            self._deadlines["close"] = min(now + self.parameters.close_timeout, limit)
+        else:
+            self._shut(Disposition.ABORT)
+
+    # Backpressure
+
+    def _set_flow(self, number: int, active: bool) -> None:
+        if active and number not in self._stopped_channels:
+            return
+        if active:
+            self._stopped_channels.discard(number)
+        else:
+            self._stopped_channels.add(number)
+        self._pressure_changed()
+
+    def _is_pressed(self) -> bool:
+        output = self._output
+        return bool(output.is_full or output.paused or self._stopped_channels or self.is_blocked)
+
+    def _pressure_changed(self) -> None:
+        """Whatever makes up ``is_writable`` may have changed: tell each change on the next turn.
+
+        Each, and not the last: who has seen False and stopped must be told True.
+        """
+        pressed = self._is_pressed()
+        if pressed is not self._was_pressed:
+            self._was_pressed = pressed
+            self._owe(self._tell_writable, not pressed)
+
+    def _tell_writable(self, writable: bool) -> None:
+        if writable:
+            self._tell_writable_waiters()
+        if self.is_open:
+            self._tell("on_writable", None, self._handler.on_writable, self, writable)
+
+    def _tell_writable_waiters(self) -> None:
+        waiters, self._writable_waiters = self._writable_waiters, []
+        for waiter in waiters:
+            waiter.resolve(None)
+
+    # The end
+
+    def _close_because(self, reason: ConnectionClosed) -> None:
+        """Say connection.close; the end comes with the broker's answer."""
+        self.reason = reason
+        self.state = ConnectionState.CLOSING
+        text = reason.text.encode()[:255].decode("utf-8", "ignore")
+        for channel in list(self._channels.values()):
+            channel._connection_closing()
+        self._send_exempt(method_frame(0, "connection.close", reason.code or 200, text, 0, 0))
+        self._arm_close()
+
+    def _protocol_error(self, error: MalformedData) -> None:
+        """The peer broke the protocol: say so, and read nothing more."""
+        log.debug("%r: protocol error %d: %.200s", self, error.code, error)
+        if self.reason is None:
+            self.reason = ProtocolError(str(error), code=error.code, by="client")
+            self.reason.__cause__ = error
+            text = str(error).encode()[:255].decode("utf-8", "ignore")
+            self._send_exempt(method_frame(0, "connection.close", error.code, text, 0, 0))
+        self._shut(Disposition.CLOSE)
+
+    def _give_up(self, reason: ConnectionClosed) -> None:
+        """Nothing that we might still say would help."""
+        if self.reason is None:
+            self.reason = reason
+        self._shut(Disposition.ABORT)
+
+    def _shut(self, disposition: Disposition) -> None:
+        """Parse nothing more; let the driver close or abort the transport."""
+        self.state = ConnectionState.CLOSED
+        self.disposition = disposition
+        self._receiver.stopped = True
+        self._receiver.clear_routes()
+        for channel in self._channels.values():
+            channel._owner = channel._publisher = 0
+        for name in ("open", "heartbeat", "blocked"):
+            self._deadlines.pop(name, None)
+        self._clock = RequestClock(self._clock.timeout)
+        if disposition is Disposition.ABORT:
+            self._deadlines.pop("close", None)
+        elif "close" not in self._deadlines:
+            self._arm_close()
+        self._runtime.output_ready()
+
+    def _arm_close(self) -> None:
+        assert self.parameters is not None
+        now = self._runtime.time()
+        self._progress = (
+            self.stats.bytes_received,
+            self.stats.bytes_sent,
+            now + self.parameters.close_limit,
+        )
+        self._deadlines["close"] = now + min(
+            self.parameters.close_timeout, self.parameters.close_limit
+        )
+
+    def _loss(self, exc: BaseException | None) -> ConnectionClosed:
+        if isinstance(exc, ConnectionClosed):
+            return exc
+        reason = loss(self.state, self.parameters, self._receiver.greeting)
+        if exc is not None:
+            reason = type(reason)(f"{reason.text}: {exc}", by=reason.by)
+            reason.__cause__ = exc
+        return reason
+
+    def _end(self, reason: ConnectionClosed) -> None:
+        """Tell everybody who waits, in order: channels, our own requests, on_close last."""
+        self.state = ConnectionState.CLOSED
+        self._deadlines.clear()
+        for channel in list(self._channels.values()):
+            ended = ChannelClosed(reason.text, code=reason.code, method=reason.method, by=reason.by)
+            ended.__cause__ = reason
+            channel._end(ended)
+        for request in self._requests:
+            self._owe(request.fail, NotExecuted(str(request), reason))
+        for waiter in (*self._open_waiters, *self._writable_waiters):
+            self._owe(waiter.fail, reason.copy())
+        self._requests.clear()
+        self._open_waiters.clear()
+        self._writable_waiters.clear()
+        self._clock = RequestClock(0.0)
+        self._owe(self._tell_end, reason)
+        self._run_owed()
+
+    def _tell_end(self, reason: ConnectionClosed) -> None:
+        self._is_over = True
+        for waiter in self._close_waiters:
+            waiter.resolve(reason)
+        self._close_waiters.clear()
+        handler = self._handler
+        name = "on_close" if self._was_open else "on_open_error"
+        try:
+            self._tell(name, None, getattr(handler, name), self, reason)
+        finally:
+            # No reference cycle may survive the connection.
+            self._handler = Handler()
+            self._receiver.detach()
+            self._output.detach()
+
+    # Callbacks
+
+    def _create_future(self) -> Promise:
+        return self._runtime.create_future()
+
+    def _owe(self, function: Callable[..., object], *arguments: object) -> None:
+        """Have a function called by the loop, in order, before anything else comes in."""
+        self._owed.append(partial(function, *arguments))
+        if len(self._owed) == 1:
+            self._runtime.output_ready()
+
+    def _run_owed(self) -> None:
+        # What these owe in turn waits for the next turn of the loop.
+        for _ in range(len(self._owed)):
+            self._owed.popleft()()
+
+    def _tell(
+        self,
+        name: str,
+        channel: Channel | None,
+        function: Callable[..., object],
+        *arguments: object,
+        message: Message | None = None,
+    ) -> None:
+        """Call a function of the user's; what it raises goes to on_callback_error."""
+        try:
+            function(*arguments)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            self._callback_failed(name, channel, message, error)
+
+    def _callback_failed(
+        self, name: str, channel: Channel | None, message: Message | None, error: BaseException
+    ) -> None:
+        self.stats.callback_errors += 1
+        handler = self._handler if channel is None else channel._handler
+        context = CallbackContext(name, cast("Connection", self), channel, message)
+        try:
+            handler.on_callback_error(context, error)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
+            log.exception("on_callback_error raised, for %s", name)
+
+
+def _as_closed(error: AmqpError) -> ConnectionClosed:
+    """An error of our own side, met while answering the broker."""
+    if isinstance(error, ConnectionClosed):
+        return error
+    reason = ConnectionClosed(str(error) or type(error).__name__, by="client")
+    reason.__cause__ = error
+    return reason
+
+
+# Those that a fork has to disown.
+_living: weakref.WeakSet[Link] = weakref.WeakSet()
+
+
+def _disown_all() -> None:
+    for connection in list(_living):
+        connection._disown()
+
+
+os.register_at_fork(after_in_child=_disown_all)

@@ -1,0 +1,201 @@
+"""What the broker hands over: Message and Returned, decoded as far as they are read.
+
+No state machine and no I/O lives here; settling a message is a call of its channel.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import TYPE_CHECKING, NamedTuple
+
+from evamqp.codec.properties import Properties
+from evamqp.errors import AlreadySettled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from evamqp.core.channel import Channel
+
+_unpack_tag = Struct(">Q").unpack_from
+
+# From the end of the method's arguments to the properties: a frame end, the header frame's own
+# seven bytes, class, weight and body size.
+HEADER_PREFIX = 1 + 7 + 12
+
+
+class Route:
+    """What all deliveries of one consumer share, when their method frames have one length.
+
+    Attributes:
+        channel: The channel they come on.
+        consumer_tag: The consumer's tag; "" for basic_get.
+        on_message: The consumer's callback.
+        auto_ack: Whether such a message needs no acknowledgement.
+        length: Bytes of the whole basic.deliver frame; 0 marks a route that is not a delivery.
+        tag_at: Offset of the delivery tag in that frame.
+        properties_at: Offset of the properties behind the delivery tag.
+        header_mark: Frame end, type and channel of the content header, as one integer.
+        body_mark: The same of a body frame.
+    """
+
+    __slots__ = (
+        "auto_ack",
+        "body_mark",
+        "channel",
+        "consumer_tag",
+        "header_mark",
+        "length",
+        "on_message",
+        "properties_at",
+        "tag_at",
+    )
+
+    def __init__(
+        self,
+        channel: Channel,
+        consumer_tag: str,
+        on_message: Callable[[Message], object],
+        auto_ack: bool,
+        length: int,
+        tag_at: int,
+    ) -> None:
+        self.channel = channel
+        self.consumer_tag = consumer_tag
+        self.on_message = on_message
+        self.auto_ack = auto_ack
+        self.length = length
+        self.tag_at = tag_at
+        self.properties_at = length - 1 - tag_at + HEADER_PREFIX
+        self.header_mark = 0xCE020000 | channel.number
+        self.body_mark = 0xCE030000 | channel.number
+
+
+class Message:
+    """A message from basic_consume or basic_get.
+
+    Attributes:
+        body: The payload.
+    """
+
+    __slots__ = ("_properties", "_raw", "_route", "_settled", "body")
+
+    _properties: Properties
+
+    def __init__(self, route: Route, raw: bytes, body: bytes) -> None:
+        self._route = route
+        self._raw = raw
+        self.body = body
+        self._settled = route.auto_ack
+
+    def __repr__(self) -> str:
+        return (
+            f"<Message {self.delivery_tag} of {len(self.body)} bytes, "
+            f"exchange={self.exchange!r}, routing_key={self.routing_key!r}>"
+        )
+
+    @property
+    def channel(self) -> Channel:
+        return self._route.channel
+
+    @property
+    def consumer_tag(self) -> str:
+        """The tag of the consumer it came to; "" for a message from basic_get."""
+        return self._route.consumer_tag
+
+    @property
+    def delivery_tag(self) -> int:
+        tag: int = _unpack_tag(self._raw)[0]
+        return tag
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether the broker has handed it out before; the earlier receiver may have seen it."""
+        return self._raw[8] != 0
+
+    @property
+    def exchange(self) -> str:
+        raw = self._raw
+        return raw[10 : 10 + raw[9]].decode("utf-8", "surrogateescape")
+
+    @property
+    def routing_key(self) -> str:
+        raw = self._raw
+        at = 10 + raw[9]
+        return raw[at + 1 : at + 1 + raw[at]].decode("utf-8", "surrogateescape")
+
+    @property
+    def properties(self) -> Properties:
+        """The properties; a malformed one raises MalformedData when it is read, not before."""
+        try:
+            return self._properties
+        except AttributeError:
+            self._properties = Properties.from_raw(self._raw[self._route.properties_at :])
+            return self._properties
+
+    def ack(self) -> bool:
+        """Acknowledge this message.
+
+        Returns:
+            True if sent; False if the channel is gone, in which case the broker requeues it.
+
+        Raises:
+            AlreadySettled: It was settled before, or its consumer is ``auto_ack``; nothing is sent.
+            WrongThread: Not the thread that owns the connection; nothing is sent.
+
+        Spec: basic.ack (60, 80).
+        """
+        if self._settled:
+            raise AlreadySettled(f"{self!r} was settled before")
+        sent = self._route.channel._settle_message(b"\x00\x3c\x00\x50", self._raw[:8], b"\x00")
+        self._settled = True
+        return sent
+
+    def nack(self, requeue: bool = True) -> bool:
+        """Refuse this message.  Returns and raises as ack() does.
+
+        Args:
+            requeue: False lets the queue drop or dead-letter it.
+
+        Spec: basic.nack (60, 120), a RabbitMQ extension.
+        """
+        if self._settled:
+            raise AlreadySettled(f"{self!r} was settled before")
+        flags = b"\x02" if requeue else b"\x00"
+        sent = self._route.channel._settle_message(b"\x00\x3c\x00\x78", self._raw[:8], flags)
+        self._settled = True
+        return sent
+
+    def reject(self, requeue: bool = True) -> bool:
+        """Refuse this message.  Returns and raises as ack() does.
+
+        Args:
+            requeue: False lets the queue drop or dead-letter it.
+
+        Spec: basic.reject (60, 90).
+        """
+        if self._settled:
+            raise AlreadySettled(f"{self!r} was settled before")
+        flags = b"\x01" if requeue else b"\x00"
+        sent = self._route.channel._settle_message(b"\x00\x3c\x00\x5a", self._raw[:8], flags)
+        self._settled = True
+        return sent
+
+
+class Returned(NamedTuple):
+    """A mandatory message that could not be routed.
+
+    Attributes:
+        code: AMQP reply code: 312 NO_ROUTE.
+        text: The broker's words.
+        exchange: As published.
+        routing_key: As published.
+        properties: As published.
+        body: As published.
+    """
+
+    code: int
+    text: str
+    exchange: str
+    routing_key: str
+    properties: Properties
+    body: bytes

@@ -1,0 +1,109 @@
+"""Bytes that wait for the transport: one list, one size, and the marks at which somebody is told.
+
+No frame is built here and no socket is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from evamqp.errors import OutputFull
+
+# Bytes: beyond this the driver writes at once rather than at the end of the loop's turn.
+FLUSH_AT = 64 * 1024
+# Bytes that acks, heartbeats and replies may take above the cap, before the peer that reads none
+# of them is given up: some 200,000 acks.
+EXEMPT_ROOM = 4 * 1024 * 1024
+
+
+class Output:
+    """The output buffer of one connection.
+
+    Whoever appends does it by hand, because this is the hot path: compare ``size`` with ``mark``,
+    call ``admit`` if it would be passed, then append to ``pieces`` and set ``size``.
+
+    Args:
+        ready: Called when there is something to write, and again above FLUSH_AT.
+        pressure: Called when ``is_full`` changes.
+    """
+
+    __slots__ = (
+        "_cap",
+        "_high_water",
+        "_pressure",
+        "_ready",
+        "is_full",
+        "mark",
+        "paused",
+        "pieces",
+        "size",
+    )
+
+    def __init__(self, ready: Callable[[], object], pressure: Callable[[], object]) -> None:
+        self.pieces: list[bytes | memoryview] = []
+        self.size = 0
+        self.mark = 0
+        self.is_full = False
+        self.paused = False
+        self._high_water = self._cap = 0
+        self._ready = ready
+        self._pressure = pressure
+
+    def set_limits(self, high_water: int, cap: int) -> None:
+        """Bytes above which ``is_full`` holds, and above which publishing is refused."""
+        self._high_water = high_water
+        self._cap = cap
+
+    def detach(self) -> None:
+        """Tell nobody any more, so that no reference cycle is left."""
+        self._ready = self._pressure = _nobody
+
+    def admit(self, count: int) -> int:
+        """Make room for ``count`` bytes that are about to be appended, and return the size then.
+
+        Raises:
+            OutputFull: The cap would be passed; nothing changed.  An empty buffer takes anything.
+        """
+        if self.size and self.size + count > self._cap:
+            raise OutputFull(f"{self.size} bytes of output wait already; the cap is {self._cap}")
+        return self._grow(count)
+
+    def append_exempt(self, frame: bytes) -> bool:
+        """Append an ack, a heartbeat, a close or a reply.  False: the peer reads none of them."""
+        size = self.size + len(frame)
+        if size > self.mark:
+            size = self._grow(len(frame))
+        self.pieces.append(frame)
+        self.size = size
+        return size <= self._cap + EXEMPT_ROOM
+
+    def _grow(self, count: int) -> int:
+        if not self.paused:
+            self._ready()
+        size = self.size + count
+        if size > self._high_water:
+            self.mark = self._cap
+            if not self.is_full:
+                self.is_full = True
+                self._pressure()
+        elif size > FLUSH_AT or self.paused:
+            self.mark = self._high_water
+        else:
+            self.mark = FLUSH_AT
+        return size
+
+    def take(self) -> bytes:
+        """Empty the buffer and return it, joined once."""
+        pieces = self.pieces
+        self.pieces = []
+        self.size = 0
+        self.mark = 0
+        data = b"".join(pieces)
+        if self.is_full:
+            self.is_full = False
+            self._pressure()
+        return data
+
+
+def _nobody() -> None:
+    """Whom a detached buffer tells."""

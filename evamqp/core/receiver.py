@@ -1,0 +1,359 @@
+"""Bytes in, frames out to their channels; the common delivery takes one fused path.
+
+No state of a connection or channel is decided here.  Everything the fused path does, the plain
+path below it does as well, and a test holds the two against each other.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from evamqp.codec.frames import (
+    FRAME_BODY,
+    FRAME_END,
+    FRAME_HEADER,
+    FRAME_HEARTBEAT,
+    FRAME_METHOD,
+    FRAME_OVERHEAD,
+)
+from evamqp.codec.spec import BY_KEY
+from evamqp.core.content import Content
+from evamqp.core.message import Message, Route
+from evamqp.errors import (
+    CHANNEL_ERROR,
+    COMMAND_INVALID,
+    FRAME_ERROR,
+    RESOURCE_ERROR,
+    SYNTAX_ERROR,
+    UNEXPECTED_FRAME,
+    MalformedData,
+)
+
+if TYPE_CHECKING:
+    from evamqp.core.channel import Channel
+    from evamqp.core.link import Link
+
+_unpack_head = Struct(">BHI").unpack_from
+_unpack_header = Struct(">IIIQ").unpack_from  # mark, frame size, class and weight, body size
+_unpack_body = Struct(">II").unpack_from  # mark, frame size
+_unpack_confirm = Struct(">QB").unpack_from
+
+CLASS_BASIC = 60 << 16  # class and weight of a content header
+CONFIRM_SIZE = 21  # bytes of a basic.ack frame
+HEADER_SIZE = 22  # bytes of the shortest content header frame
+# Frames before tune, and any frame until frame_max is known.
+FIRST_FRAME_MAX = 64 * 1024
+# Bytes of the first frame that tell an AMQP 0-9-1 broker from something else.
+GREETING = 8
+# Bytes: a delivery up to this size that the end of a read cuts waits for the rest, which is
+# cheaper than to begin it the slow way.
+WAITS_WHOLE = 16 * 1024
+# Routes kept at the most; then the table stops filling, so that a peer that varies its frames
+# costs us the plain path and no memory.
+MAX_ROUTES = 4096
+
+
+class WrongPeer(Exception):
+    """The first bytes are not those of an AMQP 0-9-1 broker; ``args[0]`` holds them."""
+
+
+class Receiver:
+    """The input side of one connection.
+
+    Args:
+        connection: Told of methods on channel 0 and asked for channels.
+        max_routes: How many routes may be kept; 0 turns the fused path off.
+    """
+
+    __slots__ = (
+        "_body_left",
+        "_body_max",
+        "_connection",
+        "_fused_body_max",
+        "_greeted",
+        "_held",
+        "_max_routes",
+        "_need",
+        "_routes",
+        "_sink",
+        "body_bytes",
+        "frame_max",
+        "frames",
+        "header_max",
+        "messages",
+        "stopped",
+    )
+
+    def __init__(self, connection: Link, max_routes: int = MAX_ROUTES) -> None:
+        self._connection = connection
+        self._routes: dict[bytes, Route] = {}
+        self._max_routes = max_routes
+        self._held: bytes | bytearray = b""  # the beginning of what is not complete yet
+        self._need = 0  # bytes that must be held before another look makes sense
+        self._sink: Content | None = None  # where the rest of a cut body frame goes
+        self._body_left = 0  # bytes of that frame still to come, its end octet included
+        self._greeted = False
+        self.stopped = False
+        self.body_bytes = 0  # of all partial bodies
+        self.frames = 0
+        self.messages = 0
+        self.header_max = 0
+        self._body_max = 0
+        self.set_limits(FIRST_FRAME_MAX, FIRST_FRAME_MAX, 0)
+
+    def set_limits(self, frame_max: int, header_max: int, body_max: int) -> None:
+        """Bound what may come: bytes of a frame, of a header frame's payload, of a body."""
+        self.frame_max = frame_max
+        self.header_max = header_max
+        self._body_max = body_max
+        self._fused_body_max = min(body_max, frame_max - FRAME_OVERHEAD)
+
+    @property
+    def has_input(self) -> bool:
+        """Whether whole frames may be waiting because something interrupted the parser."""
+        return bool(self._held) and len(self._held) >= self._need and not self.stopped
+
+    def detach(self) -> None:
+        """Let go of the connection, so that no reference cycle is left."""
+        self.stopped = True
+        self._held = b""
+        del self._connection
+
+    def clear_routes(self) -> None:
+        """Forget every route: a consumer or channel changed, or reading stops."""
+        self._routes.clear()
+
+    def forget(self, content: Content) -> None:
+        """Drop a body that nobody wants any more."""
+        self.body_bytes -= content.received
+        if self._sink is content:
+            self._sink = None
+
+    def receive(self, data: bytes, *, wait_whole: bool = True) -> None:
+        """Parse ``data`` behind what is held, and dispatch every frame that is complete.
+
+        Args:
+            data: Bytes as they came.
+            wait_whole: False when nothing more will come: then no delivery waits for its rest.
+
+        Raises:
+            MalformedData: The peer broke the protocol; everything before was dispatched.
+            WrongPeer: The first bytes are not a broker's.
+        """
+        held = self._held
+        if held:
+            if self.stopped or len(held) + len(data) < self._need:
+                if not isinstance(held, bytearray):
+                    held = self._held = bytearray(held)
+                held += data
+                return
+            data = bytes(held) + data
+        elif self.stopped:
+            self._held = data
+            return
+        if not self._greeted and not self._check_greeting(data):
+            return
+        self._parse(data, wait_whole)
+
+    def _parse(self, data: bytes, wait_whole: bool) -> None:
+        self._held = b""
+        end = len(data)
+        position = need = messages = confirms = 0
+        find = self._routes.get
+        body_max = self._fused_body_max
+        try:
+            if self._body_left:
+                position, content = self._take_body(data, 0, end)
+                if content is not None:
+                    self._finish(content)
+            while True:
+                # The fused path.  One look-up on the bytes up to the delivery tag finds a route.
+                if end - position >= CONFIRM_SIZE and (
+                    route := find(data[position : position + 12 + data[position + 11]])
+                ):
+                    length = route.length
+                    if not length:
+                        if data[position + 20] == FRAME_END:
+                            tag, multiple = _unpack_confirm(data, position + 11)
+                            position += CONFIRM_SIZE
+                            confirms += 1
+                            route.channel._recv_ack(tag, multiple)
+                            continue
+                    elif end >= (header := position + length) + HEADER_SIZE:
+                        mark, header_size, kind, size = _unpack_header(data, header - 1)
+                        body = header + header_size + 8
+                        stop = body + size + 8
+                        if (
+                            mark == route.header_mark
+                            and kind == CLASS_BASIC
+                            and 0 < size <= body_max
+                            and 14 <= header_size <= self.header_max
+                        ):
+                            if stop <= end:
+                                mark, body_size = _unpack_body(data, body - 1)
+                                name = position + route.tag_at + 9
+                                key = name + 1 + data[name]
+                                if (
+                                    mark == route.body_mark
+                                    and body_size == size
+                                    and data[stop - 1] == FRAME_END
+                                    and key < header
+                                    and key + data[key] + 2 == header
+                                ):
+                                    message = Message(
+                                        route,
+                                        data[position + route.tag_at : body - 1],
+                                        data[body + 7 : stop - 1],
+                                    )
+                                    position = stop
+                                    messages += 1
+                                    try:
+                                        route.on_message(message)
+                                    except (KeyboardInterrupt, SystemExit):
+                                        raise
+                                    except BaseException as error:
+                                        self._connection._callback_failed(
+                                            "on_message", route.channel, message, error
+                                        )
+                                    continue
+                            elif stop - position <= WAITS_WHOLE and wait_whole:
+                                need = stop - position
+                                break
+                    elif wait_whole:
+                        need = length + HEADER_SIZE
+                        break
+                # The plain path.
+                if self.stopped:
+                    break
+                if end - position < 7:
+                    need = FRAME_OVERHEAD
+                    break
+                kind, number, size = _unpack_head(data, position)
+                self._check_size(kind, size)
+                if kind == FRAME_BODY:
+                    self._sink = self._begin_body(number, size)
+                    self._body_left = size + 1
+                    position, content = self._take_body(data, position + 7, end)
+                    if content is not None:
+                        self._finish(content)
+                else:
+                    stop = position + size + FRAME_OVERHEAD
+                    if stop > end:
+                        need = stop - position
+                        break
+                    if data[stop - 1] != FRAME_END:
+                        raise MalformedData("a frame does not end with 0xce", FRAME_ERROR)
+                    start, position = position + 7, stop
+                    self._dispatch(kind, number, data[start : stop - 1])
+                if self._connection._owed:
+                    self._connection._run_owed()
+        finally:
+            # Also when a callback raised KeyboardInterrupt: what was not parsed is kept.
+            self.messages += messages
+            self.frames += 3 * messages + confirms
+            self._need = need
+            self._held = data[position:] if position < end else b""
+
+    def _check_greeting(self, data: bytes) -> bool:
+        """Whether the peer's first bytes are those of a method frame; False: too few to tell."""
+        if data[:1] == b"\x01":
+            self._greeted = True
+        elif len(data) >= GREETING:
+            raise WrongPeer(data)
+        else:
+            self._held = data
+        return self._greeted
+
+    @property
+    def greeting(self) -> bytes:
+        """What came from a peer that never sent a whole greeting."""
+        return b"" if self._greeted else bytes(self._held)
+
+    def _check_size(self, kind: int, size: int) -> None:
+        if kind == FRAME_HEADER:
+            if size > self.header_max:
+                raise MalformedData(f"a content header of {size} bytes", FRAME_ERROR)
+        elif size > self.frame_max - FRAME_OVERHEAD:
+            raise MalformedData(f"a frame of {size} bytes, type {kind}", FRAME_ERROR)
+        elif kind not in (FRAME_METHOD, FRAME_BODY, FRAME_HEARTBEAT):
+            raise MalformedData(f"a frame of unknown type {kind}", FRAME_ERROR)
+
+    def _dispatch(self, kind: int, number: int, payload: bytes) -> None:
+        self.frames += 1
+        if kind == FRAME_METHOD:
+            self._dispatch_method(number, payload)
+        elif kind == FRAME_HEADER:
+            channel = self._channel(number)
+            if channel is not None:
+                channel._recv_header(payload)
+        elif number:
+            raise MalformedData(f"a heartbeat on channel {number}", UNEXPECTED_FRAME)
+        elif payload:
+            raise MalformedData("a heartbeat with a payload", FRAME_ERROR)
+
+    def _dispatch_method(self, number: int, payload: bytes) -> None:
+        if len(payload) < 4:
+            raise MalformedData("a method frame without a method", SYNTAX_ERROR)
+        method = BY_KEY.get(int.from_bytes(payload[:4], "big"))
+        if method is None or method.sender == "client":
+            name = payload[:4].hex() if method is None else method.name
+            raise MalformedData(f"method {name} is not a broker's", COMMAND_INVALID)
+        if number == 0:
+            self._connection._recv_method(method, payload)
+            return
+        channel = self._channel(number)
+        if channel is not None:
+            channel._recv_method(method, payload)
+
+    def _channel(self, number: int) -> Channel | None:
+        """The channel of this number; None if its frames are to be discarded."""
+        channel = self._connection._channels.get(number)
+        if channel is None:
+            if number not in self._connection._retired:
+                raise MalformedData(f"a frame on channel {number}, not open", CHANNEL_ERROR)
+            self._connection.stats.late_frames += 1
+        return channel
+
+    def _begin_body(self, number: int, size: int) -> Content | None:
+        """Where a body frame of ``size`` bytes goes; None if it is to be discarded."""
+        self.frames += 1
+        channel = self._channel(number)
+        return None if channel is None else channel._recv_body(size)
+
+    def _take_body(self, data: bytes, position: int, end: int) -> tuple[int, Content | None]:
+        """Feed the current body frame from ``data``.
+
+        Returns:
+            Where the frame ends in ``data``, and the content if this completed it.
+        """
+        sink = self._sink
+        count = min(self._body_left, end - position)
+        self._body_left -= count
+        stop = position + count
+        if self._body_left:
+            piece = data[position:stop]
+        else:
+            if data[stop - 1] != FRAME_END:
+                raise MalformedData("a body frame does not end with 0xce", FRAME_ERROR)
+            piece = data[position : stop - 1]
+            self._sink = None
+        if sink is None:
+            return stop, None
+        if piece:
+            self.body_bytes += len(piece)
+            if self.body_bytes > 2 * self._body_max:
+                raise MalformedData("too many bytes in partial bodies", RESOURCE_ERROR)
+            sink.append(piece)
+        return stop, sink if sink.is_complete and not self._body_left else None
+
+    def _finish(self, content: Content) -> None:
+        """A body is complete: hand it over."""
+        self.body_bytes -= content.received
+        self.messages += 1
+        content.finish(content)
+
+    def add_route(self, key: bytes, route: Route) -> None:
+        """Let frames that begin with ``key`` take the fused path, while there is room."""
+        if len(self._routes) < self._max_routes and not self.stopped:
+            self._routes[key] = route

@@ -1,0 +1,161 @@
+"""One request and its outcome: the entry of the FIFO is the object that the user holds.
+
+What a reply means is the channel's business; how a future is made is the loop's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any, Generic
+
+from evamqp.errors import AmqpError, RequestCancelled
+from evamqp.types import Callback, ErrorCallback, T
+
+if TYPE_CHECKING:
+    from evamqp.adapters.base import Promise
+    from evamqp.core.channel import Channel
+    from evamqp.core.connection import Connection
+
+
+class Request(Generic[T]):
+    """A request that was sent, and what came of it.
+
+    ``await request`` works on every loop that has awaitables, any number of times; ``future`` is
+    the loop's own future.  A request that nobody looks at costs nothing and never logs.
+    """
+
+    __slots__ = (
+        "_callback",
+        "_connection",
+        "_discard",
+        "_error",
+        "_finish",
+        "_future",
+        "_is_done",
+        "_on_error",
+        "_promises",
+        "_value",
+        "channel",
+        "method",
+        "replies",
+    )
+
+    def __init__(
+        self,
+        connection: Connection,
+        method: str,
+        *,
+        channel: Channel | None = None,
+        replies: tuple[str, ...] = (),
+        finish: Callable[..., T] | None = None,
+        callback: Callback[T] | None = None,
+        on_error: ErrorCallback | None = None,
+        discard: Callable[[T], object] | None = None,
+    ) -> None:
+        self.method = method
+        self.channel = channel
+        self.replies = replies
+        self._connection = connection
+        self._finish = finish
+        self._callback = callback
+        self._on_error = on_error
+        self._discard = discard
+        self._promises: list[Promise] = []
+        self._future: Any = None
+        self._is_done = False
+        self._value: Any = None
+        self._error: AmqpError | None = None
+
+    def __repr__(self) -> str:
+        outcome = "pending" if not self._is_done else repr(self._error) if self._error else "done"
+        return f"<Request {self} {outcome}>"
+
+    def __str__(self) -> str:
+        where = "" if self.channel is None else f" on channel {self.channel.number}"
+        return self.method + where
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the request has its outcome."""
+        return self._is_done
+
+    @property
+    def future(self) -> Any:
+        """The loop's own future of this request: ``asyncio.Future``, ``Deferred`` or ``Result``.
+
+        Made when first read, and the same one from then on.
+        """
+        if self._future is None:
+            self._future = self._new_future()
+        return self._future
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        value: T = yield from self._new_future().__await__()
+        return value
+
+    def cancel(self) -> None:
+        """Discard the reply; the request itself cannot be recalled.
+
+        Whoever awaits it gets RequestCancelled; its callbacks are not called.  A no-op once there
+        is an outcome.  A message that a cancelled ``basic_get`` brings is requeued.
+        """
+        if not self._is_done:
+            self._callback = self._on_error = None
+            self._is_done = True
+            self._error = RequestCancelled(f"{self} was cancelled")
+            self._connection._owe(self._settle)
+
+    # Called by the library, from the loop only.
+
+    def resolve(self, value: T) -> None:
+        """The request succeeded.  A no-op if it has its outcome."""
+        if not self._is_done:
+            self._is_done = True
+            self._value = value
+            self._settle()
+        elif self._discard is not None:
+            self._discard(value)
+
+    def answer(self, arguments: tuple[Any, ...]) -> None:
+        """The broker's reply came, with these arguments."""
+        finish, self._finish = self._finish, None
+        assert finish is not None
+        self.resolve(finish(*arguments))
+
+    def fail(self, error: AmqpError) -> None:
+        """The request failed.  A no-op if it has its outcome."""
+        if not self._is_done:
+            self._is_done = True
+            self._error = error
+            self._settle()
+
+    def _settle(self) -> None:
+        """Tell futures first, then the callback.  Nothing is told twice."""
+        promises, self._promises = self._promises, []
+        callback, on_error = self._callback, self._on_error
+        self._callback = self._on_error = None
+        error = self._error
+        if error is None:
+            for promise in promises:
+                promise.resolve(self._value)
+            if callback is not None:
+                self._connection._tell(
+                    f"{self.method} callback", self.channel, callback, self._value
+                )
+        else:
+            for promise in promises:
+                promise.reject(error.copy())
+            if on_error is not None:
+                self._connection._tell(
+                    f"{self.method} on_error", self.channel, on_error, error.copy()
+                )
+
+    def _new_future(self) -> Any:
+        promise = self._connection._create_future()
+        if not self._is_done:
+            self._promises.append(promise)
+        elif self._error is not None:
+            promise.reject(self._error.copy())
+        else:
+            promise.resolve(self._value)
+        return promise.future

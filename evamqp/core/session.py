@@ -1,0 +1,480 @@
+"""One channel number's life: its state, its FIFO of requests, its confirms, and all that comes in.
+
+What a user may send is in ``channel.py``; which bytes belong to which channel in ``receiver.py``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from evamqp.codec.frames import method_frame
+from evamqp.codec.methods import decode_arguments
+from evamqp.codec.properties import Properties
+from evamqp.codec.spec import BY_KEY, BY_NAME, Method
+from evamqp.core.confirms import Confirms
+from evamqp.core.content import Content
+from evamqp.core.handler import Handler
+from evamqp.core.message import HEADER_PREFIX, Message, Returned, Route
+from evamqp.core.request import Request
+from evamqp.core.state import CHANNEL, REPLY, ChannelState
+from evamqp.errors import (
+    COMMAND_INVALID,
+    CONTENT_TOO_LARGE,
+    REPLY_SUCCESS,
+    UNEXPECTED_FRAME,
+    ChannelClosed,
+    MalformedData,
+    NotExecuted,
+    OutputFull,
+    RequestTimeout,
+    UsageError,
+    WrongState,
+    WrongThread,
+)
+from evamqp.types import Callback, ErrorCallback, T, Tags
+
+if TYPE_CHECKING:
+    from evamqp.core.channel import Channel
+    from evamqp.core.connection import Connection
+
+log = logging.getLogger(__name__)
+
+# What a broker's channel.close may blame that is no request of ours.
+_UNANSWERED = ("basic.publish", "basic.ack", "basic.nack", "basic.reject")
+# Where content may go on that nothing announced here, or that nobody wants any more.
+_DISCARDING = (ChannelState.REOPENING, ChannelState.CLOSING)
+# Nacked tags kept for wait_for_confirms(); the oldest go first.
+NACKS_KEPT = 100_000
+
+
+class Consumer(NamedTuple):
+    """One basic.consume."""
+
+    tag: str
+    on_message: Callable[[Message], object]
+    auto_ack: bool
+    on_cancel: Callable[[str], object] | None
+
+
+class Session:
+    """The state machine of one channel.  Made by ``Connection.channel()``."""
+
+    __slots__ = (
+        "_ack_head",
+        "_cancelling",
+        "_close_waiters",
+        "_confirm_waiters",
+        "_confirms",
+        "_consumers",
+        "_content",
+        "_handler",
+        "_nacked",
+        "_next_tag",
+        "_output",
+        "_owner",
+        "_publisher",
+        "_requests",
+        "_unconfirmed_published",
+        "connection",
+        "number",
+        "reason",
+        "state",
+    )
+
+    def __init__(self, connection: Connection, number: int, handler: Handler, reused: bool) -> None:
+        self.connection = connection
+        self.number = number
+        self.state = ChannelState.REOPENING if reused else ChannelState.OPENING
+        self.reason: ChannelClosed | None = None
+        # The thread that may use the channel, or 0 when nobody may; and the same for publishing,
+        # which the broker may stop on its own (channel.flow).
+        self._owner = self._publisher = connection._owner
+        self._handler = handler
+        self._output = connection._output
+        self._requests: deque[Request[Any]] = deque()
+        self._close_waiters: list[Request[ChannelClosed]] = []
+        self._content: Content | None = None
+        self._consumers: dict[str, Consumer] = {}
+        self._cancelling: set[str] = set()
+        self._confirms: Confirms | None = None
+        self._confirm_waiters: deque[tuple[int, Request[list[int]]]] = deque()
+        self._nacked: deque[int] = deque(maxlen=NACKS_KEPT)
+        self._next_tag = 0  # 0 outside confirm mode
+        self._unconfirmed_published = 0  # publishes outside confirm mode
+        # Type, channel and size of the frames of basic.ack, nack and reject.
+        self._ack_head = b"\x01" + number.to_bytes(2, "big") + b"\x00\x00\x00\x0d"
+
+    def __repr__(self) -> str:
+        return f"<Channel {self.number} {self.state.value}>"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the broker has opened it, and neither side has closed it."""
+        return self.state is ChannelState.OPEN
+
+    @property
+    def unconfirmed(self) -> Tags:
+        """Tags of publishes without an outcome, ascending.  Once closed: forever unknown."""
+        return () if self._confirms is None else self._confirms.outstanding(self._next_tag)
+
+    @property
+    def published(self) -> int:
+        """Publishes that were accepted so far."""
+        return self._unconfirmed_published + max(self._next_tag - 1, 0)
+
+    # Sending
+
+    def _unusable(self, what: str) -> UsageError:
+        """Why a call is refused."""
+        what = f"{what} on channel {self.number}"
+        foreign = self.connection._foreign_caller(what)
+        if foreign is not None:
+            return foreign
+        if self._owner:
+            return OutputFull(f"{what}: the broker stopped the flow of this channel")
+        why = f": {self.reason}" if self.reason else ""
+        return WrongState(f"{what}: channel is {self.state.value}{why}")
+
+    def _send(self, name: str, *values: object) -> None:
+        """Send a method that is subject to the output cap."""
+        self.connection._send_frame(method_frame(self.number, name, *values))
+
+    def _reply(self, name: str, *values: object) -> None:
+        """Send a method that is exempt from the cap: an ack, a close or an answer."""
+        self.connection._send_exempt(method_frame(self.number, name, *values))
+
+    def _request(
+        self,
+        name: str,
+        *values: object,
+        finish: Callable[..., T],
+        callback: Callback[T] | None = None,
+        on_error: ErrorCallback | None = None,
+        discard: Callable[[T], object] | None = None,
+    ) -> Request[T]:
+        """Send a request and queue for its reply.  Raises with nothing sent or queued."""
+        if self._owner != get_ident():
+            raise self._unusable(name)
+        self._send(name, *values)
+        request = Request(
+            self.connection,
+            name,
+            channel=cast("Channel", self),
+            replies=BY_NAME[name].replies,
+            finish=finish,
+            callback=callback,
+            on_error=on_error,
+            discard=discard,
+        )
+        self._requests.append(request)
+        if len(self._requests) == 1:
+            self.connection._start_clock(self)
+        return request
+
+    def _settle_message(self, method: bytes, tag: bytes, flags: bytes) -> bool:
+        """Send basic.ack, nack or reject for one message; False if the channel is gone."""
+        if self._owner != get_ident():
+            refusal = self._unusable("settling a message")
+            if isinstance(refusal, WrongThread):
+                raise refusal
+            self.connection.stats.stale_acks += 1
+            return False
+        frame = b"%b%b%b%b\xce" % (self._ack_head, method, tag, flags)
+        output = self._output
+        size = output.size + 21
+        if size > output.mark:
+            self.connection._send_exempt(frame)
+        else:
+            output.pieces.append(frame)
+            output.size = size
+        return True
+
+    # What comes in
+
+    def _recv_method(self, method: Method, payload: bytes) -> None:
+        """A method frame for this channel; ``payload`` from the class id on."""
+        if self._content is not None:
+            raise MalformedData(
+                f"{method.name} inside the content of {self._content.name}", UNEXPECTED_FRAME
+            )
+        step = CHANNEL[self.state].get(method.name)
+        if step is None:
+            if self.state is ChannelState.REOPENING:  # of the number's former life
+                self.connection.stats.late_frames += 1
+                return
+            raise MalformedData(
+                f"{method.name} on channel {self.number}, {self.state.value}", COMMAND_INVALID
+            )
+        arguments = decode_arguments(method, payload)
+        name, state = step
+        if state is not self.state:
+            self._enter(state)
+        if name is REPLY:
+            self._recv_reply(method, arguments)
+        elif method.has_content and name != "_discard":
+            self._content = Content(method.name, arguments, payload[4:], getattr(self, name))
+        else:
+            getattr(self, name)(*arguments)
+
+    def _recv_header(self, payload: bytes) -> None:
+        content = self._content
+        if content is None:
+            if self.state in _DISCARDING:
+                return
+            raise MalformedData("a content header that nothing announced", UNEXPECTED_FRAME)
+        content.take_header(payload)
+        if content.size > self.connection._body_max:
+            self._refuse(content)
+        elif content.is_complete:
+            self.connection._receiver._finish(content)
+
+    def _recv_body(self, size: int) -> Content | None:
+        content = self._content
+        if content is None:
+            if self.state in _DISCARDING:
+                return None
+            raise MalformedData("a body frame that nothing announced", UNEXPECTED_FRAME)
+        content.expect(size)
+        return content
+
+    def _refuse(self, content: Content) -> None:
+        """A body larger than the limit: close the channel, and read none of it."""
+        text = f"a body of {content.size} bytes exceeds body_max, {self.connection._body_max}"
+        self._close_because(
+            ChannelClosed(text, code=CONTENT_TOO_LARGE, method=content.name, by="client")
+        )
+
+    def _recv_reply(self, method: Method, arguments: tuple[Any, ...]) -> None:
+        requests = self._requests
+        if not requests or method.name not in requests[0].replies:
+            waiting = requests[0].method if requests else "nothing"
+            raise MalformedData(f"{method.name} answers {waiting}", COMMAND_INVALID)
+        request = requests.popleft()
+        if requests:
+            self.connection._start_clock(self)
+        else:
+            self.connection._stop_clock(self)
+        request.answer(arguments)
+
+    def _recv_open_ok(self) -> None:
+        self._content = None
+        self._recv_reply(BY_NAME["channel.open-ok"], ())
+        self._tell("on_channel_open", self._handler.on_channel_open, self)
+
+    def _recv_open_ok_while_closing(self) -> None:
+        self._recv_reply(BY_NAME["channel.open-ok"], ())
+
+    def _recv_deliver(self, content: Content) -> None:
+        self._content = None
+        consumer = self._consumers.get(content.arguments[0])
+        if self.state is not ChannelState.OPEN:
+            return
+        if consumer is None:
+            self.connection.stats.unknown_deliveries += 1
+            self._requeue(content.arguments[1])
+            return
+        if consumer.tag in self._cancelling and not consumer.auto_ack:
+            self._requeue(content.arguments[1])
+            return
+        tag = content.payload[: 1 + content.payload[0]]
+        route = self._route(consumer, tag, len(content.payload))
+        message = Message(route, self._raw(content, len(tag)), content.body)
+        self._tell("on_message", consumer.on_message, message, message=message)
+
+    def _route(self, consumer: Consumer, tag: bytes, size: int) -> Route:
+        """A route for deliveries of ``size`` bytes of arguments; the fused path learns it."""
+        channel = cast("Channel", self)
+        tag_at = 7 + 4 + len(tag)
+        length = 7 + 4 + size + 1
+        route = Route(channel, consumer.tag, consumer.on_message, consumer.auto_ack, length, tag_at)
+        if not self._cancelling:
+            head = b"%b%b\x00\x3c\x00\x3c%b" % (
+                self._ack_head[:3],
+                (4 + size).to_bytes(4, "big"),
+                tag,
+            )
+            self.connection._receiver.add_route(head, route)
+        return route
+
+    def _raw(self, content: Content, skip: int) -> bytes:
+        """What Message reads: the method's arguments, a gap as on the wire, the properties."""
+        return b"%b%b%b" % (content.payload[skip:], bytes(HEADER_PREFIX), content.properties)
+
+    def _requeue(self, delivery_tag: int) -> None:
+        self._reply("basic.nack", delivery_tag, False, True)
+
+    def _recv_get_ok(self, content: Content) -> None:
+        self._content = None
+        self._recv_reply(BY_NAME["basic.get-ok"], (content,))
+
+    def _recv_return(self, content: Content) -> None:
+        self._content = None
+        code, text, exchange, routing_key = content.arguments
+        properties = Properties.from_raw(content.properties)
+        returned = Returned(code, text, exchange, routing_key, properties, content.body)
+        self._tell("on_return", self._handler.on_return, self, returned)
+
+    def _discard(self, *arguments: object) -> None:
+        """A method that means nothing any more."""
+
+    def _recv_ack(self, delivery_tag: int, multiple: bool) -> None:
+        self._confirm(delivery_tag, multiple, True)
+
+    def _recv_nack(self, delivery_tag: int, multiple: bool, requeue: bool) -> None:
+        self._confirm(delivery_tag, multiple, False)
+
+    def _confirm(self, delivery_tag: int, multiple: bool, acked: bool) -> None:
+        confirms = self._confirms
+        tags = confirms.settle(delivery_tag, multiple, self._next_tag) if confirms else ()
+        if not tags:
+            self.connection.stats.unknown_confirms += 1
+            return
+        if not acked:
+            self._nacked.extend(tags)
+        try:
+            self._handler.on_delivery_confirmation(cast("Channel", self), tags, acked)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            self.connection._callback_failed(
+                "on_delivery_confirmation", cast("Channel", self), None, error
+            )
+        finally:
+            if self._confirm_waiters:
+                self._settle_confirm_waiters()
+
+    def _settle_confirm_waiters(self) -> None:
+        assert self._confirms is not None
+        while self._confirm_waiters and self._confirms.lowest >= self._confirm_waiters[0][0]:
+            upto, request = self._confirm_waiters.popleft()
+            nacked = sorted(tag for tag in self._nacked if tag < upto)
+            later = [tag for tag in self._nacked if tag >= upto]
+            self._nacked = deque(later, NACKS_KEPT)
+            self.connection._owe(request.resolve, nacked)
+
+    def _recv_cancel(self, consumer_tag: str, no_wait: bool) -> None:
+        """The broker cancelled a consumer."""
+        if not no_wait:
+            self._reply("basic.cancel-ok", consumer_tag)
+        consumer = self._forget_consumer(consumer_tag)
+        if consumer is None:
+            return
+        self._tell("on_consumer_cancel", self._handler.on_consumer_cancel, self, consumer_tag)
+        if consumer.on_cancel is not None:
+            self._tell("on_cancel", consumer.on_cancel, consumer_tag)
+
+    def _forget_consumer(self, consumer_tag: str) -> Consumer | None:
+        self.connection._receiver.clear_routes()
+        self._cancelling.discard(consumer_tag)
+        return self._consumers.pop(consumer_tag, None)
+
+    def _recv_flow(self, active: bool) -> None:
+        self._reply("channel.flow-ok", active)
+        self._publisher = self._owner if active else 0
+        self.connection._set_flow(self.number, active)
+
+    def _recv_close(self, code: int, text: str, class_id: int, method_id: int) -> None:
+        self._reply("channel.close-ok")
+        method = BY_KEY.get(class_id << 16 | method_id)
+        name = None if method is None else method.name
+        reason = self.reason
+        if reason is None:
+            reason = ChannelClosed(text or "no reason given", code=code, method=name, by="broker")
+            head = self._requests[0].method if self._requests else None
+            if name in _UNANSWERED or (name is not None and name == head):
+                reason.culprit = name
+        self._end(reason, culprit=reason.culprit)
+
+    def _recv_close_ok(self) -> None:
+        assert self.reason is not None
+        self._end(self.reason)
+
+    # Closing
+
+    def _connection_closing(self) -> None:
+        """The connection is being closed: nothing more may be sent here."""
+        if self.state is not ChannelState.CLOSING:
+            self.reason = ChannelClosed("the connection was closed", by="client")
+            self._enter(ChannelState.CLOSING)
+
+    def _close_because(self, reason: ChannelClosed) -> None:
+        """Send channel.close; the end comes with the broker's answer."""
+        self.reason = reason
+        self._enter(ChannelState.CLOSING)
+        method = BY_NAME.get(reason.method or "")
+        ids = (method.class_id, method.method_id) if method else (0, 0)
+        text = reason.text.encode()[:255].decode("utf-8", "ignore")
+        self._reply("channel.close", reason.code or REPLY_SUCCESS, text, *ids)
+        self._drop_content()
+        self.connection._start_clock(self)
+
+    def _drop_content(self) -> None:
+        if self._content is not None:
+            self.connection._receiver.forget(self._content)
+            self._content = None
+
+    def _expire(self) -> None:
+        """The oldest request, or our close, was not answered in time."""
+        if self.state is ChannelState.CLOSING:
+            assert self.reason is not None
+            self._end(self.reason, reusable=False)
+            return
+        request = self._requests[0]
+        timeout = self.connection._request_timeout
+        error = RequestTimeout(f"{request}: no answer in {timeout:g} seconds")
+        # Reply order is lost: from here nothing on this channel can be matched.
+        text = f"no answer to {request.method} in {timeout:g} seconds"
+        self._close_because(ChannelClosed(text, by="client"))
+        request.fail(error)
+
+    def _enter(self, state: ChannelState) -> None:
+        self.state = state
+        if state is ChannelState.CLOSING or state is ChannelState.CLOSED:
+            self._owner = self._publisher = 0
+            self.connection._receiver.clear_routes()
+            self.connection._set_flow(self.number, True)
+
+    def _end(
+        self, reason: ChannelClosed, *, culprit: str | None = None, reusable: bool = True
+    ) -> None:
+        """The channel is over: tell everybody who waits, in order, on_channel_close last."""
+        connection = self.connection
+        self._enter(ChannelState.CLOSED)
+        self.reason = reason
+        self._drop_content()
+        connection._channel_ended(self, reusable)
+        for index, request in enumerate(self._requests):
+            blamed = index == 0 and culprit == request.method
+            error = NotExecuted(str(request), reason, is_culprit=blamed)
+            connection._owe(request.fail, error)
+        for _, waiter in self._confirm_waiters:
+            connection._owe(waiter.fail, NotExecuted(str(waiter), reason))
+        for closed in self._close_waiters:
+            connection._owe(closed.resolve, reason)
+        self._requests.clear()
+        self._confirm_waiters.clear()
+        self._close_waiters.clear()
+        self._consumers.clear()
+        connection._owe(self._tell_closed, reason)
+
+    def _tell_closed(self, reason: ChannelClosed) -> None:
+        try:
+            self._tell("on_channel_close", self._handler.on_channel_close, self, reason)
+        finally:
+            self._handler = _SILENT
+
+    def _tell(
+        self,
+        name: str,
+        function: Callable[..., object],
+        *arguments: object,
+        message: Message | None = None,
+    ) -> None:
+        self.connection._tell(name, cast("Channel", self), function, *arguments, message=message)
+
+
+_SILENT = Handler()

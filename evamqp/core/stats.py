@@ -1,0 +1,58 @@
+"""Counters of one connection.  They only count; nothing is decided by them."""
+
+from __future__ import annotations
+
+
+class Stats:
+    """A connection's counters, from its beginning.
+
+    Attributes:
+        bytes_received: Bytes from the transport.
+        bytes_sent: Bytes handed to the transport.
+        frames_received: Frames parsed.
+        messages_received: Messages whose body came whole: deliveries, returns and gets.
+        messages_published: Calls of basic_publish that were accepted.
+        blocked_seconds: Seconds that the broker kept us blocked, up to the last unblocking.
+        callback_errors: Exceptions that callbacks raised.
+        stale_acks: Messages settled after their channel was gone.
+        unknown_confirms: Confirms for tags that were not outstanding.
+        unknown_deliveries: Deliveries for consumers that do not exist, which were requeued.
+        late_frames: Frames for channels that were closed before.
+        late_calls: Functions that call_soon_threadsafe brought after the end, and dropped.
+    """
+
+    __slots__ = (
+        "blocked_seconds",
+        "bytes_received",
+        "bytes_sent",
+        "callback_errors",
+        "frames_received",
+        "late_calls",
+        "late_frames",
+        "messages_published",
+        "messages_received",
+        "stale_acks",
+        "unknown_confirms",
+        "unknown_deliveries",
+    )
+
+    def __init__(self) -> None:
+        self.blocked_seconds = 0.0
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self.callback_errors = 0
+        self.frames_received = 0
+        self.late_calls = 0
+        self.late_frames = 0
+        self.messages_published = 0
+        self.messages_received = 0
+        self.stale_acks = 0
+        self.unknown_confirms = 0
+        self.unknown_deliveries = 0
+
+    def __repr__(self) -> str:
+        return f"<Stats {self.as_dict()}>"
+
+    def as_dict(self) -> dict[str, float]:
+        """All counters by name."""
+        return {name: getattr(self, name) for name in self.__slots__}

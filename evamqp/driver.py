@@ -1,0 +1,267 @@
+"""One core, one transport, one timer: the only module that knows both sides.
+
+It moves bytes and time.  It never looks inside bytes, and holds no protocol state.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from evamqp.adapters.base import Adapter, Handle, Promise, Transport
+from evamqp.core.output import FLUSH_AT
+from evamqp.core.state import Disposition
+from evamqp.errors import AmqpError, ConnectFailed
+
+if TYPE_CHECKING:
+    from evamqp.core.link import Runtime
+    from evamqp.parameters import Parameters
+
+# Bytes handed to the transport within one turn of the loop.  Beyond that they stay in the core,
+# where the water marks are; the transport's own buffer may have none that we are told of in time.
+TURN_BUDGET = 256 * 1024
+
+
+class Core(Protocol):
+    """What a driver drives: the client's Connection, or a broker's side of one."""
+
+    @property
+    def disposition(self) -> Disposition: ...
+    @property
+    def reading(self) -> bool: ...
+    @property
+    def output_size(self) -> int: ...
+    def connection_made(self, parameters: Parameters) -> None: ...
+    def receive_data(self, data: bytes) -> None: ...
+    def set_writable(self, writable: bool) -> None: ...
+    def connection_lost(self, exc: BaseException | None) -> None: ...
+    def data_to_send(self) -> bytes: ...
+    def next_deadline(self) -> float | None: ...
+    def handle_timer(self) -> None: ...
+
+
+C = TypeVar("C", bound=Core)
+
+
+class Driver(Generic[C]):
+    """The Stream of one transport, and the Runtime of one core.
+
+    Args:
+        adapter: The loop.
+        make_core: Called with this driver, which is the core's Runtime.
+    """
+
+    __slots__ = (
+        "_attempt",
+        "_budget",
+        "_core",
+        "_failures",
+        "_flush",
+        "_inside",
+        "_paused",
+        "_reading",
+        "_target",
+        "_targets",
+        "_timer",
+        "_timer_at",
+        "_transport",
+        "adapter",
+        "time",
+    )
+
+    def __init__(self, adapter: Adapter, make_core: Callable[[Runtime], C]) -> None:
+        self.adapter = adapter
+        self.time = adapter.time
+        self._transport: Transport | None = None
+        self._attempt: Handle | None = None
+        self._targets: deque[Parameters] = deque()
+        self._target: Parameters | None = None
+        self._failures: list[tuple[str, BaseException]] = []
+        self._flush: Handle | None = None
+        self._timer: Handle | None = None
+        self._timer_at = 0.0
+        self._inside = False
+        self._paused = False
+        self._reading = True
+        self._budget = TURN_BUDGET
+        self._core: C | None = make_core(self)
+
+    @property
+    def core(self) -> C:
+        """The core; asked for before its end only."""
+        assert self._core is not None
+        return self._core
+
+    # Connecting
+
+    def dial(self, targets: Iterable[Parameters]) -> None:
+        """Try the targets in order, until one accepts the connection (and TLS, if it has it)."""
+        self._targets.extend(targets)
+        # From the loop, so that a target that fails at once is not told inside this call.
+        self._flush = self.adapter.call_soon(self._dial_next)
+
+    def _dial_next(self) -> None:
+        self._flush = self._attempt = None
+        core = self._core
+        if core is None:
+            return
+        while self._targets and core.disposition is Disposition.KEEP:
+            self._target = self._targets.popleft()
+            try:
+                self._attempt = self.adapter.connect(self._target.endpoint(), self)
+                return
+            except AmqpError as error:
+                self._failures.append((self._target.address, error))
+        self._lost(_connect_failed(self._failures))
+
+    # Stream: called by the adapter
+
+    def connection_made(self, transport: Transport) -> None:
+        self._transport = transport
+        assert self._target is not None
+        self._step(self.core.connection_made, self._target)
+
+    def data_received(self, data: bytes) -> None:
+        core = self._core
+        if core is not None:
+            self._inside = True
+            try:
+                core.receive_data(data)
+            finally:
+                self._inside = False
+                self._settle()
+
+    def pause_writing(self) -> None:
+        self._paused = True
+        if self._core is not None:
+            self._core.set_writable(False)
+            self.output_ready()
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        if self._core is not None:
+            self._step(self._core.set_writable, True)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        core = self._core
+        if core is None:
+            return
+        if self._transport is None and core.disposition is Disposition.KEEP:
+            assert self._target is not None
+            self._failures.append((self._target.address, exc or ConnectionError("hung up")))
+            self._dial_next()
+        else:
+            self._lost(exc)
+
+    def _lost(self, exc: BaseException | None) -> None:
+        self._transport = self._attempt = None
+        core = self.core
+        try:
+            self._step(core.connection_lost, exc)
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        """Let go of a core that has told its end; until then its timer goes on."""
+        core = self._core
+        if core is not None and self._transport is None and core.next_deadline() is None:
+            self._core = None
+            for handle in (self._timer, self._flush):
+                if handle is not None:
+                    handle.cancel()
+            self._timer = self._flush = None
+
+    # Runtime: called by the core
+
+    def create_future(self) -> Promise:
+        return self.adapter.create_future()
+
+    def call_soon_threadsafe(self, callback: Callable[[], object]) -> None:
+        self.adapter.call_soon_threadsafe(lambda: self._step(callback))
+
+    def output_ready(self) -> None:
+        """Write at the end of this turn; at once where much waits already."""
+        core = self._core
+        if core is None:
+            return
+        if core.output_size >= FLUSH_AT and self._budget > 0:
+            self._write(core)
+        if not self._inside and self._flush is None:
+            self._flush = self.adapter.call_soon(self._on_turn)
+
+    # Moving
+
+    def _on_turn(self) -> None:
+        self._flush = None
+        self._settle()
+        self._release_if_ended()
+
+    def _step(self, action: Callable[..., object], *arguments: object) -> None:
+        """Run something of the core, then move what it left to be moved."""
+        self._inside = True
+        try:
+            action(*arguments)
+        finally:
+            self._inside = False
+            self._settle()
+
+    def _settle(self) -> None:
+        """Write what waits, arm the timer, pause or close the transport: what the core wants."""
+        core = self._core
+        if core is None:
+            return
+        self._budget = TURN_BUDGET
+        transport = self._transport
+        if transport is not None:
+            self._write(core)
+            if core.reading is not self._reading:
+                self._reading = core.reading
+                (transport.resume_reading if core.reading else transport.pause_reading)()
+            if core.disposition is Disposition.ABORT:
+                transport.abort()
+            elif core.disposition is Disposition.CLOSE and not core.output_size:
+                transport.close()
+        elif self._attempt is not None and core.disposition is not Disposition.KEEP:
+            self._attempt.cancel()
+        self._arm(core.next_deadline())
+
+    def _write(self, core: C) -> None:
+        if not self._paused and self._transport is not None:
+            data = core.data_to_send()
+            if data:
+                self._budget -= len(data)
+                self._transport.write(data)
+
+    def _arm(self, at: float | None) -> None:
+        """Have the timer fire at ``at`` or before: it is moved only to an earlier time."""
+        if at is None or (self._timer is not None and self._timer_at <= at):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self.adapter.call_later(max(0.0, at - self.time()), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        core = self._core
+        if core is None:
+            return
+        deadline = core.next_deadline()
+        if deadline is not None and deadline <= self.time():
+            self._step(core.handle_timer)
+        else:
+            self._settle()
+        self._release_if_ended()
+
+    def _release_if_ended(self) -> None:
+        if self._transport is None and self._attempt is None and not self._targets:
+            self._release()
+
+
+def _connect_failed(failures: list[tuple[str, BaseException]]) -> ConnectFailed:
+    causes = "; ".join(f"{target}: {error or type(error).__name__}" for target, error in failures)
+    error = ConnectFailed(f"no target could be reached: {causes}", failures)
+    if failures:
+        error.__cause__ = failures[-1][1]
+    return error

@@ -1,0 +1,231 @@
+"""Every exception of evamqp, in one tree, and what each tells a program that wants to try again.
+
+No protocol logic lives here, and no exception of the package is defined anywhere else.
+
+    AmqpError
+    ├── UsageError                   yours: raised by the call, nothing was sent, nothing changed
+    │   ├── BadArgument              also a ValueError
+    │   ├── BadType                  also a TypeError
+    │   ├── WrongState               closed, not open yet, or no channel number left
+    │   │   └── WrongThread          another thread, or a forked child
+    │   ├── AlreadySettled           the message was acked, nacked or rejected before
+    │   └── OutputFull               the output buffer is at its cap
+    ├── MalformedData                bytes that are not AMQP; raised when a bad property is read
+    ├── NotExecuted                  a request's channel or connection ended first (see __cause__)
+    ├── RequestTimeout               the broker left a request unanswered
+    ├── RequestCancelled             Request.cancel() was called
+    └── Closed                       theirs: arrives as ``reason``, never raised by receive_data
+        ├── ChannelClosed
+        └── ConnectionClosed
+            ├── ConnectFailed        no target could be reached; ``attempts`` lists why
+            ├── HandshakeTimeout     connected, but the peer did not finish the AMQP handshake
+            ├── ProtocolMismatch     the port speaks something else: AMQP 1.0, HTTP, TLS
+            ├── AuthenticationFailed 403 at login, or an end of file where brokers put one
+            ├── VhostRefused         530: the virtual host is missing or barred
+            ├── ProtocolError        the peer broke AMQP 0-9-1; we closed with the code given
+            ├── HeartbeatTimeout     the peer sent no byte for two heartbeat intervals
+            └── BlockedTimeout       the broker blocked us for longer than ``blocked_timeout``
+
+``retry`` on each class tells recovery what to do: ``"soon"`` (the usual backoff), ``"slow"``
+(a human probably has to act; try rarely) or ``"never"``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal, TypeVar
+
+Retry = Literal["soon", "slow", "never"]
+By = Literal["client", "broker", "network"]
+E = TypeVar("E", bound="AmqpError")
+
+# Reply codes of AMQP 0-9-1 (section 1.1 of the specification's constants).
+REPLY_SUCCESS = 200
+CONTENT_TOO_LARGE = 311
+CONNECTION_FORCED = 320
+ACCESS_REFUSED = 403
+FRAME_ERROR = 501
+SYNTAX_ERROR = 502
+COMMAND_INVALID = 503
+CHANNEL_ERROR = 504
+UNEXPECTED_FRAME = 505
+RESOURCE_ERROR = 506
+NOT_ALLOWED = 530
+NOT_IMPLEMENTED = 540
+
+
+class AmqpError(Exception):
+    """The root of the tree."""
+
+    retry: ClassVar[Retry] = "soon"
+
+    def copy(self: E) -> E:
+        """A fresh instance for one more recipient: a raised exception collects tracebacks."""
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin.args = self.args
+        twin.__cause__ = self.__cause__
+        return twin
+
+
+class UsageError(AmqpError):
+    """A call that cannot be carried out.  Nothing was sent and nothing changed."""
+
+    retry: ClassVar[Retry] = "never"
+
+
+class BadArgument(UsageError, ValueError):
+    """An argument has the right type and an impossible value."""
+
+
+class BadType(UsageError, TypeError):
+    """An argument has the wrong type."""
+
+
+class WrongState(UsageError):
+    """The connection or channel is not in a state that allows the call."""
+
+
+class WrongThread(WrongState):
+    """The call came from a thread, or a forked process, that does not own the connection."""
+
+
+class AlreadySettled(UsageError):
+    """The message was settled before, or came to an ``auto_ack`` consumer."""
+
+
+class OutputFull(UsageError):
+    """The output buffer is at its cap; wait for ``on_writable`` and call again."""
+
+    retry: ClassVar[Retry] = "soon"
+
+
+class MalformedData(AmqpError):
+    """Bytes that do not follow the grammar of AMQP 0-9-1.
+
+    ``code`` is the AMQP reply code of the fault: 501, 502, 503 or 505.
+    """
+
+    retry: ClassVar[Retry] = "never"
+
+    def __init__(self, text: str, code: int = SYNTAX_ERROR) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class NotExecuted(AmqpError):
+    """A request got no reply because its channel or connection ended.
+
+    Whether the broker carried it out is unknown, unless ``is_culprit``.
+
+    Args:
+        request: The request in words, such as ``"queue.declare on channel 3"``.
+        reason: Why the channel or connection ended; also the ``__cause__``.
+        is_culprit: Whether the broker closed the channel because of this very request.
+    """
+
+    def __init__(self, request: str, reason: Closed, *, is_culprit: bool = False) -> None:
+        super().__init__(f"{request}: {reason}")
+        self.reason = reason
+        self.is_culprit = is_culprit
+        self.__cause__ = reason
+
+
+class RequestTimeout(AmqpError):
+    """The broker did not answer within ``request_timeout``; the channel is being closed."""
+
+
+class RequestCancelled(AmqpError):
+    """``Request.cancel()`` was called; the reply, if any, is discarded."""
+
+    retry: ClassVar[Retry] = "never"
+
+
+class Closed(AmqpError):
+    """Why a connection or channel ended.
+
+    Args:
+        text: One sentence for a human; never empty.
+        code: AMQP reply code, or None where the end has no AMQP code (a lost socket).
+        method: The spec's name of the method the broker blames, such as ``"queue.declare"``;
+            None if it blames none.
+        by: Who ended it: ``"client"``, ``"broker"`` or ``"network"``.
+    """
+
+    def __init__(
+        self, text: str, *, code: int | None = None, method: str | None = None, by: By
+    ) -> None:
+        super().__init__(text)
+        self.text = text
+        self.code = code
+        self.method = method
+        self.by: By = by
+
+    def __str__(self) -> str:
+        code = "" if self.code is None else f"{self.code} "
+        method = "" if self.method is None else f", blaming {self.method}"
+        return f"{code}{self.text} (by {self.by}{method})"
+
+
+class ChannelClosed(Closed):
+    """Why a channel ended.
+
+    ``culprit`` is what the broker blames, when that can be told: the spec's name of the failed
+    request, publish or acknowledgement; None if it cannot.
+    """
+
+    culprit: str | None = None
+
+
+class ConnectionClosed(Closed):
+    """Why a connection ended."""
+
+
+class ConnectFailed(ConnectionClosed):
+    """No target could be reached.
+
+    Args:
+        attempts: What failed, in order: ``(target, error)``, the target as ``"host:port"``.
+    """
+
+    def __init__(self, text: str, attempts: Sequence[tuple[str, BaseException]] = ()) -> None:
+        super().__init__(text, by="network")
+        self.attempts = tuple(attempts)
+
+
+class HandshakeTimeout(ConnectionClosed):
+    """The peer accepted the connection and did not finish the handshake in time."""
+
+
+class ProtocolMismatch(ConnectionClosed):
+    """The peer does not speak AMQP 0-9-1 on this port."""
+
+    retry: ClassVar[Retry] = "slow"
+
+
+class AuthenticationFailed(ConnectionClosed):
+    """The broker refused the credentials, or no common mechanism exists.
+
+    ``code`` is None when the broker hung up where brokers that give no reason do; the
+    credentials are then the probable cause, not the proven one.
+    """
+
+    retry: ClassVar[Retry] = "slow"
+
+
+class VhostRefused(ConnectionClosed):
+    """The virtual host does not exist, or the user has no access to it."""
+
+    retry: ClassVar[Retry] = "slow"
+
+
+class ProtocolError(ConnectionClosed):
+    """The peer broke the protocol; the connection was closed with ``code``."""
+
+
+class HeartbeatTimeout(ConnectionClosed):
+    """The peer sent no byte for two heartbeat intervals."""
+
+
+class BlockedTimeout(ConnectionClosed):
+    """The broker kept the connection blocked for longer than ``blocked_timeout``."""

@@ -1,0 +1,37 @@
+"""The adapter contract on the loops whose adapters this package brings and asyncio can run.
+
+Every law is in ``evamqp.testing.adapter_contract``; here is only how each adapter is made.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from evamqp.adapters.asyncio import AsyncioAdapter
+from evamqp.adapters.base import Adapter
+from evamqp.adapters.select import SelectAdapter
+from evamqp.testing.adapter_contract import AdapterContract, ListenerContract
+
+
+class TestSelect(AdapterContract, ListenerContract):
+    def make_adapter(self) -> Adapter:
+        return SelectAdapter()
+
+
+class TestAsyncio(AdapterContract, ListenerContract):
+    def make_adapter(self) -> Adapter:
+        return AsyncioAdapter()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="uvloop does not run on Windows")
+class TestUvloop(AdapterContract, ListenerContract):
+    def make_adapter(self) -> Adapter:
+        import uvloop
+
+        self.loop = uvloop.new_event_loop()
+        return AsyncioAdapter(self.loop)
+
+    def dispose(self, adapter: Adapter) -> None:
+        self.loop.close()

@@ -1,0 +1,1 @@
+"""Tests of the state machines, which open no socket."""

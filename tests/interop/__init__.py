@@ -1,0 +1,1 @@
+"""Tests against a real RabbitMQ: what only a broker can tell."""

@@ -1,0 +1,22 @@
+#!/bin/sh
+# Make a virtual environment that has evamqp (editable) and what its tests need.
+# Usage: setup_venv.sh PYTHON FOLDER
+python=$1
+folder=$2
+here=$(dirname "$0")
+
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+    echo "evamqp needs Python 3.10 or newer; $python is not (make PYTHON=... names another)" >&2
+    exit 1
+fi
+# Debian keeps ensurepip, without which a virtual environment has no pip, in a package of its own.
+if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+    if ! "$here/apt_install.sh" python3-venv; then
+        echo "$python cannot make virtual environments: install python3-venv" >&2
+        exit 1
+    fi
+fi
+set -e
+rm -rf "$folder"
+"$python" -m venv "$folder"
+"$folder/bin/python" -m pip install --disable-pip-version-check --quiet -e "$(cd "$here/.." && pwd)[test]"
