@@ -5,6 +5,7 @@ It moves bytes and time.  It never looks inside bytes, and holds no protocol sta
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
@@ -59,6 +60,7 @@ class Driver(Generic[C]):
         "_failures",
         "_flush",
         "_inside",
+        "_late",
         "_paused",
         "_reading",
         "_target",
@@ -85,6 +87,7 @@ class Driver(Generic[C]):
         self._paused = False
         self._reading = True
         self._budget = TURN_BUDGET
+        self._late: weakref.ref[C] | None = None
         self._core: C | None = make_core(self)
 
     @property
@@ -167,6 +170,9 @@ class Driver(Generic[C]):
         core = self._core
         if core is not None and self._transport is None and core.next_deadline() is None:
             self._core = None
+            # Futures that are asked for after the end still have to be served; but a core holds
+            # its driver, so from here the driver must not hold the core.
+            self._late = weakref.ref(core)
             for handle in (self._timer, self._flush):
                 if handle is not None:
                     handle.cancel()
@@ -184,6 +190,9 @@ class Driver(Generic[C]):
         """Write at the end of this turn; at once where much waits already."""
         core = self._core
         if core is None:
+            late = None if self._late is None else self._late()
+            if late is not None:
+                self.adapter.call_soon(late.handle_timer)
             return
         if core.output_size >= FLUSH_AT and self._budget > 0:
             self._write(core)
@@ -260,8 +269,17 @@ class Driver(Generic[C]):
 
 
 def _connect_failed(failures: list[tuple[str, BaseException]]) -> ConnectFailed:
-    causes = "; ".join(f"{target}: {error or type(error).__name__}" for target, error in failures)
-    error = ConnectFailed(f"no target could be reached: {causes}", failures)
+    """One error for all targets; what an adapter tells of a target's addresses is kept."""
+    causes = []
+    attempts: list[tuple[str, BaseException]] = []
+    for target, error in failures:
+        if isinstance(error, ConnectFailed):
+            causes.append(error.text)
+            attempts += error.attempts
+        else:
+            causes.append(f"{target}: {error or type(error).__name__}")
+            attempts.append((target, error))
+    failed = ConnectFailed("; ".join(causes) or "there was no target", attempts)
     if failures:
-        error.__cause__ = failures[-1][1]
-    return error
+        failed.__cause__ = failures[-1][1]
+    return failed

@@ -149,7 +149,8 @@ class Closed(AmqpError):
         code: AMQP reply code, or None where the end has no AMQP code (a lost socket).
         method: The spec's name of the method the broker blames, such as ``"queue.declare"``;
             None if it blames none.
-        by: Who ended it: ``"client"``, ``"broker"`` or ``"network"``.
+        by: Whose doing it was: ``"client"``, you asked for it; ``"broker"``, it closed, or broke a
+            rule or a limit so that we had to; ``"network"``, the transport failed.
     """
 
     def __init__(
@@ -160,6 +161,11 @@ class Closed(AmqpError):
         self.code = code
         self.method = method
         self.by: By = by
+
+    @property
+    def reply_text(self) -> str:
+        """The text as a close method can carry it: 255 bytes of UTF-8."""
+        return self.text.encode("utf-8", "replace")[:255].decode("utf-8", "ignore")
 
     def __str__(self) -> str:
         code = "" if self.code is None else f"{self.code} "

@@ -48,7 +48,6 @@ class Example:
             start_new_session=True,  # a Ctrl-C is for us; we then stop the examples in order
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
 
     @property
     def is_running(self) -> bool:
@@ -57,6 +56,13 @@ class Example:
     def count(self, field: str) -> int:
         """The last number printed for a field, 0 before the first."""
         return self._counts.get(field, 0)
+
+    def follow(self) -> None:
+        """Take in what it prints from now on and has printed so far.
+
+        Not done at once: a process should have no thread yet when it starts the next example.
+        """
+        self._reader.start()
 
     def stop(self) -> None:
         """Ask it to end, and wait until it has and all that it printed is read.  Idempotent."""
@@ -67,7 +73,8 @@ class Example:
             except subprocess.TimeoutExpired:
                 self._process.kill()
         self._process.wait()
-        self._reader.join()
+        if self._reader.is_alive():
+            self._reader.join()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -106,6 +113,8 @@ class Demo:
         Returns:
             Whether every published message was confirmed and consumed.
         """
+        self._consumer.follow()
+        self._publisher.follow()
         restarting = None
         while (second := self._next_second()) < seconds and self._both_run():
             if second == restart_at and self._node is not None:

@@ -17,6 +17,5 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     fi
 fi
 set -e
-rm -rf "$folder"
 "$python" -m venv "$folder"
 "$folder/bin/python" -m pip install --disable-pip-version-check --quiet -e "$(cd "$here/.." && pwd)[test]"

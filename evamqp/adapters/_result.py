@@ -102,8 +102,8 @@ class Promise:
     def __init__(self, call_soon: CallSoon) -> None:
         self.future: Result[Any] = Result(call_soon)
 
-    def resolve(self, value: object) -> None:
-        self.future.settle(value, None)
+    def resolve(self, value: object) -> bool:
+        return self.future.settle(value, None)
 
     def reject(self, exc: BaseException) -> None:
         self.future.settle(None, exc)

@@ -21,6 +21,8 @@ READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 RECV_SIZE = 64 * 1024
 #: Bytes of unsent output above which a stream is asked to pause, and at which to resume.
 HIGH_WATER, LOW_WATER = 256 * 1024, 64 * 1024
+#: Bytes read and forgotten before a close; a peer that sends more than that does not listen.
+DISCARD_LIMIT = 8 * 1024 * 1024
 #: Seconds without accepting after the process ran out of file descriptors or buffers.
 ACCEPT_RETRY = 1.0
 #: Connections taken per wake-up of a listener, so that a flood cannot starve the rest.
@@ -69,6 +71,22 @@ def read_rest(sock: socket.socket, receive: Callable[[bytes], bool]) -> None:
             # Nothing left, or the error that the caller knows already.
             return
         more = bool(data) and receive(data)
+
+
+def discard_input(sock: socket.socket) -> None:
+    """Read and forget what has arrived, before an orderly close.
+
+    A socket that is closed with unread input sends a RST, and drops the output that the kernel
+    has taken and not delivered: our last words.
+    """
+    left = DISCARD_LIMIT
+
+    def count(data: bytes) -> bool:
+        nonlocal left
+        left -= len(data)
+        return left > 0
+
+    read_rest(sock, count)
 
 
 class SocketTransport:
@@ -155,7 +173,7 @@ class SocketTransport:
         self._accepting = False
         self._watch(self._events & ~READ)
         if not self._unsent:
-            self._call_soon(self._lose)
+            self._call_soon(self._end)
 
     def abort(self) -> None:
         """Drop what is kept, and close on the next turn."""
@@ -205,7 +223,7 @@ class SocketTransport:
         if not self._unsent:
             self._watch(self._events & ~WRITE)
             if not self._accepting:
-                self._lose()
+                self._end()
                 return
         if self._full and self._unsent <= LOW_WATER:
             self._full = False
@@ -240,6 +258,12 @@ class SocketTransport:
     def _receive(self, data: bytes) -> bool:
         self._stream.data_received(data)
         return not self._is_lost
+
+    def _end(self) -> None:
+        """The close that was asked for: everything is sent."""
+        if not self._is_lost:
+            discard_input(self._sock)
+            self._lose()
 
     def _lose(self) -> None:
         if self._is_lost:

@@ -17,6 +17,7 @@ from evamqp.adapters._socket import (
     HIGH_WATER,
     LOW_WATER,
     RECV_SIZE,
+    discard_input,
     open_listener,
     open_socket,
     read_rest,
@@ -31,6 +32,8 @@ class AsyncioAdapter:
         loop: The loop; None means the running one, or a new one if none runs.  A new one is
             driven by run() and closed by close().
     """
+
+    __slots__ = ("_is_stopping", "_owns_loop", "call_later", "call_soon", "loop", "time")
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._owns_loop = False
@@ -113,13 +116,16 @@ class _Promise:
     def __init__(self, future: asyncio.Future[Any]) -> None:
         self.future = future
 
-    def resolve(self, value: object) -> None:
-        if not self.future.done():
-            self.future.set_result(value)
+    def resolve(self, value: object) -> bool:
+        if self.future.done():
+            return False
+        self.future.set_result(value)
+        return True
 
     def reject(self, exc: BaseException) -> None:
         if not self.future.done():
             self.future.set_exception(exc)
+            self.future.exception()  # looked at, so that a future nobody awaits logs nothing
 
 
 class _Connection(asyncio.BufferedProtocol):
@@ -133,6 +139,7 @@ class _Connection(asyncio.BufferedProtocol):
         "_accepting",
         "_buffer",
         "_full",
+        "_is_closing",
         "_loop",
         "_made",
         "_stream",
@@ -150,6 +157,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport
         self._stream: Stream | None = None
         self._accepting = True  # until close(), abort() or the end
+        self._is_closing = False  # from close() on, unless abort() follows
         self._full = False  # what asyncio says
         self._told_full = False  # what the stream was told
         self._buffer = bytearray(RECV_SIZE)
@@ -203,8 +211,10 @@ class _Connection(asyncio.BufferedProtocol):
         stream = self._stream
         if stream is None:
             return
-        if isinstance(exc, OSError) and self._accepting:
-            self._deliver_rest()
+        if exc is None and self._is_closing:
+            self._on_copy_of_socket(discard_input)
+        elif isinstance(exc, OSError) and self._accepting:
+            self._on_copy_of_socket(lambda copy: read_rest(copy, self._receive))
         self._accepting = False
         self._stream = None
         stream.connection_lost(exc)
@@ -230,11 +240,13 @@ class _Connection(asyncio.BufferedProtocol):
         """Send what is kept, then close."""
         if self._accepting:
             self._accepting = False
+            self._is_closing = True
             self._transport.close()
 
     def abort(self) -> None:
         """Drop what is kept and close now."""
         self._accepting = False
+        self._is_closing = False
         self._transport.abort()
 
     def _tell_full(self) -> None:
@@ -246,14 +258,14 @@ class _Connection(asyncio.BufferedProtocol):
         else:
             self._stream.resume_writing()
 
-    def _deliver_rest(self) -> None:
-        # After a failed write asyncio and uvloop read no more, but the socket is still open here.
-        # uvloop's and asyncio's socket objects cannot recv(); one of our own on a copy can.
+    def _on_copy_of_socket(self, action: Callable[[socket.socket], object]) -> None:
+        # In connection_lost asyncio and uvloop read no more, but the socket is still open.  Their
+        # socket objects cannot recv(); one of our own on a copy can.
         fd = self._transport.get_extra_info("socket").fileno()
         if fd >= 0:
             with socket.socket(fileno=os.dup(fd)) as copy:
                 copy.setblocking(False)
-                read_rest(copy, self._receive)
+                action(copy)
 
     def _receive(self, data: bytes) -> bool:
         if self._accepting and self._stream is not None:

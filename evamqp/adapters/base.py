@@ -86,8 +86,11 @@ class Promise(Protocol):
     def future(self) -> Any:
         """What the user awaits: an ``asyncio.Future``, a ``Deferred`` or a ``Result``."""
 
-    def resolve(self, value: object) -> None: ...
-    def reject(self, exc: BaseException) -> None: ...
+    def resolve(self, value: object) -> bool:
+        """Give it its value; False if it had an outcome before, or its user has cancelled it."""
+
+    def reject(self, exc: BaseException) -> None:
+        """Give it its error.  One that nobody looks at is dropped without a word."""
 
 
 class Adapter(Protocol):

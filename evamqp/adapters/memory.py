@@ -44,7 +44,7 @@ class MemoryAdapter:
 
     Attributes:
         unresolvable: Host names that no resolver knows.
-        unanswering: Hosts whose packets are lost: connecting ends with a TimeoutError.
+        unanswering: Hosts whose packets are lost: connecting to them times out.
         accepted: The listener's end of every connection made so far, in order.
     """
 

@@ -1,6 +1,7 @@
 """The built-in event loop: ``selectors``, a heap of timers and a wake-up socket.
 
-It knows bytes, timers and results.  AMQP never belongs here; sockets are in _socket.py.
+It knows readiness and time.  AMQP never belongs here; sockets are in _socket.py, and what
+run_until() waits for is in _result.py.
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Any, Generic, TypeVar, cast
+from typing import TypeVar
 
 from evamqp.adapters._dial import Dial
+from evamqp.adapters._result import Drive, Promise, Result, result_of
 from evamqp.adapters._socket import READ, SocketConnector, SocketListener, open_listener
 from evamqp.adapters.base import Callback, Endpoint, Handle, Stream
-from evamqp.errors import BadType, RequestCancelled, WrongState
+from evamqp.errors import WrongState
+
+__all__ = ["Result", "SelectAdapter"]
 
 T = TypeVar("T")
 
@@ -98,142 +101,6 @@ class _Timers:
             ready.append(timer)
 
 
-class Result(Generic[T]):
-    """The built-in loop's future.  It belongs to the loop's thread.
-
-    Give it to ``SelectAdapter.run_until``, or ``await`` it in a coroutine that was given to that.
-    A failure that nobody looks at is never logged.
-    """
-
-    __slots__ = ("_call_soon", "_callbacks", "_done", "_exception", "_traceback", "_value")
-
-    def __init__(self, call_soon: Callable[[Callback], Handle]) -> None:
-        self._call_soon = call_soon
-        self._callbacks: list[Callable[[Result[T]], object]] = []
-        self._done = False
-        self._value: T | None = None
-        self._exception: BaseException | None = None
-        self._traceback: TracebackType | None = None
-
-    def __repr__(self) -> str:
-        state = "failed" if self._exception is not None else "done" if self._done else "pending"
-        return f"<Result {state}>"
-
-    def done(self) -> bool:
-        """Has it a value or an exception?"""
-        return self._done
-
-    def result(self) -> T:
-        """The value.
-
-        Raises:
-            WrongState: It is pending.
-            Exception: What it was settled with.
-        """
-        self._require_done()
-        if self._exception is not None:
-            # Each raise appends its frames; start from the first again, or they grow for ever.
-            raise self._exception.with_traceback(self._traceback)
-        return cast(T, self._value)
-
-    def exception(self) -> BaseException | None:
-        """The exception, or None if it has a value.
-
-        Raises:
-            WrongState: It is pending.
-        """
-        self._require_done()
-        return self._exception
-
-    def add_done_callback(self, callback: Callable[[Result[T]], object]) -> None:
-        """Call ``callback(self)`` from the loop once it is settled, or soon if it is already."""
-        if self._done:
-            self._call_soon(lambda: callback(self))
-        else:
-            self._callbacks.append(callback)
-
-    def cancel(self) -> bool:
-        """Settle it with ``RequestCancelled``; False if it was settled before."""
-        return self._settle(None, RequestCancelled("the result was cancelled"))
-
-    def __await__(self) -> Generator[Result[T], None, T]:
-        if not self._done:
-            yield self
-        return self.result()
-
-    def _require_done(self) -> None:
-        if not self._done:
-            raise WrongState("the result is still pending")
-
-    def _settle(self, value: T | None, exception: BaseException | None) -> bool:
-        if self._done:
-            return False
-        self._done = True
-        self._value = value
-        self._exception = exception
-        if exception is not None:
-            self._traceback = exception.__traceback__
-        callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            self.add_done_callback(callback)
-        return True
-
-
-class _Promise:
-    """The writing end of a Result."""
-
-    __slots__ = ("future",)
-
-    def __init__(self, future: Result[Any]) -> None:
-        self.future = future
-
-    def resolve(self, value: object) -> None:
-        self.future._settle(value, None)
-
-    def reject(self, exc: BaseException) -> None:
-        self.future._settle(None, exc)
-
-
-class _Drive(Generic[T]):
-    """Takes a coroutine from one Result that it awaits to the next."""
-
-    __slots__ = ("_coroutine", "_is_closed", "result")
-
-    def __init__(
-        self, coroutine: Coroutine[Any, Any, T], call_soon: Callable[[Callback], Handle]
-    ) -> None:
-        self._coroutine = coroutine
-        self._is_closed = False
-        self.result: Result[T] = Result(call_soon)
-        call_soon(self._step)
-
-    def close(self) -> None:
-        """Give it up if it has not ended; its ``finally`` blocks run now."""
-        self._is_closed = True
-        self._coroutine.close()
-
-    def _resume(self, _: Result[Any]) -> None:
-        self._step()
-
-    def _step(self, error: BaseException | None = None) -> None:
-        if self._is_closed:
-            return
-        try:
-            awaited = self._coroutine.send(None) if error is None else self._coroutine.throw(error)
-        except StopIteration as stop:
-            self.result._settle(stop.value, None)
-        except Exception as failure:  # run_until() raises it
-            self.result._settle(None, failure)
-        else:
-            self._wait_for(awaited)
-
-    def _wait_for(self, awaited: object) -> None:
-        if isinstance(awaited, Result):
-            awaited.add_done_callback(self._resume)
-        else:
-            self._step(BadType(f"run_until() cannot await {awaited!r}; it is of another loop"))
-
-
 class SelectAdapter:
     """An event loop that needs nothing but the standard library; see ``adapters.base.Adapter``.
 
@@ -241,6 +108,17 @@ class SelectAdapter:
     An exception from a callback leaves run() at once, KeyboardInterrupt included; the loop stays
     whole, nothing else that was due is lost, and run() may be called again.
     """
+
+    __slots__ = (
+        "_is_running",
+        "_is_stopping",
+        "_is_woken",
+        "_ready",
+        "_selector",
+        "_timers",
+        "_wake_reader",
+        "_wake_writer",
+    )
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -276,9 +154,9 @@ class SelectAdapter:
         self._ready.append(_Call(callback))
         self._wake_up()
 
-    def create_future(self) -> _Promise:
+    def create_future(self) -> Promise:
         """A promise whose ``future`` is a Result."""
-        return _Promise(Result(self.call_soon))
+        return Promise(self.call_soon)
 
     def connect(self, endpoint: Endpoint, stream: Stream) -> Handle:
         """Resolve, connect and shake hands in TLS; then call ``stream.connection_made``."""
@@ -333,9 +211,9 @@ class SelectAdapter:
         """
         with self._turning():
             if not isinstance(awaited, Coroutine):
-                result: Result[T] = _result_of(awaited)
+                result: Result[T] = result_of(awaited)
                 return self._turn_until(result, timeout)
-            drive: _Drive[T] = _Drive(awaited, self.call_soon)
+            drive: Drive[T] = Drive(awaited, self.call_soon)
             try:
                 return self._turn_until(drive.result, timeout)
             finally:
@@ -430,12 +308,3 @@ class SelectAdapter:
         except BlockingIOError:
             # Somebody else read it: a forked child shares the socket.
             return
-
-
-def _result_of(awaited: object) -> Result[Any]:
-    result = awaited if isinstance(awaited, Result) else getattr(awaited, "future", None)
-    if not isinstance(result, Result):
-        raise BadType(
-            f"run_until() takes a request, a Result or a coroutine, not {type(awaited).__name__}"
-        )
-    return result

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet import defer, error, protocol
 from twisted.python.failure import Failure
@@ -22,6 +22,10 @@ from twisted.python.failure import Failure
 from evamqp.adapters._dial import Address, Dial
 from evamqp.adapters._socket import read_rest, set_options
 from evamqp.adapters.base import Callback, Endpoint, Handle, Stream
+
+#: Reads before a connection that ends is closed: more than a receive buffer holds, and an end
+#: where the peer goes on sending.
+LAST_READS = 128
 
 
 class TwistedAdapter:
@@ -35,11 +39,7 @@ class TwistedAdapter:
     """
 
     def __init__(self, reactor: object | None = None) -> None:
-        if reactor is None:
-            from twisted.internet import reactor as installed
-
-            reactor = installed
-        self.reactor: Any = reactor
+        self.reactor = cast(Any, reactor or _installed())
         self._soon: deque[_Call] = deque()
         # Most reactors count in wall-clock time, by which no peer may be judged dead.
         wall_clock = self.reactor.seconds is time.time
@@ -100,6 +100,12 @@ class TwistedAdapter:
                 self.reactor.callLater(0, self._run_soon)
 
 
+def _installed() -> object:
+    from twisted.internet import reactor  # the import installs one, unless there is one
+
+    return reactor
+
+
 class _Call:
     """A callback that can be called off."""
 
@@ -139,10 +145,12 @@ class _Promise:
         self._call_soon = call_soon
         self._is_settled = False
 
-    def resolve(self, value: object) -> None:
-        if not self._is_settled:
-            self._is_settled = True
-            self._call_soon(lambda: _fire(self.future, value))
+    def resolve(self, value: object) -> bool:
+        if self._is_settled or self.future.called:
+            return False
+        self._is_settled = True
+        self._call_soon(lambda: _fire(self.future, value))
+        return True
 
     def reject(self, exc: BaseException) -> None:
         self.resolve(_failure(exc))
@@ -161,7 +169,7 @@ def _fire(deferred: defer.Deferred[Any], outcome: object) -> None:
         return
     # Twisted has no public way to ask whether anybody cares; without these names it logs more.
     state = vars(deferred)
-    is_touched = state.get("_callbacks") or state.get("callbacks")
+    is_touched = bool(state.get("_callbacks") or state.get("callbacks"))
     deferred.callback(outcome)  # to a Failure it is errback()
     if not is_touched and (debug_info := state.get("_debugInfo")) is not None:
         # Dropped as it is, it would log "Unhandled error in Deferred".  Once its user adds a
@@ -183,6 +191,7 @@ class _Connection(protocol.Protocol):
         self._stream: Stream | None = None
         self._full = False  # what Twisted says
         self._told_full = False  # what the stream was told
+        self._closing = False  # by close() or abort()
         self._aborted = False
 
     def serve(self, stream: Stream) -> None:
@@ -190,7 +199,7 @@ class _Connection(protocol.Protocol):
         self._stream = stream
         self.dataReceived = stream.data_received  # type: ignore[method-assign]
         self.transport.registerProducer(self, True)
-        self.transport.connectionLost = self._deliver_rest
+        self.transport.connectionLost = self._read_rest
         stream.connection_made(self)
 
     # Called by Twisted.
@@ -219,7 +228,7 @@ class _Connection(protocol.Protocol):
         stream, self._stream = self._stream, None
         if stream is not None:
             clean = self._aborted or isinstance(reason.value, error.ConnectionDone)
-            stream.connection_lost(None if clean else reason.value)
+            stream.connection_lost(None if clean else _os_error(reason.value))
 
     def _tell_full(self) -> None:
         if self._full != self._told_full and self._stream is not None:
@@ -227,31 +236,36 @@ class _Connection(protocol.Protocol):
             tell = self._stream.pause_writing if self._full else self._stream.resume_writing
             tell()
 
-    def _deliver_rest(self, reason: Failure) -> None:
+    def _read_rest(self, reason: Failure) -> None:
         # In the place of the transport's connectionLost(), which drops what is unread when a
-        # write fails, and when the peer resets while reading is paused.
+        # write fails, and when the peer resets while reading is paused.  After our own close()
+        # unread input would make the kernel send a reset, which may overtake what we sent.
         del self.transport.connectionLost
-        if not self._aborted and isinstance(reason.value, error.ConnectionLost):
-            read_rest(self.transport.getHandle(), self._receive)
-        self.transport.connectionLost(reason)
+        wanted = isinstance(reason.value, error.ConnectionLost)
+        reads = iter(range(LAST_READS))
 
-    def _receive(self, data: bytes) -> bool:
-        if self._stream is not None:
-            self._stream.data_received(data)
-        return not self._aborted
+        def receive(data: bytes) -> bool:
+            if wanted and not self._closing and self._stream is not None:
+                self._stream.data_received(data)
+            return not self._aborted and next(reads, None) is not None
+
+        if not self._aborted:
+            read_rest(self.transport.getHandle(), receive)
+        self.transport.connectionLost(reason)
 
     # Transport: called by the stream.
 
     def close(self) -> None:
         """Send what is kept, then close."""
+        self._closing = True
         self.write = _ignore
         self.transport.unregisterProducer()  # else Twisted waits for us to finish producing
         self.transport.loseConnection()
 
     def abort(self) -> None:
         """Drop what is kept and reset the connection, so that nothing lingers."""
+        self._closing = self._aborted = True
         self.write = _ignore
-        self._aborted = True
         self.transport.abortConnection()
 
 
@@ -315,16 +329,20 @@ class _Connecting(protocol.ClientFactory[_Connection]):
     def clientConnectionFailed(self, connector: object, reason: Failure) -> None:
         failed, self._failed = self._failed, None
         if failed is not None:
-            failed(_os_error(reason.value))
+            failed(_os_error(reason.value) or ConnectionError(str(reason)))
 
     def cancel(self) -> None:
         self._failed = None  # which Twisted would call inside disconnect()
         self.connector.disconnect()
 
 
-def _os_error(exc: BaseException | None) -> BaseException:
-    """What the kernel said, as every other loop tells it; Twisted's own words are its cause."""
-    number = getattr(exc, "osError", None)
-    native = OSError(number, os.strerror(number)) if isinstance(number, int) else OSError(str(exc))
+def _os_error(exc: BaseException | None) -> BaseException | None:
+    """What every other loop would say: an OSError.  Twisted's own exception is its cause."""
+    if not isinstance(exc, (error.ConnectError, error.ConnectionClosed)):
+        return exc
+    number: object = getattr(exc, "osError", None)
+    native: OSError = ConnectionError(str(exc))
+    if isinstance(number, int):
+        native = OSError(number, os.strerror(number))
     native.__cause__ = exc
     return native

@@ -86,7 +86,8 @@ def split_frames(
 
     Args:
         frame_max: Bytes of the largest frame, overhead included.
-        header_max: The same for content header frames, which RabbitMQ does not hold to frame_max.
+        header_max: Bytes of the largest content header, without overhead; RabbitMQ does not hold
+            these to frame_max.
 
     Raises:
         MalformedData: 501: an unknown kind, a size above its limit (told by the first seven
@@ -96,7 +97,7 @@ def split_frames(
     end = len(data)
     while end - offset >= FRAME_OVERHEAD - 1:
         kind, channel, size = _unpack_head(data, offset)
-        _check_head(kind, size, header_max if kind == FRAME_HEADER else frame_max)
+        _check_head(kind, size, header_max if kind == FRAME_HEADER else frame_max - FRAME_OVERHEAD)
         stop = offset + FRAME_OVERHEAD + size
         if stop > end:
             break
@@ -110,7 +111,7 @@ def split_frames(
 def _check_head(kind: int, size: int, limit: int) -> None:
     if kind not in _KINDS:
         raise MalformedData(f"frame of unknown kind {kind}", FRAME_ERROR)
-    if size > limit - FRAME_OVERHEAD:
+    if size > limit:
         raise MalformedData(
-            f"frame of {size + FRAME_OVERHEAD} bytes, above the limit of {limit}", FRAME_ERROR
+            f"frame of kind {kind} with {size} bytes, above the limit of {limit}", FRAME_ERROR
         )

@@ -136,6 +136,8 @@ def _decode_argument(kind: str, payload: bytes, offset: int) -> tuple[object, in
 
 
 # --- the hot methods, as whole frames -------------------------------------------------------
+#
+# Flags of the settling ones are taken by their truth, unchecked; the channel is ours to get right.
 
 _METHOD_FRAME = 1
 _FRAME_END = 0xCE

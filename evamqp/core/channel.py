@@ -17,7 +17,7 @@ from evamqp.codec.properties import Properties
 from evamqp.core.confirms import Confirms
 from evamqp.core.message import Message, Route
 from evamqp.core.request import Request
-from evamqp.core.session import Consumer, Session
+from evamqp.core.session import Consumer, Session, _no_message
 from evamqp.core.state import ChannelState
 from evamqp.errors import BadArgument, BadType, ChannelClosed, WrongState, WrongThread
 from evamqp.types import Body, Callback, DeclareOk, ErrorCallback, TableLike
@@ -507,7 +507,7 @@ class Channel(Session):
     def _got(self, auto_ack: bool, content: Content | None = None) -> Message | None:
         if content is None:
             return None
-        route = Route(self, "", _no_consumer, auto_ack, 12 + len(content.payload), 11)
+        route = Route(self, "", _no_message, auto_ack, 12 + len(content.payload), 11)
         return Message(route, self._raw(content, 0), content.body)
 
     def basic_qos(
@@ -653,6 +653,8 @@ class Channel(Session):
 
         Spec: channel.close (20, 40).
         """
+        if not isinstance(text, str):
+            raise BadType(f"channel.close: text must be str, not {type(text).__name__}")
         if self._owner == get_ident():
             self._close_because(ChannelClosed(text or "closed", code=code, by="client"))
         else:
@@ -663,10 +665,11 @@ class Channel(Session):
 
     def wait_closed(self) -> Request[ChannelClosed]:
         """Wait for the end of the channel; the request succeeds with its reason, never fails."""
+        self.connection._check_caller(f"wait_closed on channel {self.number}")
         request: Request[ChannelClosed] = Request(self.connection, "wait_closed", channel=self)
         if self.state is ChannelState.CLOSED:
             assert self.reason is not None
-            self.connection._owe(request.resolve, self.reason)
+            request.resolve(self.reason)
         else:
             self._close_waiters.append(request)
         return request
@@ -701,10 +704,6 @@ def _none(*arguments: object) -> None:
 
 def _same(value: Any) -> Any:
     return value
-
-
-def _no_consumer(message: Message) -> None:
-    """The on_message of a message that came by basic_get."""
 
 
 def _give_back(auto_ack: bool, message: Message | None) -> None:

@@ -52,16 +52,11 @@ class RequestClock(Generic[K]):
             return None
         return next(iter(self._started.values())) + self._lost + self.timeout
 
-    def expired(self, now: float) -> list[K]:
-        """What has waited too long; it is waited for no more."""
-        if self._frozen_at is not None:
-            return []
-        latest = now - self._lost - self.timeout
-        due = []
-        for key, started in self._started.items():
-            if started > latest:
-                break
-            due.append(key)
-        for key in due:
-            del self._started[key]
-        return due
+    def take_expired(self, now: float) -> K | None:
+        """What has waited too long, and longest; it is waited for no more.  None if nothing has."""
+        deadline = self.deadline()
+        if deadline is None or deadline > now:
+            return None
+        key = next(iter(self._started))
+        del self._started[key]
+        return key

@@ -14,7 +14,7 @@ from evamqp.core.handler import Handler, with_functions
 from evamqp.core.link import Link
 from evamqp.core.request import Request
 from evamqp.core.state import ConnectionState
-from evamqp.errors import ConnectionClosed, WrongState, WrongThread
+from evamqp.errors import BadType, ConnectionClosed, WrongState, WrongThread
 from evamqp.types import Callback, ErrorCallback
 
 
@@ -25,11 +25,12 @@ class Connection(Link):
         parameters: The target that answered; None before.
         state: Where it stands.
         reason: Why it ended, or is ending; None before.
-        stats: Counters.
         server_properties: What the broker told about itself; empty before.
         channel_max: Channels agreed on; 0 before.
         frame_max: Bytes of a frame agreed on; 0 before.
         heartbeat: Seconds agreed on; 0 means none.
+        is_writable: Whether publishing now will not just pile up: no backpressure, no alarm, no
+            stopped flow.
         reading: False while reading is paused.
         disposition: For the driver: what is to become of the transport.
     """
@@ -53,19 +54,22 @@ class Connection(Link):
         """
         self._check_usable("connection.channel")
         chosen = with_functions(handler or self._handler, callbacks)
-        number, reused = self._take_number()
+        number, reused = self._choose_number()
         channel = Channel(self, number, chosen, reused)
-        self._retired.discard(number)
+        if reused:
+            self._free.popleft()
+            self._retired.remove(number)
+        else:
+            self._next_number += 1
         self._channels[number] = channel
         return channel
 
-    def _take_number(self) -> tuple[int, bool]:
-        """A channel number, and whether it was used before; the longest unused one first."""
+    def _choose_number(self) -> tuple[int, bool]:
+        """The next channel number, and whether it was used before: the longest unused one."""
         if self._next_number <= self.channel_max:
-            self._next_number += 1
-            return self._next_number - 1, False
+            return self._next_number, False
         if self._free:
-            return self._free.popleft(), True
+            return self._free[0], True
         raise WrongState(f"all {self.channel_max} channel numbers are in use")
 
     def close(
@@ -88,9 +92,9 @@ class Connection(Link):
 
         Spec: connection.close (10, 50).
         """
-        foreign = self._foreign_caller("connection.close")
-        if foreign is not None:
-            raise foreign
+        self._check_caller("connection.close")
+        if not isinstance(text, str):
+            raise BadType(f"connection.close: text must be str, not {type(text).__name__}")
         if self.state is ConnectionState.OPEN:
             reason = ConnectionClosed(text or "closed", code=code, by="client")
             self._close_because(reason)
@@ -100,34 +104,37 @@ class Connection(Link):
 
     def wait_open(self) -> Request[None]:
         """Wait until the connection is open; fails with the reason if it never will be."""
+        self._check_caller("wait_open")
         request: Request[None] = Request(self, "wait_open")
         if self.state is ConnectionState.OPEN:
-            self._owe(request.resolve, None)
+            request.resolve(None)
         elif self.state is ConnectionState.CLOSED:
             assert self.reason is not None
-            self._owe(request.fail, self.reason.copy())
+            request.fail(self.reason.copy())
         else:
             self._open_waiters.append(request)
         return request
 
     def wait_closed(self) -> Request[ConnectionClosed]:
         """Wait for the end; the request succeeds with the reason, and never fails."""
+        self._check_caller("wait_closed")
         request: Request[ConnectionClosed] = Request(self, "wait_closed")
         if self._is_over:
             assert self.reason is not None
-            self._owe(request.resolve, self.reason)
+            request.resolve(self.reason)
         else:
             self._close_waiters.append(request)
         return request
 
     def wait_writable(self) -> Request[None]:
         """Wait until ``is_writable``; fails with the reason if the connection ends first."""
+        self._check_caller("wait_writable")
         request: Request[None] = Request(self, "wait_writable")
         if self.is_writable:
-            self._owe(request.resolve, None)
+            request.resolve(None)
         elif self.state is ConnectionState.CLOSED:
             assert self.reason is not None
-            self._owe(request.fail, self.reason.copy())
+            request.fail(self.reason.copy())
         else:
             self._writable_waiters.append(request)
         return request
@@ -146,6 +153,7 @@ class Connection(Link):
         self.reading = False
         self._receiver.stopped = True
         self._receiver.clear_routes()
+        self._standstill_changed()
         self._runtime.output_ready()
 
     def resume_reading(self) -> None:
@@ -153,6 +161,7 @@ class Connection(Link):
         self._check_usable("resume_reading")
         self.reading = True
         self._receiver.stopped = False
+        self._standstill_changed()
         self._runtime.output_ready()
 
     def update_secret(
@@ -194,9 +203,15 @@ class Connection(Link):
         """Have ``function()`` called by the loop.  The one door from other threads.
 
         Legal in a signal handler.  After ``on_close`` it is dropped, and counted in ``stats``.
+
+        Raises:
+            WrongThread: In a forked child.
         """
         if self._is_forked:
-            raise WrongThread("call_soon_threadsafe in a forked child")
+            raise WrongThread("call_soon_threadsafe: in a forked child")
+        if self._is_over:
+            self._counts.late_calls += 1
+            return
         self._inbox.append(function)
         if not self._inbox_woken:
             self._inbox_woken = True
@@ -205,15 +220,17 @@ class Connection(Link):
     def _drain_inbox(self) -> None:
         self._inbox_woken = False
         self._bind_owner()
-        for _ in range(len(self._inbox)):
-            function = self._inbox.popleft()
-            if self._is_over:
-                self.stats.late_calls += 1
-            else:
-                self._tell("call_soon_threadsafe", None, function)
-        if self._inbox and not self._inbox_woken:
-            self._inbox_woken = True
-            self._runtime.call_soon_threadsafe(self._drain_inbox)
+        try:
+            for _ in range(len(self._inbox)):
+                function = self._inbox.popleft()
+                if self._is_over:
+                    self._counts.late_calls += 1
+                else:
+                    self._tell("call_soon_threadsafe", None, function)
+        finally:
+            if self._inbox and not self._inbox_woken:
+                self._inbox_woken = True
+                self._runtime.call_soon_threadsafe(self._drain_inbox)
 
 
 def _none() -> None:

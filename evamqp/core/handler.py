@@ -9,12 +9,13 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from evamqp.errors import BadArgument, BadType, ChannelClosed, ConnectionClosed
+from evamqp.errors import BadArgument, BadType, ConnectionClosed
 
 if TYPE_CHECKING:
     from evamqp.core.channel import Channel
     from evamqp.core.connection import Connection
     from evamqp.core.message import Message, Returned
+    from evamqp.errors import ChannelClosed
     from evamqp.types import Tags
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ class Handler:
 
     def on_close(self, connection: Connection, reason: ConnectionClosed) -> None:
         """An open connection ended.  By default an end that you did not ask for is logged."""
-        if reason.by != "client":
+        if reason.by != "client" or type(reason) is not ConnectionClosed:
             log.warning("connection %s closed: %s", connection.name or "", reason)
 
     def on_blocked(self, connection: Connection, reason: str) -> None:
@@ -133,7 +134,10 @@ def with_functions(
     merged = Handler()
     if handler is not None:
         for name in CALLBACKS:
-            setattr(merged, name, getattr(handler, name))
+            method = getattr(handler, name)
+            # What nobody overrode stays merged's own: on_open_error calls on_close in turn.
+            if getattr(method, "__func__", None) is not vars(Handler)[name]:
+                setattr(merged, name, method)
     for name, function in functions.items():
         if name not in CALLBACKS:
             raise BadArgument(f"{name} is no callback; known are {', '.join(CALLBACKS)}")

@@ -5,7 +5,7 @@ Nothing is sent here; the connection's state machine asks, and sends what it is 
 
 from __future__ import annotations
 
-import platform
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -45,7 +45,8 @@ def client_properties(parameters: Parameters) -> dict[str, object]:
     properties: dict[str, object] = {
         "product": "evamqp",
         "version": VERSION,
-        "platform": f"Python {platform.python_version()}",
+        # Not from the platform module, which imports subprocess, and with it an event loop's parts.
+        "platform": f"{sys.implementation.name} {sys.version.split()[0]}",
         "information": "AMQP 0-9-1 for event loops",
     }
     if parameters.name is not None:

@@ -30,6 +30,7 @@ from evamqp.core.state import CONNECTION, REPLY, ConnectionState, Disposition
 from evamqp.core.stats import Stats
 from evamqp.errors import (
     COMMAND_INVALID,
+    REPLY_SUCCESS,
     AmqpError,
     BlockedTimeout,
     ChannelClosed,
@@ -56,9 +57,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Characters of a peer's words that go into a log line.
-LOGGED_TEXT = 200
-
 
 class Runtime(Protocol):
     """What a core is handed: a clock, futures, and a way to be called."""
@@ -82,6 +80,7 @@ class Link:
         "_channels",
         "_clock",
         "_close_waiters",
+        "_counts",
         "_deadlines",
         "_free",
         "_handler",
@@ -103,18 +102,17 @@ class Link:
         "_runtime",
         "_stopped_channels",
         "_was_open",
-        "_was_pressed",
         "_writable_waiters",
         "channel_max",
         "disposition",
         "frame_max",
         "heartbeat",
+        "is_writable",
         "parameters",
         "reading",
         "reason",
         "server_properties",
         "state",
-        "stats",
     )
 
     def __init__(self, handler: Handler, runtime: Runtime) -> None:
@@ -126,8 +124,9 @@ class Link:
         self.parameters: Parameters | None = None
         self.server_properties: Table = {}
         self.channel_max = self.frame_max = self.heartbeat = 0
+        self.is_writable = False
         self.reading = True
-        self.stats = Stats()
+        self._counts = Stats()
         # The thread that the loop runs in, from the first callback on; 0 before and in a fork.
         self._owner = 0
         self._is_forked = False
@@ -146,7 +145,6 @@ class Link:
         self._open_waiters: list[Request[None]] = []
         self._close_waiters: list[Request[ConnectionClosed]] = []
         self._writable_waiters: list[Request[None]] = []
-        self._was_pressed = False
         self._owed: deque[Callable[[], object]] = deque()
         self._was_open = False
         self._is_over = False
@@ -184,9 +182,13 @@ class Link:
         return self._blocked_since is not None
 
     @property
-    def is_writable(self) -> bool:
-        """Whether publishing now will not just pile up: no backpressure, no alarm, no flow stop."""
-        return self.state is ConnectionState.OPEN and not self._is_pressed()
+    def stats(self) -> Stats:
+        """The connection's counters as they stand now; a copy."""
+        counts = self._counts.copy()
+        counts.frames_received = self._receiver.frames
+        counts.messages_received = self._receiver.messages
+        counts.messages_published += sum(c.published for c in self._channels.values())
+        return counts
 
     # The driver's side
 
@@ -207,7 +209,7 @@ class Link:
         """Bytes from the peer.  Never raises for what the peer sent."""
         if self.state is ConnectionState.CLOSED or self._owner != get_ident():
             return
-        self.stats.bytes_received += len(data)
+        self._counts.bytes_received += len(data)
         if self._heartbeat is not None:
             self._heartbeat.received = True
         self._parse(data)
@@ -215,12 +217,13 @@ class Link:
     def set_writable(self, writable: bool) -> None:
         """The transport's buffer is full, or has room again."""
         self._output.paused = not writable
-        if not self.is_blocked:
-            self._freeze(not writable)
+        self._standstill_changed()
         self._pressure_changed()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The transport is gone, or never came.  ``exc`` is the cause; None is a plain end."""
+        if self._is_forked:
+            return
         self._bind_owner()
         if self.state not in (ConnectionState.CLOSED, ConnectionState.CONNECTING):
             self._receiver.stopped = False
@@ -234,13 +237,15 @@ class Link:
         """Empty the output buffer.  Not to be called while the transport is paused."""
         data = self._output.take()
         if data:
-            self.stats.bytes_sent += len(data)
+            self._counts.bytes_sent += len(data)
             if self._heartbeat is not None:
                 self._heartbeat.sent = True
         return data
 
     def next_deadline(self) -> float | None:
         """When handle_timer() wants to be called, in the runtime's time; None means not at all."""
+        if self._is_forked:
+            return None
         if self._owed or (self._receiver.has_input and self.state is not ConnectionState.CLOSED):
             return 0.0
         first = self._clock.deadline()
@@ -251,6 +256,8 @@ class Link:
 
     def handle_timer(self) -> None:
         """Run what is due: callbacks that are owed, heartbeats, timeouts."""
+        if self._is_forked:
+            return
         self._bind_owner()
         self._run_owed()
         if self._receiver.has_input and self.state is not ConnectionState.CLOSED:
@@ -259,7 +266,8 @@ class Link:
         for name, deadline in list(self._deadlines.items()):
             if deadline <= now and name in self._deadlines:
                 getattr(self, f"_due_{name}")(now)
-        for waiting in self._clock.expired(now):
+        # One by one: what a callback does in between may change who has waited too long.
+        while (waiting := self._clock.take_expired(now)) is not None:
             waiting._expire()
         self._run_owed()
 
@@ -333,32 +341,33 @@ class Link:
     def _recv_open_ok(self) -> None:
         del self._deadlines["open"]
         self._was_open = True
+        self.is_writable = not self._is_pressed()
         for waiter in self._open_waiters:
             self._owe(waiter.resolve, None)
         self._open_waiters.clear()
-        self._tell("on_open", None, self._handler.on_open, self)
-        if not self._is_pressed():
+        if self.is_writable:
             self._owe(self._tell_writable_waiters)
+        self._tell("on_open", None, self._handler.on_open, self)
 
     def _recv_blocked(self, reason: str) -> None:
         if self._blocked_since is None:
             now = self._runtime.time()
             self._blocked_since = now
-            self._freeze(True)
+            self._standstill_changed()
             timeout = self.parameters.blocked_timeout if self.parameters else None
             if timeout is not None:
                 self._deadlines["blocked"] = now + timeout
-        self._tell("on_blocked", None, self._handler.on_blocked, self, reason)
         self._pressure_changed()
+        self._tell("on_blocked", None, self._handler.on_blocked, self, reason)
 
     def _recv_unblocked(self) -> None:
         if self._blocked_since is not None:
-            self.stats.blocked_seconds += self._runtime.time() - self._blocked_since
+            self._counts.blocked_seconds += self._runtime.time() - self._blocked_since
             self._blocked_since = None
             self._deadlines.pop("blocked", None)
-            self._freeze(self._output.paused)
-        self._tell("on_unblocked", None, self._handler.on_unblocked, self)
+            self._standstill_changed()
         self._pressure_changed()
+        self._tell("on_unblocked", None, self._handler.on_unblocked, self)
 
     def _recv_reply(self, method: Method, arguments: tuple[Any, ...]) -> None:
         if not self._requests:
@@ -400,6 +409,11 @@ class Link:
             return WrongThread(f"{what}: wrong thread; use connection.call_soon_threadsafe")
         return None
 
+    def _check_caller(self, what: str) -> None:
+        foreign = self._foreign_caller(what)
+        if foreign is not None:
+            raise foreign
+
     def _bind_owner(self) -> None:
         if not self._owner and not self._is_forked:
             self._owner = get_ident()
@@ -408,6 +422,8 @@ class Link:
         """After a fork, in the child: nothing here may be used or may touch the loop."""
         self._is_forked = True
         self._owner = 0
+        # The parent sends these bytes; sent twice they would wreck the stream that both share.
+        self._output.take()
         for channel in self._channels.values():
             channel._owner = channel._publisher = 0
 
@@ -432,7 +448,7 @@ class Link:
         if reusable:
             self._free.append(session.number)
         self._stop_clock(session)
-        self.stats.messages_published += session.published
+        self._counts.messages_published += session.published
 
     # Clocks
 
@@ -446,10 +462,10 @@ class Link:
     def _stop_clock(self, waiting: Session | Link) -> None:
         self._clock.stop(waiting)
 
-    def _freeze(self, frozen: bool) -> None:
-        """Requests cannot be answered while we are blocked or cannot send: their time stands."""
+    def _standstill_changed(self) -> None:
+        """While we are blocked, cannot send or do not read, no answer can come: time stands."""
         now = self._runtime.time()
-        if frozen:
+        if self.is_blocked or self._output.paused or not self.reading:
             self._clock.freeze(now)
         else:
             self._clock.thaw(now)
@@ -458,8 +474,9 @@ class Link:
         """A request of the connection itself was not answered."""
         request = self._requests[0]
         text = f"no answer to {request.method} in {self._clock.timeout:g} seconds"
-        self._close_because(ConnectionClosed(text, by="client"))
-        self._requests.popleft().fail(RequestTimeout(text))
+        if self.is_open:
+            self._close_because(ConnectionClosed(text, by="broker"))
+        request.fail(RequestTimeout(text))
 
     def _due_open(self, now: float) -> None:
         self._give_up(
@@ -482,12 +499,12 @@ class Link:
 
     def _due_blocked(self, now: float) -> None:
         del self._deadlines["blocked"]
-        self._give_up(BlockedTimeout("the broker kept us blocked for too long", by="client"))
+        self._give_up(BlockedTimeout("the broker kept us blocked for too long", by="broker"))
 
     def _due_close(self, now: float) -> None:
         assert self.parameters is not None
         *before, limit = self._progress
-        counts = [self.stats.bytes_received, self.stats.bytes_sent]
+        counts = [self._counts.bytes_received, self._counts.bytes_sent]
         if counts != before and now < limit:
             self._progress = (counts[0], counts[1], limit)
             self._deadlines["close"] = min(now + self.parameters.close_timeout, limit)
@@ -514,10 +531,10 @@ class Link:
 
         Each, and not the last: who has seen False and stopped must be told True.
         """
-        pressed = self._is_pressed()
-        if pressed is not self._was_pressed:
-            self._was_pressed = pressed
-            self._owe(self._tell_writable, not pressed)
+        writable = self.is_open and not self._is_pressed()
+        if writable is not self.is_writable:
+            self.is_writable = writable
+            self._owe(self._tell_writable, writable)
 
     def _tell_writable(self, writable: bool) -> None:
         if writable:
@@ -534,22 +551,29 @@ class Link:
 
     def _close_because(self, reason: ConnectionClosed) -> None:
         """Say connection.close; the end comes with the broker's answer."""
+        code = REPLY_SUCCESS if reason.code is None else reason.code
+        close = method_frame(0, "connection.close", code, reason.reply_text, 0, 0)
         self.reason = reason
         self.state = ConnectionState.CLOSING
-        text = reason.text.encode()[:255].decode("utf-8", "ignore")
+        self.is_writable = False
         for channel in list(self._channels.values()):
             channel._connection_closing()
-        self._send_exempt(method_frame(0, "connection.close", reason.code or 200, text, 0, 0))
+        # The answer has to be read.
+        self.reading = True
+        self._receiver.stopped = False
+        self._standstill_changed()
+        self._send_exempt(close)
         self._arm_close()
 
     def _protocol_error(self, error: MalformedData) -> None:
         """The peer broke the protocol: say so, and read nothing more."""
         log.debug("%r: protocol error %d: %.200s", self, error.code, error)
         if self.reason is None:
-            self.reason = ProtocolError(str(error), code=error.code, by="client")
-            self.reason.__cause__ = error
-            text = str(error).encode()[:255].decode("utf-8", "ignore")
-            self._send_exempt(method_frame(0, "connection.close", error.code, text, 0, 0))
+            reason = self.reason = ProtocolError(str(error), code=error.code, by="broker")
+            reason.__cause__ = error
+            self._send_exempt(
+                method_frame(0, "connection.close", error.code, reason.reply_text, 0, 0)
+            )
         self._shut(Disposition.CLOSE)
 
     def _give_up(self, reason: ConnectionClosed) -> None:
@@ -561,11 +585,12 @@ class Link:
     def _shut(self, disposition: Disposition) -> None:
         """Parse nothing more; let the driver close or abort the transport."""
         self.state = ConnectionState.CLOSED
+        self.is_writable = False
         self.disposition = disposition
         self._receiver.stopped = True
         self._receiver.clear_routes()
         for channel in self._channels.values():
-            channel._owner = channel._publisher = 0
+            channel._connection_closing()
         for name in ("open", "heartbeat", "blocked"):
             self._deadlines.pop(name, None)
         self._clock = RequestClock(self._clock.timeout)
@@ -579,8 +604,8 @@ class Link:
         assert self.parameters is not None
         now = self._runtime.time()
         self._progress = (
-            self.stats.bytes_received,
-            self.stats.bytes_sent,
+            self._counts.bytes_received,
+            self._counts.bytes_sent,
             now + self.parameters.close_limit,
         )
         self._deadlines["close"] = now + min(
@@ -599,6 +624,7 @@ class Link:
     def _end(self, reason: ConnectionClosed) -> None:
         """Tell everybody who waits, in order: channels, our own requests, on_close last."""
         self.state = ConnectionState.CLOSED
+        self.is_writable = False
         self._deadlines.clear()
         for channel in list(self._channels.values()):
             ended = ChannelClosed(reason.text, code=reason.code, method=reason.method, by=reason.by)
@@ -665,7 +691,7 @@ class Link:
     def _callback_failed(
         self, name: str, channel: Channel | None, message: Message | None, error: BaseException
     ) -> None:
-        self.stats.callback_errors += 1
+        self._counts.callback_errors += 1
         handler = self._handler if channel is None else channel._handler
         context = CallbackContext(name, cast("Connection", self), channel, message)
         try:

@@ -89,7 +89,7 @@ class Output:
         elif size > FLUSH_AT or self.paused:
             self.mark = self._high_water
         else:
-            self.mark = FLUSH_AT
+            self.mark = min(FLUSH_AT, self._high_water)
         return size
 
     def take(self) -> bytes:

@@ -136,8 +136,9 @@ class Request(Generic[T]):
         self._callback = self._on_error = None
         error = self._error
         if error is None:
-            for promise in promises:
-                promise.resolve(self._value)
+            told = [promise.resolve(self._value) for promise in promises]
+            if told and not any(told) and callback is None and self._discard is not None:
+                self._give_up()
             if callback is not None:
                 self._connection._tell(
                     f"{self.method} callback", self.channel, callback, self._value
@@ -149,6 +150,13 @@ class Request(Generic[T]):
                 self._connection._tell(
                     f"{self.method} on_error", self.channel, on_error, error.copy()
                 )
+
+    def _give_up(self) -> None:
+        """All who waited have cancelled: nobody would ever see what has come."""
+        value, self._value = self._value, None
+        self._error = RequestCancelled(f"{self} was cancelled by all who waited")
+        assert self._discard is not None
+        self._discard(value)
 
     def _new_future(self) -> Any:
         promise = self._connection._create_future()

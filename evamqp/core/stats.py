@@ -53,6 +53,13 @@ class Stats:
     def __repr__(self) -> str:
         return f"<Stats {self.as_dict()}>"
 
+    def copy(self) -> Stats:
+        """The same counts, which do not change any more."""
+        twin = Stats()
+        for name in self.__slots__:
+            setattr(twin, name, getattr(self, name))
+        return twin
+
     def as_dict(self) -> dict[str, float]:
         """All counters by name."""
         return {name: getattr(self, name) for name in self.__slots__}

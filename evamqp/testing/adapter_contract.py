@@ -16,9 +16,10 @@ futures have no ``result()`` overrides outcome().
 from __future__ import annotations
 
 import os
-import select
+import selectors
 import signal
 import socket
+import stat
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -178,6 +179,12 @@ class Peer:
         return True
 
 
+def _is_ready(sock: socket.socket, event: int, seconds: float) -> bool:
+    with selectors.DefaultSelector() as selector:
+        selector.register(sock, event)
+        return bool(selector.select(seconds))
+
+
 def _wants_read(error: OSError) -> bool:
     import ssl
 
@@ -200,9 +207,21 @@ class Harbour:
         self.port: int = self.sock.getsockname()[1]
         self._opened: list[socket.socket] = [self.sock]
 
+    def fall_silent(self) -> None:
+        """Fill the queue of connections, so that further ones get no answer at all."""
+        self.sock.listen(0)
+        for _ in range(8):
+            filler = socket.socket(self.sock.family, socket.SOCK_STREAM)
+            self._opened.append(filler)
+            filler.setblocking(False)
+            filler.connect_ex(self.sock.getsockname())
+            if not _is_ready(filler, selectors.EVENT_WRITE, A_WHILE):
+                return
+        pytest.skip("this system answers even when the queue is full")
+
     def is_called(self) -> bool:
         """Does a connection wait for accept()?"""
-        return bool(select.select([self.sock], [], [], 0)[0])
+        return _is_ready(self.sock, selectors.EVENT_READ, 0)
 
     def accept(self) -> Peer:
         sock, _ = self.sock.accept()
@@ -318,12 +337,19 @@ def closed_port() -> int:
 def our_end(peer: Peer) -> socket.socket:
     """A copy of the adapter's socket at the other end of ``peer``, found among our own files."""
     for fd in range(4096):
-        with suppress(OSError):
+        if _is_socket(fd):
             sock = socket.socket(fileno=os.dup(fd))
             if _is_other_end(sock, peer):
                 return sock
             sock.close()
     raise AssertionError("no socket of this process is the other end")
+
+
+def _is_socket(fd: int) -> bool:
+    try:
+        return stat.S_ISSOCK(os.fstat(fd).st_mode)
+    except OSError:
+        return False
 
 
 def _is_other_end(sock: socket.socket, peer: Peer) -> bool:
@@ -419,7 +445,9 @@ class _Contract:
         adapter = self.make_adapter()
 
         def until(done: Callable[[], object]) -> None:
-            assert self.pump(adapter, done, PATIENCE), "it never came"
+            condition = _Condition(done)
+            assert self.pump(adapter, condition, PATIENCE), "it never came"
+            condition.raise_error()
 
         rig = Rig(adapter, until)
         try:
@@ -427,6 +455,25 @@ class _Contract:
             rig.finish()
         finally:
             self.dispose(adapter)
+
+
+class _Condition:
+    """A check's condition, called on the loop, where an exception of its own would be lost."""
+
+    def __init__(self, done: Callable[[], object]) -> None:
+        self._done = done
+        self._error: BaseException | None = None
+
+    def __call__(self) -> bool:
+        try:
+            return self._error is not None or bool(self._done())
+        except BaseException as error:
+            self._error = error
+            return True
+
+    def raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
 
 
 class LoopContract(_Contract):
@@ -636,6 +683,29 @@ class ConnectionContract(_Contract):
         tried = {where.rpartition(":")[0].strip("[]") for where, _ in stream.error.attempts}
         assert tried == addresses
 
+    def test_address_that_does_not_answer_meets_its_timeout(self, rig: Rig) -> None:
+        harbour = rig.harbour()
+        harbour.fall_silent()
+        stream = rig.connect(harbour.port, address_timeout=0.1)
+        assert isinstance(failure_of(stream), TimeoutError)
+        assert f"127.0.0.1:{harbour.port}" in str(stream.error)
+
+    def test_connect_without_an_answer_meets_the_deadline(self, rig: Rig) -> None:
+        harbour = rig.harbour()
+        harbour.fall_silent()
+        stream = rig.connect(harbour.port, timeout=0.1)
+        assert isinstance(failure_of(stream), TimeoutError)
+
+    def test_connect_without_an_answer_can_be_cancelled(self, rig: Rig) -> None:
+        harbour = rig.harbour()
+        harbour.fall_silent()
+        stream, handle = rig.dial(harbour.port)
+        rig.wait()
+        assert stream.calls == []
+        stream.during("cancel", handle.cancel)
+        rig.until(lambda: stream.calls)
+        assert isinstance(stream.error, ConnectionAbortedError)
+
     def test_unknown_name_is_lost_once(self, rig: Rig) -> None:
         # Without a working resolver it is the timeout that ends this.
         stream = rig.connect(5672, "no-such-host.invalid", timeout=3.0)
@@ -740,6 +810,18 @@ class ConnectionContract(_Contract):
         rig.until(lambda: stream.is_lost)
         assert peer.data == sent
         assert stream.error is None
+
+    def test_close_sends_everything_though_input_is_unread(self, rig: Rig) -> None:
+        # A socket that is closed with unread input sends a RST and drops its output.
+        stream, peer = rig.pair(rig.harbour())
+        peer.send(b"unread")
+        sent = pattern(TOO_MUCH)
+        stream.write(sent)
+        stream.close()
+        rig.until(peer.has_ended)
+        rig.until(lambda: stream.is_lost)
+        assert len(peer.data) == len(sent)
+        assert peer.error is None
 
     def test_close_and_abort_may_be_repeated(self, rig: Rig) -> None:
         stream, _ = rig.pair(rig.harbour())
@@ -913,6 +995,7 @@ class TlsContract(_Contract):
         stream.close()
         rig.until(peer.has_ended)
         rig.until(lambda: stream.is_lost)
+        assert len(peer.data) == len(sent)
         assert peer.data == sent
         assert peer.error is None  # so our close_notify came
         assert stream.error is None

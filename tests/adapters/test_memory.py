@@ -8,6 +8,7 @@ from __future__ import annotations
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -15,6 +16,24 @@ import pytest
 from evamqp.adapters.base import Adapter, Endpoint, Handle, Listener, Transport
 from evamqp.adapters.memory import MemoryAdapter, MemoryTransport, Peer
 from evamqp.errors import BadArgument, BadType, ConnectFailed, RequestCancelled, WrongState
+from evamqp.testing.adapter_contract import ListenerContract, LoopContract
+
+
+class TestMemory(LoopContract, ListenerContract):
+    """The contract, as far as it needs no sockets of the test's own."""
+
+    def make_adapter(self) -> Adapter:
+        self.threads_before = set(threading.enumerate())
+        return MemoryAdapter()
+
+    def pump(self, adapter: Adapter, done: Callable[[], object], seconds: float) -> bool:
+        # Virtual seconds pass at once; a check's threads, which it waits for, need real ones.
+        def let_threads_end() -> bool:
+            for thread in set(threading.enumerate()) - self.threads_before:
+                thread.join()
+            return bool(done())
+
+        return super().pump(adapter, let_threads_end, seconds)
 
 
 class Recorder:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import error as StructError
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evamqp.codec import methods
@@ -28,6 +28,7 @@ tags = st.integers(0, 2**64 - 1)
 
 
 @every_method
+@settings(max_examples=20)
 @given(data=st.data())
 def test_arguments_come_back_as_they_were(method: Method, data: st.DataObject) -> None:
     values = data.draw(arguments_of(method))
@@ -38,6 +39,7 @@ def test_arguments_come_back_as_they_were(method: Method, data: st.DataObject) -
 
 
 @every_method
+@settings(max_examples=20)
 @given(data=st.data())
 def test_every_truncation_and_excess_is_a_syntax_error(method: Method, data: st.DataObject) -> None:
     payload = encode_method(method.name, *data.draw(arguments_of(method)))

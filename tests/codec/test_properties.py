@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -218,10 +219,8 @@ def test_damaged_properties_hurt_only_the_reader_of_what_is_damaged(raw: bytes) 
     assert properties.raw == raw
     assert repr(properties).startswith("Properties(")
     for name in NAMES:
-        try:
+        with suppress(MalformedData):
             getattr(properties, name)
-        except MalformedData as error:
-            assert str(error)  # noqa: PT017
     try:
         replaced = properties.replace(app_id="here")
     except MalformedData:

@@ -1,0 +1,485 @@
+"""The built-in loop beyond the contract: run_until, results, signals, and callbacks that raise.
+
+What every loop owes is in test_contract.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import selectors
+import signal
+import socket
+import threading
+import traceback
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+import pytest
+
+from evamqp.adapters import _socket
+from evamqp.adapters.base import Endpoint
+from evamqp.adapters.select import CANCELLED_TIMERS, Result, SelectAdapter, _Timers
+from evamqp.errors import BadType, RequestCancelled, WrongState
+from evamqp.testing.adapter_contract import Harbour, Recorder, pattern
+from tests.adapters.conftest import Handler
+
+
+@pytest.fixture
+def adapter() -> Iterator[SelectAdapter]:
+    adapter = SelectAdapter()
+    yield adapter
+    adapter.close()
+
+
+class Request:
+    """What the core's requests look like to a loop: awaitable, with a native future."""
+
+    def __init__(self, future: Result[int]) -> None:
+        self.future = future
+
+    def __await__(self) -> Generator[Any, Any, int]:
+        return self.future.__await__()
+
+
+# Callbacks that raise.
+
+
+def test_raising_callback_leaves_run_and_loses_nothing_else(adapter: SelectAdapter) -> None:
+    calls: list[str] = []
+    adapter.call_soon(lambda: calls.append("before"))
+    adapter.call_soon(_raiser(ValueError("mine")))
+    adapter.call_soon(lambda: calls.append("after"))
+    adapter.call_soon(adapter.stop)
+    with pytest.raises(ValueError, match="mine"):
+        adapter.run()
+    assert calls == ["before"]
+    adapter.run()
+    assert calls == ["before", "after"]
+
+
+def test_raising_timer_leaves_run_and_loses_nothing_else(adapter: SelectAdapter) -> None:
+    calls: list[str] = []
+    adapter.call_later(0, _raiser(KeyboardInterrupt()))
+    adapter.call_later(0, lambda: calls.append("due as well"))
+    adapter.call_later(0, adapter.stop)
+    with pytest.raises(KeyboardInterrupt):
+        adapter.run()
+    adapter.run()
+    assert calls == ["due as well"]
+
+
+def test_raising_stream_leaves_the_connection_alive(adapter: SelectAdapter) -> None:
+    harbour, stream = Harbour(), Recorder()
+    adapter.connect(Endpoint("127.0.0.1", harbour.port), stream)
+    _run_while(adapter, lambda: not stream.is_made)
+    peer = harbour.accept()
+    stream.on_data = _raiser(ValueError("mine"))
+    peer.send(b"first")
+    with pytest.raises(ValueError, match="mine"):
+        adapter.run()
+    stream.on_data = adapter.stop
+    peer.send(b"second")
+    adapter.run()
+    assert stream.data == b"firstsecond"
+    stream.abort()
+    _run_while(adapter, lambda: not stream.is_lost)
+    harbour.close()
+
+
+# run and stop.
+
+
+def test_stop_before_run_ends_that_run_alone(adapter: SelectAdapter) -> None:
+    calls: list[str] = []
+    adapter.call_soon(lambda: calls.append("later"))
+    adapter.stop()
+    adapter.stop()
+    adapter.run()
+    assert calls == []
+    adapter.call_soon(adapter.stop)
+    adapter.run()
+    assert calls == ["later"]
+
+
+def test_run_inside_a_callback_is_refused(adapter: SelectAdapter) -> None:
+    errors: list[BaseException] = []
+
+    def nest() -> None:
+        for call in (adapter.run, adapter.close, lambda: adapter.run_until(_result(adapter))):
+            try:
+                call()
+            except WrongState as error:
+                errors.append(error)
+        adapter.stop()
+
+    adapter.call_soon(nest)
+    adapter.run()
+    assert len(errors) == 3
+
+
+def test_stop_from_another_thread_wakes_the_loop(adapter: SelectAdapter) -> None:
+    thread = threading.Thread(target=adapter.stop)
+    adapter.call_soon(thread.start)
+    adapter.run()
+    thread.join()
+
+
+def test_callbacks_that_never_end_do_not_starve_the_sockets(adapter: SelectAdapter) -> None:
+    harbour, stream = Harbour(), Recorder()
+    adapter.connect(Endpoint("127.0.0.1", harbour.port), stream)
+
+    def again() -> None:
+        if not stream.is_made:
+            adapter.call_soon(again)
+
+    adapter.call_soon(again)
+    _run_while(adapter, lambda: not stream.is_made)
+    stream.abort()
+    _run_while(adapter, lambda: not stream.is_lost)
+    harbour.close()
+
+
+def test_close_may_be_repeated_and_late_threads_do_no_harm() -> None:
+    adapter = SelectAdapter()
+    adapter.close()
+    adapter.close()
+    adapter.call_soon_threadsafe(lambda: None)
+    adapter.stop()
+
+
+# Signals.
+
+
+def test_signal_handler_that_stops_wakes_a_loop_that_sleeps(
+    adapter: SelectAdapter, on_signal: Callable[[Handler], int]
+) -> None:
+    number = on_signal(lambda *_: adapter.stop())
+    thread = threading.Thread(target=os.kill, args=(os.getpid(), number))
+    adapter.call_soon(thread.start)
+    adapter.run()
+    thread.join()
+
+
+def test_signal_between_turns_and_sleep_is_not_missed(
+    adapter: SelectAdapter, on_signal: Callable[[Handler], int]
+) -> None:
+    # The wake-up byte is written by the interpreter's C handler, before any Python runs.
+    number = on_signal(lambda *_: adapter.stop())
+    written: list[int] = []
+
+    def look() -> None:
+        descriptor = signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(descriptor)
+        written.append(descriptor)
+        signal.raise_signal(number)
+
+    adapter.call_soon(look)
+    adapter.run()
+    assert written[0] >= 0
+
+
+def test_signal_handler_that_raises_leaves_run(
+    adapter: SelectAdapter, on_signal: Callable[[Handler], int]
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    number = on_signal(interrupt)
+    adapter.call_soon(lambda: signal.raise_signal(number))
+    with pytest.raises(KeyboardInterrupt):
+        adapter.run()
+    adapter.call_soon(adapter.stop)
+    adapter.run()
+
+
+def test_wake_up_of_signals_is_given_back(adapter: SelectAdapter) -> None:
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    with reader, writer:
+        before = signal.set_wakeup_fd(writer.fileno())
+        try:
+            adapter.call_soon(adapter.stop)
+            adapter.run()
+        finally:
+            mine = signal.set_wakeup_fd(before)
+        assert mine == writer.fileno()
+
+
+def test_loop_runs_in_a_thread_without_touching_signals(adapter: SelectAdapter) -> None:
+    calls: list[str] = []
+    adapter.call_soon(lambda: calls.append("ran"))
+    adapter.call_soon(adapter.stop)
+    thread = threading.Thread(target=adapter.run)
+    thread.start()
+    thread.join()
+    assert calls == ["ran"]
+
+
+# run_until.
+
+
+def test_run_until_returns_the_value_of_a_result(adapter: SelectAdapter) -> None:
+    promise = adapter.create_future()
+    adapter.call_later(0.001, lambda: promise.resolve(7))
+    assert adapter.run_until(promise.future) == 7
+
+
+def test_run_until_takes_a_request(adapter: SelectAdapter) -> None:
+    promise = adapter.create_future()
+    adapter.call_soon(lambda: promise.resolve(7))
+    assert adapter.run_until(Request(promise.future)) == 7
+
+
+def test_run_until_drives_a_coroutine(adapter: SelectAdapter) -> None:
+    first, second = adapter.create_future(), adapter.create_future()
+    adapter.call_soon(lambda: first.resolve(3))
+    adapter.call_later(0.001, lambda: second.resolve(4))
+
+    async def add() -> int:
+        return int(await first.future) + await Request(second.future)
+
+    assert adapter.run_until(add()) == 7
+
+
+def test_run_until_raises_what_the_coroutine_raised(adapter: SelectAdapter) -> None:
+    promise = adapter.create_future()
+    promise.reject(KeyError("mine"))
+
+    async def fail() -> None:
+        await promise.future
+
+    with pytest.raises(KeyError, match="mine"):
+        adapter.run_until(fail())
+
+
+def test_coroutine_may_handle_a_failure_and_go_on(adapter: SelectAdapter) -> None:
+    failing, working = adapter.create_future(), adapter.create_future()
+    adapter.call_soon(lambda: failing.reject(OSError("lost")))
+    adapter.call_later(0.001, lambda: working.resolve("done"))
+
+    async def retry() -> object:
+        try:
+            return await failing.future
+        except OSError:
+            return await working.future
+
+    assert adapter.run_until(retry()) == "done"
+
+
+def test_coroutine_of_another_loop_is_refused_inside_it(adapter: SelectAdapter) -> None:
+    async def foreign() -> str:
+        try:
+            await asyncio.sleep(1)
+        except BadType as error:
+            return str(error)
+        return "slept"
+
+    async def yield_none() -> str:
+        try:
+            await asyncio.sleep(0)
+        except BadType as error:
+            return str(error)
+        return "slept"
+
+    assert "another loop" in adapter.run_until(yield_none())
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        adapter.run_until(foreign())
+
+
+def test_run_until_refuses_what_is_none_of_these(adapter: SelectAdapter) -> None:
+    with pytest.raises(BadType, match="not int"):
+        adapter.run_until(7)  # type: ignore[arg-type]
+
+
+def test_run_until_closes_the_coroutine_when_time_is_up(adapter: SelectAdapter) -> None:
+    promise = adapter.create_future()
+    ends: list[str] = []
+
+    async def wait() -> None:
+        try:
+            await promise.future
+        finally:
+            ends.append("closed")
+
+    with pytest.raises(TimeoutError):
+        adapter.run_until(wait(), timeout=0.01)
+    assert ends == ["closed"]
+    promise.resolve(None)
+    adapter.call_soon(adapter.stop)
+    adapter.run()
+
+
+def test_run_until_leaves_a_result_alone_when_time_is_up(adapter: SelectAdapter) -> None:
+    promise = adapter.create_future()
+    with pytest.raises(TimeoutError):
+        adapter.run_until(promise.future, timeout=0)
+    adapter.call_soon(lambda: promise.resolve(7))
+    assert adapter.run_until(promise.future) == 7
+
+
+def test_stop_ends_run_until_with_an_error(adapter: SelectAdapter) -> None:
+    adapter.call_soon(adapter.stop)
+    with pytest.raises(WrongState, match="stop"):
+        adapter.run_until(_result(adapter))
+
+
+# Results.
+
+
+def test_done_callbacks_come_from_the_loop_only(adapter: SelectAdapter) -> None:
+    promise = adapter.create_future()
+    calls: list[Result[Any]] = []
+    promise.future.add_done_callback(calls.append)
+    promise.resolve(1)
+    promise.future.add_done_callback(calls.append)
+    assert calls == []
+    adapter.call_soon(adapter.stop)
+    adapter.run()
+    assert calls == [promise.future, promise.future]
+
+
+def test_pending_result_has_neither_value_nor_exception(adapter: SelectAdapter) -> None:
+    result = _result(adapter)
+    assert not result.done()
+    with pytest.raises(WrongState):
+        result.result()
+    with pytest.raises(WrongState):
+        result.exception()
+
+
+def test_cancelled_result_is_settled_for_good(adapter: SelectAdapter) -> None:
+    promise = adapter.create_future()
+    assert promise.future.cancel()
+    assert not promise.future.cancel()
+    promise.resolve(7)
+    with pytest.raises(RequestCancelled):
+        promise.future.result()
+
+
+def test_failed_result_may_be_asked_often_without_growing(adapter: SelectAdapter) -> None:
+    promise = adapter.create_future()
+    promise.reject(OSError("lost"))
+    depths = set()
+    for _ in range(50):
+        with pytest.raises(OSError, match="lost") as caught:
+            promise.future.result()
+        depths.add(len(traceback.extract_tb(caught.value.__traceback__)))
+    assert len(depths) == 1
+
+
+def test_failure_that_nobody_looks_at_never_logs(
+    adapter: SelectAdapter, caplog: pytest.LogCaptureFixture
+) -> None:
+    adapter.create_future().reject(OSError("unseen"))
+    gc.collect()
+    assert caplog.records == []
+
+
+# Timers.
+
+
+def test_cancelled_timers_do_not_pile_up() -> None:
+    timers = _Timers()
+    kept = timers.add(1.0, lambda: None)
+    for number in range(100_000):
+        timers.add(2.0 + number, lambda: None).cancel()
+    assert len(timers) <= 2 * CANCELLED_TIMERS
+    assert timers.next_time() == 1.0
+    kept.cancel()
+    assert timers.next_time() is None
+
+
+def test_timer_may_be_due_never(adapter: SelectAdapter) -> None:
+    adapter.call_later(float("inf"), _raiser(AssertionError("it fired")))
+    adapter.call_later(1e12, _raiser(AssertionError("it fired")))
+    adapter.call_later(0.001, adapter.stop)
+    adapter.run()
+
+
+# Sockets.
+
+
+def test_descriptors_above_1023_work(adapter: SelectAdapter, thousand_files: None) -> None:
+    harbour, stream = Harbour(), Recorder()
+    assert harbour.sock.fileno() > 1023
+    adapter.connect(Endpoint("127.0.0.1", harbour.port), stream)
+    _run_while(adapter, lambda: not stream.is_made)
+    harbour.accept().send(b"far up")
+    _run_while(adapter, lambda: stream.data != b"far up")
+    stream.abort()
+    _run_while(adapter, lambda: not stream.is_lost)
+    harbour.close()
+
+
+def test_listener_without_descriptors_rests_and_tries_again(
+    adapter: SelectAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(_socket, "ACCEPT_RETRY", 0.01)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    streams: list[Recorder] = []
+    handle = adapter.listen("127.0.0.1", 0, lambda: _keep(streams, Recorder()))
+    with socket.create_connection(("127.0.0.1", handle.port)) as client:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (client.fileno() + 1, hard))
+        try:
+            adapter.call_later(0.05, adapter.stop)
+            adapter.run()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert streams == []
+        _run_while(adapter, lambda: not streams)
+    _run_while(adapter, lambda: not streams[0].is_lost)
+    handle.cancel()
+
+
+def test_partly_sent_output_is_copied_once_however_slow_the_peer() -> None:
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    selector = selectors.DefaultSelector()
+    adapter = SelectAdapter()
+    stream = Recorder()
+    transport = _socket.SocketTransport(selector, adapter.call_soon, near, stream)
+    sent = pattern(4 * 1024 * 1024)
+    for start in range(0, len(sent), 100_000):
+        transport.write(sent[start : start + 100_000])
+    far.settimeout(10)
+    received = bytearray()
+    while len(received) < len(sent):
+        for key, events in selector.select(0):
+            key.data(events)
+        received += far.recv(1000)
+    assert received == sent
+    transport.abort()
+    _run_while(adapter, lambda: not stream.is_lost)
+    far.close()
+    selector.close()
+    adapter.close()
+
+
+def _raiser(error: BaseException) -> Callable[[], object]:
+    def fail() -> None:
+        raise error
+
+    return fail
+
+
+def _result(adapter: SelectAdapter) -> Result[Any]:
+    return adapter.create_future().future
+
+
+def _keep(streams: list[Recorder], stream: Recorder) -> Recorder:
+    streams.append(stream)
+    return stream
+
+
+def _run_while(adapter: SelectAdapter, condition: Callable[[], bool]) -> None:
+    def look() -> None:
+        if condition():
+            adapter.call_later(0.001, look)
+        else:
+            adapter.stop()
+
+    adapter.call_soon(look)
+    adapter.run()
