@@ -5,9 +5,8 @@ Public names and ``connect``.  No event loop is imported here.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from evamqp.codec.properties import Properties
@@ -17,7 +16,7 @@ from evamqp.core.handler import CallbackContext, Handler, with_functions
 from evamqp.core.handshake import VERSION as __version__
 from evamqp.core.message import Message, Returned
 from evamqp.core.request import Request
-from evamqp.driver import Driver
+from evamqp.driver import default_adapter, start
 from evamqp.errors import (
     AlreadySettled,
     AmqpError,
@@ -38,6 +37,7 @@ from evamqp.errors import (
     ProtocolMismatch,
     RequestCancelled,
     RequestTimeout,
+    TopologyFailed,
     UsageError,
     VhostRefused,
     WrongState,
@@ -50,6 +50,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from evamqp.adapters.base import Adapter
+    from evamqp.consumer import Consumer
+    from evamqp.publisher import Publisher
+    from evamqp.recovery.ledger import Outcome, Publication
+    from evamqp.recovery.reconnector import Reconnector
+    from evamqp.recovery.topology import Topology
 
 __all__ = [
     "AlreadySettled",
@@ -65,6 +70,7 @@ __all__ = [
     "ConnectFailed",
     "Connection",
     "ConnectionClosed",
+    "Consumer",
     "Credentials",
     "DeclareOk",
     "DeliveryMode",
@@ -74,15 +80,21 @@ __all__ = [
     "MalformedData",
     "Message",
     "NotExecuted",
+    "Outcome",
     "OutputFull",
     "Parameters",
     "Properties",
     "ProtocolError",
     "ProtocolMismatch",
+    "Publication",
+    "Publisher",
+    "Reconnector",
     "Request",
     "RequestCancelled",
     "RequestTimeout",
     "Returned",
+    "Topology",
+    "TopologyFailed",
     "UsageError",
     "VhostRefused",
     "WrongState",
@@ -90,6 +102,25 @@ __all__ = [
     "__version__",
     "connect",
 ]
+
+
+# What only reconnecting programs need, and where it lives: loaded when first asked for.
+_LAZY = {
+    "Consumer": "evamqp.consumer",
+    "Outcome": "evamqp.recovery.ledger",
+    "Publication": "evamqp.recovery.ledger",
+    "Publisher": "evamqp.publisher",
+    "Reconnector": "evamqp.recovery.reconnector",
+    "Topology": "evamqp.recovery.topology",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'evamqp' has no attribute {name!r}")
+    value = getattr(import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
 
 
 def connect(
@@ -118,19 +149,4 @@ def connect(
     """
     targets = parse_targets(target)
     chosen = with_functions(handler, callbacks)
-    driver = Driver(adapter or _running_loop(), partial(Connection, chosen))
-    driver.dial(targets)
-    return driver.core
-
-
-def _running_loop() -> Adapter:
-    # No loop runs of a package that was never imported; so the error costs no import either.
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is None or asyncio._get_running_loop() is None:
-        raise WrongState(
-            "no asyncio loop is running: give adapter=SelectAdapter(), AsyncioAdapter(),"
-            " TornadoAdapter() or TwistedAdapter()"
-        )
-    from evamqp.adapters.asyncio import AsyncioAdapter
-
-    return AsyncioAdapter()
+    return start(targets, chosen, adapter or default_adapter())

@@ -5,17 +5,21 @@ It moves bytes and time.  It never looks inside bytes, and holds no protocol sta
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from evamqp.adapters.base import Adapter, Handle, Promise, Transport
+from evamqp.core.connection import Connection
 from evamqp.core.output import FLUSH_AT
 from evamqp.core.state import Disposition
-from evamqp.errors import AmqpError, ConnectFailed
+from evamqp.errors import AmqpError, ConnectFailed, WrongState
 
 if TYPE_CHECKING:
+    from evamqp.core.handler import Handler
     from evamqp.core.link import Runtime
     from evamqp.parameters import Parameters
 
@@ -283,3 +287,28 @@ def _connect_failed(failures: list[tuple[str, BaseException]]) -> ConnectFailed:
     if failures:
         failed.__cause__ = failures[-1][1]
     return failed
+
+
+def start(targets: Iterable[Parameters], handler: Handler, adapter: Adapter) -> Connection:
+    """A connection that is being dialled; what becomes of it is told to ``handler``."""
+    driver = Driver(adapter, partial(Connection, handler))
+    driver.dial(targets)
+    return driver.core
+
+
+def default_adapter() -> Adapter:
+    """The adapter of the asyncio loop that is running.
+
+    Raises:
+        WrongState: None is.
+    """
+    # No loop runs of a package that was never imported; so the error costs no import either.
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None or asyncio._get_running_loop() is None:
+        raise WrongState(
+            "no asyncio loop is running: give adapter=SelectAdapter(), AsyncioAdapter(),"
+            " TornadoAdapter() or TwistedAdapter()"
+        )
+    from evamqp.adapters.asyncio import AsyncioAdapter
+
+    return AsyncioAdapter()

@@ -14,6 +14,7 @@ No protocol logic lives here, and no exception of the package is defined anywher
     ├── NotExecuted                  a request's channel or connection ended first (see __cause__)
     ├── RequestTimeout               the broker left a request unanswered
     ├── RequestCancelled             Request.cancel() was called
+    ├── TopologyFailed               an entity whose policy is "fail" could not be declared
     └── Closed                       theirs: arrives as ``reason``, never raised by receive_data
         ├── ChannelClosed
         └── ConnectionClosed
@@ -44,6 +45,8 @@ REPLY_SUCCESS = 200
 CONTENT_TOO_LARGE = 311
 CONNECTION_FORCED = 320
 ACCESS_REFUSED = 403
+NOT_FOUND = 404
+RESOURCE_LOCKED = 405
 FRAME_ERROR = 501
 SYNTAX_ERROR = 502
 COMMAND_INVALID = 503
@@ -52,6 +55,26 @@ UNEXPECTED_FRAME = 505
 RESOURCE_ERROR = 506
 NOT_ALLOWED = 530
 NOT_IMPLEMENTED = 540
+
+# Characters of a peer's text that a log line or a message shows.
+SHOWN_MAX = 200
+
+
+def shown(text: str) -> str:
+    """A peer's text as a log may hold it: one line, nothing but printable characters, and short.
+
+    Whoever may set a message's routing key or a queue's name must not write lines of our log.
+    """
+    line = _escape(text[: SHOWN_MAX + 1])
+    return line if len(line) <= SHOWN_MAX else f"{line[: SHOWN_MAX - 3]}..."
+
+
+def _escape(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text
+    )
 
 
 class AmqpError(Exception):
@@ -141,11 +164,21 @@ class RequestCancelled(AmqpError):
     retry: ClassVar[Retry] = "never"
 
 
+class TopologyFailed(AmqpError):
+    """Recovery gave up: an entity whose policy is ``fail`` could not be declared.
+
+    ``__cause__`` is why the broker closed the channel.
+    """
+
+    retry: ClassVar[Retry] = "never"
+
+
 class Closed(AmqpError):
     """Why a connection or channel ended.
 
     Args:
-        text: One sentence for a human; never empty.
+        text: One sentence for a human; never empty.  The broker's own words stand here as they
+            came; ``str()`` shows them escaped, and 200 characters of them at the most.
         code: AMQP reply code, or None where the end has no AMQP code (a lost socket).
         method: The spec's name of the method the broker blames, such as ``"queue.declare"``;
             None if it blames none.
@@ -170,7 +203,8 @@ class Closed(AmqpError):
     def __str__(self) -> str:
         code = "" if self.code is None else f"{self.code} "
         method = "" if self.method is None else f", blaming {self.method}"
-        return f"{code}{self.text} (by {self.by}{method})"
+        text = shown(self.text) if self.by == "broker" else _escape(self.text)
+        return f"{code}{text} (by {self.by}{method})"
 
 
 class ChannelClosed(Closed):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Generator
 from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
 
-from evamqp.adapters.base import Callback
+from evamqp.adapters.base import Callback, Handle
 from evamqp.errors import BadType, RequestCancelled, WrongState
 
 T = TypeVar("T")
@@ -125,6 +125,11 @@ class Drive(Generic[T]):
         self._is_closed = True
         self._coroutine.close()
 
+    def cancel(self) -> None:
+        """Give it up, and settle its result with RequestCancelled.  Idempotent."""
+        self.close()
+        self.result.cancel()
+
     def _step(self) -> None:
         if not self._is_closed:
             self._run(lambda: self._coroutine.send(None))
@@ -145,6 +150,20 @@ class Drive(Generic[T]):
         else:
             foreign = BadType(f"run_until() cannot await {awaited!r}; it is of another loop")
             self._run(lambda: self._coroutine.throw(foreign))
+
+
+def follow(
+    awaitable: Any, done: Callable[[BaseException | None], object], call_soon: CallSoon
+) -> Handle:
+    """Run a coroutine, or wait for a Result or Request; then call ``done`` from the loop."""
+    handle: Handle
+    if isinstance(awaitable, Coroutine):
+        handle = drive = Drive(awaitable, call_soon)
+        result = drive.result
+    else:
+        handle = result = result_of(awaitable)
+    result.add_done_callback(lambda result: done(result.exception()))
+    return handle
 
 
 def result_of(awaited: object) -> Result[Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from evamqp.adapters._dial import Address, Dial
@@ -64,6 +64,18 @@ class AsyncioAdapter:
     def create_future(self) -> _Promise:
         """A promise whose ``future`` is an ``asyncio.Future``."""
         return _Promise(self.loop.create_future())
+
+    def follow(
+        self, awaitable: Awaitable[Any], done: Callable[[BaseException | None], object]
+    ) -> Handle:
+        """Run a coroutine as a task, or wait for a future; then call ``done``."""
+        future = asyncio.ensure_future(awaitable, loop=self.loop)
+
+        def ended(future: asyncio.Future[Any]) -> None:
+            done(asyncio.CancelledError() if future.cancelled() else future.exception())
+
+        future.add_done_callback(ended)
+        return future
 
     def connect(self, endpoint: Endpoint, stream: Stream) -> Handle:
         """Resolve, connect and shake hands in TLS; then call ``stream.connection_made``."""

@@ -75,7 +75,7 @@ class Stream(Protocol):
 class Handle(Protocol):
     """Something that can be called off."""
 
-    def cancel(self) -> None:
+    def cancel(self) -> object:
         """Idempotent; a no-op once it has happened."""
 
 
@@ -109,6 +109,17 @@ class Adapter(Protocol):
         """Call back on the loop, from any thread or signal handler.  Never blocks."""
 
     def create_future(self) -> Promise: ...
+
+    def follow(self, awaitable: Any, done: Callable[[BaseException | None], object]) -> Handle:
+        """Run an awaitable of this loop to its end, then call ``done`` from the loop.
+
+        Args:
+            awaitable: A coroutine, or the loop's own future.
+            done: Called with None, or with what the awaitable raised, cancelling included.
+
+        Returns:
+            ``cancel()`` cancels the awaitable; ``done`` comes all the same.
+        """
 
     def connect(self, endpoint: Endpoint, stream: Stream) -> Handle:
         """Resolve, connect and shake hands in TLS; then call ``stream.connection_made``.

@@ -21,10 +21,10 @@ import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from evamqp.adapters._dial import Address, Dial
-from evamqp.adapters._result import Drive, Promise, Result, result_of
+from evamqp.adapters._result import Drive, Promise, Result, follow, result_of
 from evamqp.adapters._wire import MemoryTransport, Peer, join
 from evamqp.adapters.base import Callback, Endpoint, Handle, ListenHandle, Stream
 from evamqp.errors import BadArgument, WrongState
@@ -88,6 +88,10 @@ class MemoryAdapter:
     def create_future(self) -> Promise:
         """A Promise whose future is a Result, for ``await`` and run_until()."""
         return Promise(self.call_soon)
+
+    def follow(self, awaitable: Any, done: Callable[[BaseException | None], object]) -> Handle:
+        """Run a coroutine, or wait for a Result or Request; then call ``done``."""
+        return follow(awaitable, done, self.call_soon)
 
     def connect(self, endpoint: Endpoint, stream: Stream) -> Handle:
         """Connect to what listens at the endpoint; without a listener it refuses."""

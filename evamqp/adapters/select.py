@@ -15,10 +15,10 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from evamqp.adapters._dial import Dial
-from evamqp.adapters._result import Drive, Promise, Result, result_of
+from evamqp.adapters._result import Drive, Promise, Result, follow, result_of
 from evamqp.adapters._socket import READ, SocketConnector, SocketListener, open_listener
 from evamqp.adapters.base import Callback, Endpoint, Handle, Stream
 from evamqp.errors import WrongState
@@ -157,6 +157,10 @@ class SelectAdapter:
     def create_future(self) -> Promise:
         """A promise whose ``future`` is a Result."""
         return Promise(self.call_soon)
+
+    def follow(self, awaitable: Any, done: Callable[[BaseException | None], object]) -> Handle:
+        """Run a coroutine, or wait for a Result or Request; then call ``done``."""
+        return follow(awaitable, done, self.call_soon)
 
     def connect(self, endpoint: Endpoint, stream: Stream) -> Handle:
         """Resolve, connect and shake hands in TLS; then call ``stream.connection_made``."""

@@ -65,6 +65,12 @@ class TwistedAdapter:
         """A promise whose ``future`` is a Deferred; it fires on the turn after it is settled."""
         return _Promise(self.call_soon)
 
+    def follow(self, awaitable: Any, done: Callable[[BaseException | None], object]) -> Handle:
+        """Run a coroutine by ensureDeferred, or wait for a Deferred; then call ``done``."""
+        deferred = defer.ensureDeferred(awaitable)
+        deferred.addCallbacks(lambda _: done(None), lambda failure: done(failure.value))
+        return cast(Handle, deferred)
+
     def connect(self, endpoint: Endpoint, stream: Stream) -> Handle:
         """Resolve, connect and shake hands in TLS; then call ``stream.connection_made``."""
         return Dial(self, _Connector(self, endpoint), endpoint, stream)

@@ -181,6 +181,8 @@ class Channel(Session):
 
         Spec: queue.declare (50, 10).  A difference from what exists closes the channel (406).
         """
+        if not queue and self.connection._recorder is not None:
+            queue = client_made_name()  # the broker's own names cannot be declared again
         return self._ask(
             "queue.declare", queue, passive, durable, exclusive, auto_delete, nowait, arguments,
             nowait=nowait, finish=DeclareOk, callback=callback, on_error=on_error,
@@ -305,7 +307,7 @@ class Channel(Session):
         if self._publisher != get_ident():
             raise self._unusable("basic.publish")
         if type(body) is not bytes:
-            body = _copy_body(body)
+            body = copy_body(body)
         try:
             head = self._heads.get((exchange, routing_key, mandatory))
             raw = _NO_PROPERTIES if properties is None else properties.raw
@@ -455,7 +457,7 @@ class Channel(Session):
             raise BadArgument(f"channel {self.number} has a consumer {consumer_tag!r} already")
         self._request(
             "basic.consume", queue, consumer_tag, False, auto_ack, exclusive, False, arguments,
-            finish=_same, callback=callback, on_error=on_error,
+            finish=_same, callback=callback, on_error=on_error, tag=consumer_tag,
         )  # fmt: skip
         self._consumers[consumer_tag] = Consumer(consumer_tag, on_message, auto_ack, on_cancel)
         return consumer_tag
@@ -476,7 +478,7 @@ class Channel(Session):
         """
         request = self._request(
             "basic.cancel", consumer_tag, False,
-            finish=self._cancelled, callback=callback, on_error=on_error,
+            finish=self._cancelled, callback=callback, on_error=on_error, tag=consumer_tag,
         )  # fmt: skip
         self._cancelling.add(consumer_tag)
         self.connection._receiver.clear_routes()
@@ -698,6 +700,13 @@ class Channel(Session):
         return None  # type: ignore[return-value]
 
 
+def client_made_name() -> str:
+    """A queue name that no other client makes."""
+    from uuid import uuid4  # heavy, and rarely needed
+
+    return f"evamqp.gen-{uuid4().hex}"
+
+
 def _none(*arguments: object) -> None:
     """A reply that says only that it was done."""
 
@@ -712,7 +721,7 @@ def _give_back(auto_ack: bool, message: Message | None) -> None:
         message.nack()
 
 
-def _copy_body(body: object) -> bytes:
+def copy_body(body: object) -> bytes:
     if isinstance(body, str):
         raise BadType("body is a str: encode it first, as body.encode()")
     if not isinstance(body, (bytes, bytearray, memoryview)):

@@ -159,6 +159,8 @@ class Connection(Link):
     def resume_reading(self) -> None:
         """Undo pause_reading().  Idempotent; raises as that does."""
         self._check_usable("resume_reading")
+        if self._heartbeat is not None:
+            self._heartbeat.received = True  # else this quarter would count, of which we heard none
         self.reading = True
         self._receiver.stopped = False
         self._standstill_changed()

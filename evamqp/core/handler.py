@@ -45,8 +45,10 @@ class Handler:
     1. State first, callback last.  The library is consistent before your code runs: closing,
        publishing, cancelling or opening a channel inside any callback is legal.
     2. Every request completes exactly once, in request order: by its reply, an error, or the
-       loss of its channel.  At the end come, per channel, its pending requests in order, then
-       ``on_channel_close``; then the connection's own requests; then ``on_close``.
+       loss of its channel.  Only basic_consume and basic_cancel may complete after requests made
+       later, since RabbitMQ's queues answer them in their own time.  At the end come, per channel,
+       its pending requests in order, then ``on_channel_close``; then the connection's own
+       requests; then ``on_close``.
     3. ``on_close`` is the last callback, and comes once.  Functions that arrive later through
        ``call_soon_threadsafe`` are dropped and counted.
     4. Callbacks come from the loop only, never from inside a call that you make.  A call that

@@ -35,6 +35,7 @@ from evamqp.errors import (
     BlockedTimeout,
     ChannelClosed,
     ConnectionClosed,
+    E,
     HandshakeTimeout,
     HeartbeatTimeout,
     MalformedData,
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from evamqp.core.channel import Channel
     from evamqp.core.connection import Connection
     from evamqp.core.message import Message
-    from evamqp.core.session import Session
+    from evamqp.core.session import Recorder, Session
     from evamqp.parameters import Parameters
 
 log = logging.getLogger(__name__)
@@ -97,6 +98,7 @@ class Link:
         "_owner",
         "_progress",
         "_receiver",
+        "_recorder",
         "_requests",
         "_retired",
         "_runtime",
@@ -118,6 +120,8 @@ class Link:
     def __init__(self, handler: Handler, runtime: Runtime) -> None:
         self._handler = handler
         self._runtime = runtime
+        # What recovery is told of requests that succeeded; None where nobody recovers.
+        self._recorder: Recorder | None = None
         self.state = ConnectionState.CONNECTING
         self.disposition = Disposition.KEEP
         self.reason: ConnectionClosed | None = None
@@ -288,7 +292,7 @@ class Link:
         except WrongPeer as error:
             self._give_up(wrong_peer(error.args[0]))
         except AmqpError as error:
-            self._give_up(_as_closed(error))
+            self._give_up(_as_closed(_bare(error)))
         except Exception as error:
             # A bug of ours.  It may cost this connection, but not the user's loop.
             log.exception("%r: internal error", self)
@@ -494,7 +498,8 @@ class Link:
         if heartbeat.is_dead:
             text = f"no byte from the broker for {2 * self.heartbeat} seconds"
             self._give_up(HeartbeatTimeout(text, by="network"))
-        elif beat and not self._output.size:
+        elif beat and not self._output.size and self.state is not ConnectionState.CLOSING:
+            # Behind our close nothing may follow; and it would pass for progress of the close.
             self._send_exempt(HEARTBEAT_FRAME)
 
     def _due_blocked(self, now: float) -> None:
@@ -570,7 +575,7 @@ class Link:
         log.debug("%r: protocol error %d: %.200s", self, error.code, error)
         if self.reason is None:
             reason = self.reason = ProtocolError(str(error), code=error.code, by="broker")
-            reason.__cause__ = error
+            reason.__cause__ = _bare(error)
             self._send_exempt(
                 method_frame(0, "connection.close", error.code, reason.reply_text, 0, 0)
             )
@@ -611,6 +616,8 @@ class Link:
         self._deadlines["close"] = now + min(
             self.parameters.close_timeout, self.parameters.close_limit
         )
+        # While the transport is paused, output that grows tells nobody.
+        self._runtime.output_ready()
 
     def _loss(self, exc: BaseException | None) -> ConnectionClosed:
         if isinstance(exc, ConnectionClosed):
@@ -700,6 +707,17 @@ class Link:
             raise
         except BaseException:
             log.exception("on_callback_error raised, for %s", name)
+
+
+def _bare(error: E) -> E:
+    """An error of ours without its traceback.
+
+    The frames hold the connection, which will hold the error as its reason: a cycle.
+    """
+    error.__traceback__ = None
+    if error.__suppress_context__:
+        error.__context__ = None
+    return error
 
 
 def _as_closed(error: AmqpError) -> ConnectionClosed:

@@ -134,6 +134,11 @@ class Message:
             properties = self._properties = Properties.from_raw(raw)
         return properties
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether it was acked, nacked or rejected, or needs none of these (``auto_ack``)."""
+        return self._settled
+
     def ack(self) -> bool:
         """Acknowledge this message.
 

@@ -86,7 +86,8 @@ class Output:
             if not self.is_full:
                 self.is_full = True
                 self._pressure()
-        elif size > FLUSH_AT or self.paused:
+        elif self.size > FLUSH_AT or self.paused:
+            # Nobody took it, so this turn has written its share.
             self.mark = self._high_water
         else:
             self.mark = min(FLUSH_AT, self._high_water)

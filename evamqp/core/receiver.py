@@ -31,6 +31,8 @@ from evamqp.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from evamqp.core.channel import Channel
     from evamqp.core.link import Link
 
@@ -52,6 +54,8 @@ WAITS_WHOLE = 16 * 1024
 # Routes kept at the most; then the table stops filling, so that a peer that varies its frames
 # costs us the plain path and no memory.
 MAX_ROUTES = 4096
+
+_NO_ROUTES: dict[bytes, Route] = {}
 
 
 class WrongPeer(Exception):
@@ -80,9 +84,11 @@ class Receiver:
         "body_bytes",
         "frame_max",
         "frames",
+        "header_bytes",
         "header_max",
         "messages",
         "stopped",
+        "unfinished",
     )
 
     def __init__(self, connection: Link, max_routes: int = MAX_ROUTES) -> None:
@@ -95,7 +101,9 @@ class Receiver:
         self._body_left = 0  # bytes of that frame still to come, its end octet included
         self._greeted = False
         self.stopped = False
+        self.unfinished = 0  # contents begun and neither complete nor dropped
         self.body_bytes = 0  # of all partial bodies
+        self.header_bytes = 0  # of the properties of all unfinished contents
         self.frames = 0
         self.messages = 0
         self.header_max = 0
@@ -126,7 +134,7 @@ class Receiver:
 
     def forget(self, content: Content) -> None:
         """Drop a body that nobody wants any more."""
-        self.body_bytes -= content.received
+        self._release(content)
         if self._sink is content:
             self._sink = None
 
@@ -143,7 +151,7 @@ class Receiver:
         """
         held = self._held
         if held:
-            if self.stopped or len(held) + len(data) < self._need:
+            if self.stopped or (wait_whole and len(held) + len(data) < self._need):
                 if not isinstance(held, bytearray):
                     held = self._held = bytearray(held)
                 held += data
@@ -161,7 +169,6 @@ class Receiver:
         self._held = b""
         end = len(data)
         position = need = messages = confirms = 0
-        find = self._routes.get
         body_max = self._fused_body_max
         header_max = self.header_max
         new_message = Message.__new__
@@ -170,6 +177,8 @@ class Receiver:
                 position, content = self._take_body(data, 0, end)
                 if content is not None:
                     self._finish(content)
+            find = self._finder()
+            owed = self._connection._owed
             while True:
                 # The fused path.  One look-up on the bytes up to the delivery tag finds a route.
                 if end - position >= CONFIRM_SIZE and (
@@ -181,7 +190,9 @@ class Receiver:
                             tag, multiple = _unpack_confirm(data, position + 11)
                             position += CONFIRM_SIZE
                             confirms += 1
-                            route.channel._confirm(tag, bool(multiple), True)
+                            route.channel._confirm(tag, multiple & 1 == 1, True)
+                            if owed:
+                                self._connection._run_owed()
                             continue
                     elif end >= (header := position + length) + HEADER_SIZE:
                         mark, header_size, kind, size = _unpack_header(data, header - 1)
@@ -221,6 +232,8 @@ class Receiver:
                                         self._connection._callback_failed(
                                             "on_message", route.channel, message, error
                                         )
+                                    if owed:
+                                        self._connection._run_owed()
                                     continue
                             elif stop - position <= WAITS_WHOLE and wait_whole:
                                 need = stop - position
@@ -251,14 +264,23 @@ class Receiver:
                         raise MalformedData("a frame does not end with 0xce", FRAME_ERROR)
                     start, position = position + 7, stop
                     self._dispatch(kind, number, data[start : stop - 1])
-                if self._connection._owed:
+                if owed:
                     self._connection._run_owed()
+                find = self._finder()
         finally:
             # Also when a callback raised KeyboardInterrupt: what was not parsed is kept.
             self.messages += messages
             self.frames += 3 * messages + confirms
             self._need = need
             self._held = data[position:] if position < end else b""
+
+    def _finder(self) -> Callable[[bytes], Route | None]:
+        """What the fused path looks routes up with.
+
+        While any content is unfinished it finds none: only the plain path knows that no method
+        of the same channel may come then.
+        """
+        return _NO_ROUTES.get if self.unfinished else self._routes.get
 
     def _check_greeting(self, data: bytes) -> bool:
         """Whether the peer's first bytes are those of a method frame; False: too few to tell."""
@@ -348,16 +370,39 @@ class Receiver:
             return stop, None
         if piece:
             self.body_bytes += len(piece)
-            if self.body_bytes > 2 * self._body_max:
-                raise MalformedData("too many bytes in partial bodies", RESOURCE_ERROR)
+            self._check_partial()
             sink.append(piece)
         return stop, sink if sink.is_complete and not self._body_left else None
 
     def _finish(self, content: Content) -> None:
         """A body is complete: hand it over."""
-        self.body_bytes -= content.received
+        self._release(content)
         self.messages += 1
         content.finish(content)
+
+    def hold_header(self, content: Content) -> None:
+        """Count the properties of a content whose body is still to come.
+
+        Raises:
+            MalformedData: As for bodies, 506.
+        """
+        self.header_bytes += len(content.properties)
+        self._check_partial()
+
+    def _check_partial(self) -> None:
+        """Bound what all channels together hold of messages that may never be completed."""
+        bodies = 2 * self._body_max
+        # The one header more is that of a message whose properties outweigh any body.
+        if (
+            self.body_bytes > bodies
+            or self.body_bytes + self.header_bytes > bodies + self.header_max
+        ):
+            raise MalformedData("too many bytes in partial messages", RESOURCE_ERROR)
+
+    def _release(self, content: Content) -> None:
+        self.unfinished -= 1
+        self.body_bytes -= content.received
+        self.header_bytes -= len(content.properties)
 
     def add_route(self, key: bytes, route: Route) -> None:
         """Let frames that begin with ``key`` take the fused path, while there is room."""

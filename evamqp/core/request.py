@@ -6,7 +6,7 @@ What a reply means is the channel's business; how a future is made is the loop's
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, Protocol
 
 from evamqp.errors import AmqpError, RequestCancelled
 from evamqp.types import Callback, ErrorCallback, T
@@ -14,7 +14,20 @@ from evamqp.types import Callback, ErrorCallback, T
 if TYPE_CHECKING:
     from evamqp.adapters.base import Promise
     from evamqp.core.channel import Channel
-    from evamqp.core.connection import Connection
+
+
+class Host(Protocol):
+    """Where a request lives: whoever can call back from the loop."""
+
+    def _create_future(self) -> Promise: ...
+    def _owe(self, function: Callable[..., object], *arguments: object) -> None: ...
+    def _tell(
+        self,
+        name: str,
+        channel: Channel | None,
+        function: Callable[..., object],
+        *arguments: object,
+    ) -> None: ...
 
 
 class Request(Generic[T]):
@@ -26,11 +39,11 @@ class Request(Generic[T]):
 
     __slots__ = (
         "_callback",
-        "_connection",
         "_discard",
         "_error",
         "_finish",
         "_future",
+        "_host",
         "_is_done",
         "_on_error",
         "_promises",
@@ -38,11 +51,12 @@ class Request(Generic[T]):
         "channel",
         "method",
         "replies",
+        "tag",
     )
 
     def __init__(
         self,
-        connection: Connection,
+        host: Host,
         method: str,
         *,
         channel: Channel | None = None,
@@ -51,11 +65,13 @@ class Request(Generic[T]):
         callback: Callback[T] | None = None,
         on_error: ErrorCallback | None = None,
         discard: Callable[[T], object] | None = None,
+        tag: str | None = None,
     ) -> None:
         self.method = method
+        self.tag = tag  # the consumer tag by which its reply is told; None where order tells it
         self.channel = channel
         self.replies = replies
-        self._connection = connection
+        self._host = host
         self._finish = finish
         self._callback = callback
         self._on_error = on_error
@@ -103,7 +119,7 @@ class Request(Generic[T]):
             self._callback = self._on_error = None
             self._is_done = True
             self._error = RequestCancelled(f"{self} was cancelled")
-            self._connection._owe(self._settle)
+            self._host._owe(self._settle)
 
     # Called by the library, from the loop only.
 
@@ -140,14 +156,14 @@ class Request(Generic[T]):
             if told and not any(told) and callback is None and self._discard is not None:
                 self._give_up()
             if callback is not None:
-                self._connection._tell(
+                self._host._tell(
                     f"{self.method} callback", self.channel, callback, self._value
                 )
         else:
             for promise in promises:
                 promise.reject(error.copy())
             if on_error is not None:
-                self._connection._tell(
+                self._host._tell(
                     f"{self.method} on_error", self.channel, on_error, error.copy()
                 )
 
@@ -159,7 +175,7 @@ class Request(Generic[T]):
         self._discard(value)
 
     def _new_future(self) -> Any:
-        promise = self._connection._create_future()
+        promise = self._host._create_future()
         if not self._is_done:
             self._promises.append(promise)
         elif self._error is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from struct import pack
 
-from ..errors import AuthenticationFailed, BadArgument
+from ..errors import AuthenticationFailed, BadArgument, shown
 from ..parameters import Credentials, Mechanism
 
 
@@ -101,6 +101,6 @@ def choose(mechanisms: Sequence[str | Mechanism], offered: str) -> Mechanism:
             return mechanism
     raise AuthenticationFailed(
         f"no common SASL mechanism: wanted {', '.join(entry.name for entry in wanted)}; "
-        f"the broker offers {', '.join(names) or 'none'}",
+        f"the broker offers {shown(', '.join(names)) or 'none'}",
         by="client",
     )

@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 from evamqp.codec.frames import method_frame
 from evamqp.codec.methods import decode_arguments
@@ -49,6 +50,10 @@ _UNANSWERED = ("basic.publish", "basic.ack", "basic.nack", "basic.reject")
 _DISCARDING = (ChannelState.REOPENING, ChannelState.CLOSING)
 # Nacked tags kept for wait_for_confirms(); the oldest go first.
 NACKS_KEPT = 100_000
+
+
+#: Called with each request that succeeded: channel, method, values sent, result.
+Recorder: TypeAlias = Callable[[int, str, tuple[Any, ...], Any], object]
 
 
 class Consumer(NamedTuple):
@@ -155,11 +160,15 @@ class Session:
         callback: Callback[T] | None = None,
         on_error: ErrorCallback | None = None,
         discard: Callable[[T], object] | None = None,
+        tag: str | None = None,
     ) -> Request[T]:
         """Send a request and queue for its reply.  Raises with nothing sent or queued."""
         if self._owner != get_ident():
             raise self._unusable(name)
         self._send(name, *values)
+        recorder = self.connection._recorder
+        if recorder is not None:
+            finish = partial(_record, recorder, self.number, name, values, finish)
         request = Request(
             self.connection,
             name,
@@ -169,6 +178,7 @@ class Session:
             callback=callback,
             on_error=on_error,
             discard=discard,
+            tag=tag,
         )
         self._requests.append(request)
         if len(self._requests) == 1:
@@ -209,6 +219,7 @@ class Session:
         if name is REPLY:
             self._recv_reply(method, arguments)
         elif method.has_content and name != "_discard":
+            self.connection._receiver.unfinished += 1
             self._content = Content(method.name, arguments, payload[4:], getattr(self, name))
         else:
             getattr(self, name)(*arguments)
@@ -220,6 +231,7 @@ class Session:
                 return
             raise MalformedData("a content header that nothing announced", UNEXPECTED_FRAME)
         content.take_header(payload)
+        self.connection._receiver.hold_header(content)
         if content.size > self.connection._body_max:
             self._refuse(content)
         elif content.is_complete:
@@ -241,22 +253,47 @@ class Session:
         self._drop_content()
         if self.state is not ChannelState.CLOSING:
             self._close_because(reason)
-        if self._requests and content.name in self._requests[0].replies:
-            # It was the answer; the next one will be another request's.
-            request = self._requests.popleft()
+        # It may have been an answer; the next one will be another request's.
+        request = self._take_request(content.name, (content,))
+        if request is not None:
             request.fail(NotExecuted(str(request), reason))
 
     def _recv_reply(self, method: Method, arguments: tuple[Any, ...]) -> None:
-        requests = self._requests
-        if not requests or method.name not in requests[0].replies:
-            waiting = requests[0].method if requests else "nothing"
+        request = self._take_request(method.name, arguments)
+        if request is None:
+            waiting = self._requests[0].method if self._requests else "nothing"
             raise MalformedData(f"{method.name} answers {waiting}", COMMAND_INVALID)
-        request = requests.popleft()
-        if requests:
-            self.connection._start_clock(self)
-        elif self.state is not ChannelState.CLOSING:
-            self.connection._stop_clock(self)
         request.answer(arguments)
+
+    def _take_request(self, reply: str, arguments: tuple[Any, ...]) -> Request[Any] | None:
+        """Take the request that this answers out of the FIFO; None if there is none.
+
+        In RabbitMQ the queue answers basic.consume and basic.cancel, and the channel may have
+        answered later requests by then.  So these two are told by their consumer tag, and may be
+        overtaken.
+        """
+        tag = arguments[0] if arguments else None
+        for index, request in enumerate(self._requests):
+            if reply in request.replies and (request.tag is None or request.tag == tag):
+                del self._requests[index]
+                if index == 0 and self._requests:
+                    self.connection._start_clock(self)
+                elif index == 0 and self.state is not ChannelState.CLOSING:
+                    self.connection._stop_clock(self)
+                return request
+            if request.tag is None:
+                break
+        return None
+
+    def _blamed_request(self, method: str | None) -> Request[Any] | None:
+        """The request that failed, if the broker blames ``method``; None if that cannot be told."""
+        possible = []
+        for request in self._requests:
+            if request.method == method:
+                possible.append(request)
+            if request.tag is None:
+                break
+        return possible[0] if len(possible) == 1 else None
 
     def _recv_open_ok(self) -> None:
         self._content = None
@@ -384,12 +421,13 @@ class Session:
         method = BY_KEY.get(class_id << 16 | method_id)
         name = None if method is None else method.name
         reason = self.reason
+        culprit = None
         if reason is None:
             reason = ChannelClosed(text or "no reason given", code=code, method=name, by="broker")
-            head = self._requests[0].method if self._requests else None
-            if name in _UNANSWERED or (name is not None and name == head):
+            culprit = self._blamed_request(name)
+            if name in _UNANSWERED or culprit is not None:
                 reason.culprit = name
-        self._end(reason, culprit=reason.culprit)
+        self._end(reason, culprit=culprit)
 
     def _recv_close_ok(self) -> None:
         assert self.reason is not None
@@ -444,7 +482,11 @@ class Session:
             self.connection._set_flow(self.number, True)
 
     def _end(
-        self, reason: ChannelClosed, *, culprit: str | None = None, reusable: bool = True
+        self,
+        reason: ChannelClosed,
+        *,
+        culprit: Request[Any] | None = None,
+        reusable: bool = True,
     ) -> None:
         """The channel is over: tell everybody who waits, in order, on_channel_close last."""
         connection = self.connection
@@ -452,9 +494,8 @@ class Session:
         self.reason = reason
         self._drop_content()
         connection._channel_ended(self, reusable)
-        for index, request in enumerate(self._requests):
-            blamed = index == 0 and culprit == request.method
-            error = NotExecuted(str(request), reason, is_culprit=blamed)
+        for request in self._requests:
+            error = NotExecuted(str(request), reason, is_culprit=request is culprit)
             connection._owe(request.fail, error)
         for _, waiter in self._confirm_waiters:
             connection._owe(waiter.fail, NotExecuted(str(waiter), reason))
@@ -483,6 +524,20 @@ class Session:
 
 
 _SILENT = Handler()
+
+
+def _record(
+    recorder: Recorder,
+    number: int,
+    name: str,
+    values: tuple[object, ...],
+    finish: Callable[..., T],
+    *arguments: Any,
+) -> T:
+    """Finish a request, and tell the recorder what it was."""
+    result = finish(*arguments)
+    recorder(number, name, values, result)
+    return result
 
 
 def _no_message(message: Message) -> None:

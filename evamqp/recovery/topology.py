@@ -1,0 +1,419 @@
+"""Exchanges, queues and bindings as data: written by hand or recorded, and declared again.
+
+``Topology`` is the data, ``Recorder`` fills one from what a connection declares, ``Replay``
+declares one on a connection.  When to replay is the reconnector's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+
+from evamqp.codec.fields import encode_shortstr, encode_table
+from evamqp.core.channel import client_made_name
+from evamqp.core.handler import Handler
+from evamqp.errors import RESOURCE_LOCKED, BadArgument, ChannelClosed
+
+if TYPE_CHECKING:
+    from evamqp.adapters.base import Adapter, Handle
+    from evamqp.core.channel import Channel
+    from evamqp.core.connection import Connection
+    from evamqp.core.request import Request
+    from evamqp.types import TableLike
+
+#: What is done about an entity that cannot be declared: try again until it works, go on without
+#: it, or give up the whole recovery.
+Policy: TypeAlias = Literal["retry", "skip", "fail"]
+POLICIES = ("retry", "skip", "fail")
+
+# Seconds.  The broker needs some 20 ms to see that the former owner of an exclusive queue is gone.
+FIRST_DELAY = 0.01
+LONGEST_DELAY = 2.0
+
+
+class Exchange(NamedTuple):
+    """An exchange; see ``Channel.exchange_declare``."""
+
+    name: str
+    type: str
+    durable: bool
+    auto_delete: bool
+    internal: bool
+    arguments: TableLike | None
+    policy: Policy
+
+    def declare(self, channel: Channel, **callbacks: Any) -> Request[Any]:
+        return channel.exchange_declare(
+            self.name, self.type, False, self.durable, self.auto_delete, self.internal,
+            self.arguments, **callbacks,
+        )  # fmt: skip
+
+
+class Queue(NamedTuple):
+    """A queue; see ``Channel.queue_declare``."""
+
+    name: str
+    durable: bool
+    exclusive: bool
+    auto_delete: bool
+    arguments: TableLike | None
+    policy: Policy
+
+    def declare(self, channel: Channel, **callbacks: Any) -> Request[Any]:
+        return channel.queue_declare(
+            self.name, False, self.durable, self.exclusive, self.auto_delete, self.arguments,
+            **callbacks,
+        )  # fmt: skip
+
+
+class Binding(NamedTuple):
+    """A binding of a queue, or of an exchange, to the exchange ``source``."""
+
+    kind: Literal["queue", "exchange"]
+    destination: str
+    source: str
+    routing_key: str
+    arguments: TableLike | None
+    policy: Policy
+
+    def declare(self, channel: Channel, **callbacks: Any) -> Request[Any]:
+        bind = channel.queue_bind if self.kind == "queue" else channel.exchange_bind
+        return bind(self.destination, self.source, self.routing_key, self.arguments, **callbacks)
+
+
+Entity: TypeAlias = Exchange | Queue | Binding
+
+
+class Topology:
+    """What has to exist on the broker.  Iterating gives the order of declaring.
+
+    Args:
+        policy: For entities that are added without one of their own.
+    """
+
+    __slots__ = ("_bindings", "_exchanges", "_queues", "policy")
+
+    def __init__(self, policy: Policy = "retry") -> None:
+        self.policy = _checked(policy)
+        self._exchanges: dict[str, Exchange] = {}
+        self._queues: dict[str, Queue] = {}
+        self._bindings: dict[tuple[str, str, str, str, bytes], Binding] = {}
+
+    def __iter__(self) -> Iterator[Entity]:
+        yield from self._exchanges.values()
+        yield from self._queues.values()
+        yield from self._bindings.values()
+
+    def __len__(self) -> int:
+        return len(self._exchanges) + len(self._queues) + len(self._bindings)
+
+    def __repr__(self) -> str:
+        return f"<Topology {list(self)}>"
+
+    def exchange(
+        self,
+        name: str,
+        exchange_type: str = "direct",
+        *,
+        durable: bool = False,
+        auto_delete: bool = False,
+        internal: bool = False,
+        arguments: TableLike | None = None,
+        policy: Policy | None = None,
+    ) -> str:
+        """Add an exchange, or replace the one of that name; returns the name.
+
+        Raises:
+            BadType: A name that is no str, or arguments that no table can hold.
+            BadArgument: A name above 255 bytes, or an unknown policy.  The topology is unchanged.
+        """
+        _check(exchange=name, exchange_type=exchange_type)
+        encode_table(arguments, "arguments")
+        self._exchanges[name] = Exchange(
+            name, exchange_type, durable, auto_delete, internal, arguments, self._policy(policy)
+        )
+        return name
+
+    def queue(
+        self,
+        name: str = "",
+        *,
+        durable: bool = False,
+        exclusive: bool = False,
+        auto_delete: bool = False,
+        arguments: TableLike | None = None,
+        policy: Policy | None = None,
+    ) -> str:
+        """Add a queue, or replace the one of that name; returns the name.
+
+        Args:
+            name: "" has a name made here, so that the queue keeps it over reconnections.
+
+        Raises:
+            As for ``exchange``.
+        """
+        _check(queue=name)
+        encode_table(arguments, "arguments")
+        name = name or client_made_name()
+        self._queues[name] = Queue(
+            name, durable, exclusive, auto_delete, arguments, self._policy(policy)
+        )
+        return name
+
+    def bind(
+        self,
+        queue: str,
+        exchange: str,
+        routing_key: str = "",
+        arguments: TableLike | None = None,
+        *,
+        policy: Policy | None = None,
+    ) -> None:
+        """Add a binding of a queue to an exchange.  Raises as ``exchange`` does."""
+        self._bind("queue", queue, exchange, routing_key, arguments, policy)
+
+    def bind_exchange(
+        self,
+        destination: str,
+        source: str,
+        routing_key: str = "",
+        arguments: TableLike | None = None,
+        *,
+        policy: Policy | None = None,
+    ) -> None:
+        """Add a binding of the exchange ``destination`` to the exchange ``source``.
+
+        Raises as ``exchange`` does.
+        """
+        self._bind("exchange", destination, source, routing_key, arguments, policy)
+
+    def _bind(
+        self,
+        kind: Literal["queue", "exchange"],
+        destination: str,
+        source: str,
+        routing_key: str,
+        arguments: TableLike | None,
+        policy: Policy | None,
+    ) -> None:
+        _check(destination=destination, source=source, routing_key=routing_key)
+        key = (kind, destination, source, routing_key, encode_table(arguments, "arguments"))
+        self._bindings[key] = Binding(
+            kind, destination, source, routing_key, arguments, self._policy(policy)
+        )
+
+    def update(self, other: Topology) -> None:
+        """Add all that ``other`` holds; its entities replace ours of the same name."""
+        self._exchanges.update(other._exchanges)
+        self._queues.update(other._queues)
+        self._bindings.update(other._bindings)
+
+    def unbind(
+        self,
+        kind: Literal["queue", "exchange"],
+        destination: str,
+        source: str,
+        routing_key: str = "",
+        arguments: TableLike | None = None,
+    ) -> None:
+        """Forget a binding.  A no-op if it is not here."""
+        key = (kind, destination, source, routing_key, encode_table(arguments))
+        self._bindings.pop(key, None)
+
+    def remove_queue(self, name: str) -> None:
+        """Forget a queue and its bindings.  A no-op if it is not here."""
+        self._queues.pop(name, None)
+        self._keep(lambda binding: (binding.kind, binding.destination) != ("queue", name))
+
+    def remove_exchange(self, name: str) -> None:
+        """Forget an exchange and its bindings.  A no-op if it is not here."""
+        self._exchanges.pop(name, None)
+        self._keep(
+            lambda binding: (
+                binding.source != name and (binding.kind, binding.destination) != ("exchange", name)
+            )
+        )
+
+    def _keep(self, wanted: Callable[[Binding], bool]) -> None:
+        self._bindings = {key: b for key, b in self._bindings.items() if wanted(b)}
+
+    def _policy(self, policy: Policy | None) -> Policy:
+        return self.policy if policy is None else _checked(policy)
+
+
+def _check(**names: str) -> None:
+    """Refuse now what a replay could not declare later."""
+    for what, name in names.items():
+        encode_shortstr(name, what)
+
+
+def _checked(policy: Policy) -> Policy:
+    if policy not in POLICIES:
+        raise BadArgument(f"policy must be one of {', '.join(POLICIES)}, not {policy!r}")
+    return policy
+
+
+class Recorder:
+    """Writes what one connection declares, binds and deletes into a topology.
+
+    The connection calls it with each request that succeeded: the method's name, the values that
+    were sent, and the reply.  ``nowait`` requests have no reply and are not recorded.
+    """
+
+    __slots__ = ("_last_queue", "_topology")
+
+    def __init__(self, topology: Topology) -> None:
+        self._topology = topology
+        self._last_queue: dict[int, str] = {}  # by channel: what "" means in queue.bind
+
+    def __call__(self, number: int, method: str, values: tuple[Any, ...], result: Any) -> None:
+        record = getattr(self, "_" + method.replace(".", "_"), None)
+        if record is not None:
+            record(number, result, *values)
+
+    def _exchange_declare(
+        self, number: int, result: None, name: str, kind: str, passive: bool, durable: bool,
+        auto_delete: bool, internal: bool, nowait: bool, arguments: TableLike | None,
+    ) -> None:  # fmt: skip
+        if name and not passive and not name.startswith("amq."):
+            self._topology.exchange(
+                name, kind, durable=durable, auto_delete=auto_delete, internal=internal,
+                arguments=arguments,
+            )  # fmt: skip
+
+    def _exchange_delete(self, number: int, result: None, name: str, *flags: bool) -> None:
+        self._topology.remove_exchange(name)
+
+    def _queue_declare(
+        self, number: int, result: Any, name: str, passive: bool, durable: bool, exclusive: bool,
+        auto_delete: bool, nowait: bool, arguments: TableLike | None,
+    ) -> None:  # fmt: skip
+        self._last_queue[number] = result.queue
+        if not passive:
+            self._topology.queue(
+                result.queue, durable=durable, exclusive=exclusive, auto_delete=auto_delete,
+                arguments=arguments,
+            )  # fmt: skip
+
+    def _queue_delete(self, number: int, result: int, name: str, *flags: bool) -> None:
+        self._topology.remove_queue(name)
+
+    def _queue_bind(
+        self, number: int, result: None, queue: str, exchange: str, key: str, nowait: bool,
+        arguments: TableLike | None,
+    ) -> None:  # fmt: skip
+        self._topology.bind(queue or self._last_queue[number], exchange, key, arguments)
+
+    def _queue_unbind(
+        self, number: int, result: None, queue: str, exchange: str, key: str,
+        arguments: TableLike | None,
+    ) -> None:  # fmt: skip
+        name = queue or self._last_queue[number]
+        self._topology.unbind("queue", name, exchange, key, arguments)
+
+    def _exchange_bind(
+        self, number: int, result: None, destination: str, source: str, key: str, nowait: bool,
+        arguments: TableLike | None,
+    ) -> None:  # fmt: skip
+        self._topology.bind_exchange(destination, source, key, arguments)
+
+    def _exchange_unbind(
+        self, number: int, result: None, destination: str, source: str, key: str, nowait: bool,
+        arguments: TableLike | None,
+    ) -> None:  # fmt: skip
+        self._topology.unbind("exchange", destination, source, key, arguments)
+
+
+class Replay(Handler):
+    """Declares entities on one connection: pipelined, on a scratch channel.
+
+    The broker closes a channel at the first request that fails.  That entity meets its policy,
+    and the rest goes on behind it on a new channel.
+
+    Args:
+        connection: Open.
+        entities: In order.
+        adapter: For the delays.
+        on_done: Called when all were declared or skipped.
+        on_error: Called with each entity that failed and the broker's reason.
+        on_failed: Called instead of on_done, when an entity with policy ``fail`` failed.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        entities: list[Entity],
+        adapter: Adapter,
+        *,
+        on_done: Callable[[], object],
+        on_error: Callable[[Entity, ChannelClosed], object],
+        on_failed: Callable[[Entity, ChannelClosed], object],
+    ) -> None:
+        self._connection = connection
+        self._entities = entities
+        self._adapter = adapter
+        self._on_done = on_done
+        self._on_error = on_error
+        self._on_failed = on_failed
+        self._done = 0  # entities that are settled, in order
+        self._delay = FIRST_DELAY
+        self._timer: Handle | None = None
+        self._is_stopped = False
+
+    def start(self) -> None:
+        """Begin, or go on behind what is done."""
+        self._timer = None
+        if self._is_over():
+            return
+        if self._done == len(self._entities):
+            self._on_done()
+            return
+        channel = self._connection.channel(self)
+        for entity in self._entities[self._done :]:
+            entity.declare(channel, callback=self._declared)
+        self._channel = channel
+
+    def stop(self) -> None:
+        """Call nobody any more.  Idempotent."""
+        self._is_stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _is_over(self) -> bool:
+        return self._is_stopped or not self._connection.is_open
+
+    def _declared(self, result: object) -> None:
+        self._done += 1
+        self._delay = FIRST_DELAY
+        if self._done == len(self._entities):
+            self._channel.close()
+
+    def on_channel_close(self, channel: Channel, reason: ChannelClosed) -> None:
+        if self._is_over():
+            return
+        if self._done == len(self._entities):
+            self._on_done()
+            return
+        entity = self._entities[self._done]
+        if _is_former_owner(entity, reason) and self._delay < LONGEST_DELAY:
+            self._retry()
+            return
+        self._on_error(entity, reason)
+        if self._is_over():
+            return
+        if entity.policy == "fail":
+            self._on_failed(entity, reason)
+        elif entity.policy == "skip":
+            self._done += 1
+            self.start()
+        else:
+            self._retry()
+
+    def _retry(self) -> None:
+        self._timer = self._adapter.call_later(self._delay, self.start)
+        self._delay = min(2 * self._delay, LONGEST_DELAY)
+
+
+def _is_former_owner(entity: Entity, reason: ChannelClosed) -> bool:
+    """Whether our own former connection may still hold an exclusive queue, as after any loss."""
+    return isinstance(entity, Queue) and entity.exclusive and reason.code == RESOURCE_LOCKED
