@@ -1,0 +1,161 @@
+"""Consumers: who gets which message, and what becomes of those that nobody wants any more."""
+
+from __future__ import annotations
+
+import pytest
+
+from evamqp.codec.frames import method_frame
+from tests.core.peer import Sent, deliver, names, opened, outcome
+
+CANCEL_OK = method_frame(1, "basic.cancel-ok", "tag")
+
+
+def test_each_consumer_gets_its_own_messages() -> None:
+    client = opened()
+    channel = client.channel()
+    client.consumer(channel, "a")
+    client.consumer(channel, "b")
+    client.feed(deliver(1, "a", 1), deliver(1, "b", 2), deliver(1, "a", 3))
+    assert [entry[2:4] for entry in client.log] == [("a", 1), ("b", 2), ("a", 3)]
+
+
+def test_messages_may_precede_consume_ok() -> None:
+    client = opened()
+    channel = client.channel()
+    channel.basic_consume("q", client.recorder.on_message, consumer_tag="tag")
+    client.sent()
+    client.feed(deliver(1, "tag", 1), method_frame(1, "basic.consume-ok", "tag"))
+    assert client.recorder.names == ["on_message"]
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_messages_that_cross_a_cancel_are_requeued(warm: bool) -> None:
+    client = opened()
+    channel = client.channel()
+    client.consumer(channel)
+    if warm:
+        client.feed(deliver(1, "tag", 1))
+    client.recorder.take()
+    request = channel.basic_cancel("tag")
+    client.sent()
+    client.feed(deliver(1, "tag", 2), deliver(1, "tag", 3), CANCEL_OK)
+    assert client.sent() == [
+        Sent(1, "basic.nack", (2, False, True)),
+        Sent(1, "basic.nack", (3, False, True)),
+    ]
+    assert client.log == []
+    assert outcome(request) == "tag"
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_messages_of_an_auto_ack_consumer_come_until_cancel_ok(warm: bool) -> None:
+    client = opened()
+    channel = client.channel()
+    client.consumer(channel, auto_ack=True)
+    if warm:
+        client.feed(deliver(1, "tag", 1))
+    client.recorder.take()
+    channel.basic_cancel("tag")
+    client.sent()
+    client.feed(deliver(1, "tag", 2), deliver(1, "tag", 3), CANCEL_OK)
+    assert [entry[3] for entry in client.log] == [2, 3]
+    assert client.sent() == []
+
+
+def test_a_cancel_in_a_message_callback_holds_for_the_next_message() -> None:
+    client = opened()
+    channel = client.channel()
+    client.consumer(channel)
+    client.feed(deliver(1, "tag", 1))
+    client.recorder.inside("on_message", lambda message: channel.basic_cancel("tag"))
+    client.feed(deliver(1, "tag", 2), deliver(1, "tag", 3))
+    assert len(client.recorder.messages) == 2
+    assert names(client.sent()) == ["basic.cancel", "basic.nack"]
+
+
+def test_another_consumer_is_not_touched_by_a_cancel() -> None:
+    client = opened()
+    channel = client.channel()
+    client.consumer(channel, "a")
+    client.consumer(channel, "b")
+    channel.basic_cancel("a")
+    client.feed(deliver(1, "b", 1), deliver(1, "b", 2))
+    assert len(client.recorder.messages) == 2
+    client.serve()
+    client.feed(deliver(1, "b", 3), deliver(1, "b", 4))
+    assert len(client.recorder.messages) == 4
+
+
+def test_a_tag_may_be_used_again_after_its_cancel() -> None:
+    client = opened()
+    channel = client.channel()
+    client.consumer(channel)
+    client.feed(deliver(1, "tag", 1))
+    channel.basic_cancel("tag")
+    client.serve()
+    seen: list[int] = []
+    channel.basic_consume("q", lambda m: seen.append(m.delivery_tag), consumer_tag="tag")
+    client.serve()
+    client.feed(deliver(1, "tag", 2), deliver(1, "tag", 3))
+    assert seen == [2, 3]
+    assert len(client.recorder.messages) == 1
+
+
+def test_a_delivery_for_an_unknown_consumer_is_requeued_and_counted() -> None:
+    client = opened()
+    client.channel()
+    client.feed(deliver(1, "who", 9))
+    assert client.sent() == [Sent(1, "basic.nack", (9, False, True))]
+    assert client.connection.stats.unknown_deliveries == 1
+    assert client.lives()
+
+
+@pytest.mark.parametrize("no_wait", [True, False])
+def test_a_broker_cancel_is_told_once_to_both(no_wait: bool) -> None:
+    client = opened()
+    channel = client.channel()
+    channel.basic_consume(
+        "q", print, consumer_tag="tag", on_cancel=client.recorder.note("on_cancel")
+    )
+    client.serve()
+    client.feed(method_frame(1, "basic.cancel", "tag", no_wait))
+    assert client.log == [("on_consumer_cancel", 1, "tag"), ("on_cancel", "tag")]
+    expected = [] if no_wait else [Sent(1, "basic.cancel-ok", ("tag",))]
+    assert client.sent() == expected
+    client.feed(method_frame(1, "basic.cancel", "tag", True))
+    assert len(client.log) == 2
+
+
+def test_a_broker_cancel_that_crosses_ours_is_no_error() -> None:
+    client = opened()
+    channel = client.channel()
+    client.consumer(channel)
+    request = channel.basic_cancel("tag")
+    client.sent()
+    client.feed(method_frame(1, "basic.cancel", "tag", True), CANCEL_OK)
+    assert outcome(request) == "tag"
+    assert client.recorder.names == ["on_consumer_cancel"]
+    assert channel.is_open
+
+
+def test_a_message_can_be_settled_after_its_consumer_is_gone() -> None:
+    client = opened()
+    channel = client.channel()
+    client.consumer(channel)
+    client.feed(deliver(1, "tag", 1))
+    channel.basic_cancel("tag")
+    client.serve()
+    assert client.recorder.messages[0].ack() is True
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_a_close_in_a_message_callback_ends_the_deliveries(warm: bool) -> None:
+    client = opened()
+    channel = client.channel()
+    client.consumer(channel)
+    if warm:
+        client.feed(deliver(1, "tag", 1))
+    client.recorder.take()
+    client.recorder.inside("on_message", lambda message: channel.close())
+    client.feed(deliver(1, "tag", 2), deliver(1, "tag", 3), deliver(1, "tag", 4, bytes(9000)))
+    assert client.recorder.names == ["on_message"]
