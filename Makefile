@@ -2,6 +2,8 @@
 # make demo      a publisher and a consumer for ten seconds, on a private RabbitMQ or on AMQP_URL
 # make test-all  the tests on every CPython from 3.10 up that the machine has
 # make coverage  the tests with branch coverage
+# make bench     what evamqp costs beside other clients; ARGS="--rounds 5 --rabbit", see benchmarks/
+# make profile   where one scenario spends its time: SCENARIO=S3 DRIVER=evamqp-select
 # make clean     remove what the others made
 
 PYTHON ?= python3
@@ -9,8 +11,13 @@ VENV ?= .venv
 ADAPTER ?= select
 DEMO_OPTIONS ?=
 STAMP := $(VENV)/.installed
+BENCH_VENV ?= .venvs/bench
+BENCH_STAMP := $(BENCH_VENV)/.installed
+ARGS ?=
+SCENARIO ?= S3
+DRIVER ?= evamqp-select
 
-.PHONY: test demo test-all coverage lint types rabbitmq clean
+.PHONY: test demo test-all coverage lint types rabbitmq bench profile clean
 
 test: lint types rabbitmq
 	@$(VENV)/bin/python -m pytest
@@ -34,6 +41,16 @@ coverage: $(STAMP) rabbitmq
 
 rabbitmq:
 	@tools/ensure_rabbitmq.sh
+
+bench: $(BENCH_STAMP)
+	@$(BENCH_VENV)/bin/python benchmarks/run.py $(ARGS)
+
+profile: $(BENCH_STAMP)
+	@$(BENCH_VENV)/bin/python benchmarks/run.py --profile --scenarios $(SCENARIO) --drivers $(DRIVER) $(ARGS)
+
+$(BENCH_STAMP): benchmarks/setup.sh
+	@tools/quietly.sh "setting up $(BENCH_VENV)" benchmarks/setup.sh $(PYTHON) $(BENCH_VENV)
+	@touch $@
 
 $(STAMP): pyproject.toml setup.py
 	@tools/quietly.sh "setting up $(VENV)" tools/setup_venv.sh $(PYTHON) $(VENV)

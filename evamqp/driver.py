@@ -228,6 +228,8 @@ class Driver(Generic[C]):
         transport = self._transport
         if transport is not None:
             self._write(core)
+            if core.output_size and not self._paused and self._flush is None:
+                self._flush = self.adapter.call_soon(self._on_turn)
             if core.reading is not self._reading:
                 self._reading = core.reading
                 (transport.resume_reading if core.reading else transport.pause_reading)()
@@ -241,9 +243,12 @@ class Driver(Generic[C]):
 
     def _write(self, core: C) -> None:
         if not self._paused and self._transport is not None:
+            # Taking may lift backpressure, and the core then asks for a write: with no budget it
+            # gets none, else newer bytes would overtake those that were taken.
+            budget, self._budget = self._budget, 0
             data = core.data_to_send()
+            self._budget = budget - len(data)
             if data:
-                self._budget -= len(data)
                 self._transport.write(data)
 
     def _arm(self, at: float | None) -> None:
@@ -278,7 +283,7 @@ def _connect_failed(failures: list[tuple[str, BaseException]]) -> ConnectFailed:
     attempts: list[tuple[str, BaseException]] = []
     for target, error in failures:
         if isinstance(error, ConnectFailed):
-            causes.append(error.text)
+            causes.append(_with_hint(error.text))
             attempts += error.attempts
         else:
             causes.append(f"{target}: {error or type(error).__name__}")
@@ -287,6 +292,13 @@ def _connect_failed(failures: list[tuple[str, BaseException]]) -> ConnectFailed:
     if failures:
         failed.__cause__ = failures[-1][1]
     return failed
+
+
+def _with_hint(text: str) -> str:
+    # OpenSSL's words for a peer that answers the TLS handshake in another protocol.
+    if "WRONG_VERSION_NUMBER" in text:
+        text += "; the port does not speak TLS: use amqp://, or the TLS port, usually 5671"
+    return text
 
 
 def start(targets: Iterable[Parameters], handler: Handler, adapter: Adapter) -> Connection:

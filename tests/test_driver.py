@@ -48,14 +48,16 @@ class Broker(Peer):
 
     Attributes:
         heard: The names of the methods that came.
+        bodies: The payloads of the body frames that came.
         polite: False: it answers nothing.
     """
 
-    __slots__ = ("heard", "polite")
+    __slots__ = ("bodies", "heard", "polite")
 
     def __init__(self) -> None:
         super().__init__()
         self.heard: list[str] = []
+        self.bodies: list[bytes] = []
         self.polite = True
 
     def data_received(self, data: bytes) -> None:
@@ -66,6 +68,8 @@ class Broker(Peer):
         _, used = split_frames(bytes(self.received), 0, FRAME_MAX, FRAME_MAX)
         for sent in decode(bytes(self.received[:used])):
             self.heard.append(sent.name)
+            if sent.name == "body":
+                self.bodies.append(sent.arguments[0])
             if sent.name == "connection.start-ok":
                 self._answer(tune(heartbeat=4))
             elif sent.name == "connection.open":
@@ -300,6 +304,22 @@ def test_one_turn_hands_over_no_more_than_its_budget_and_what_is_left_follows(
     assert connection.is_writable
     assert ("on_writable", False) in stage.recorder.log
     assert stage.recorder.log[-1] == ("on_writable", True)
+
+
+@pytest.mark.parametrize("messages", [100, 110, 130, 160, 300])
+def test_output_leaves_in_order_however_much_waits(stage: Stage, messages: int) -> None:
+    connection = stage.open(output_high_water=512 * 1024)
+    channel = connection.channel()
+    stage.loop.run_until_idle()
+    bodies = [number.to_bytes(4, "big") * 2500 for number in range(messages)]
+    stage.broker.transport.pause_reading()
+    for body in bodies:
+        channel.basic_publish("", "q", body)
+        stage.loop.run_until_idle()
+    assert connection.output_size > 512 * 1024
+    stage.broker.transport.resume_reading()
+    stage.loop.run_until_idle()
+    assert stage.broker.bodies == bodies
 
 
 def test_output_of_calls_outside_callbacks_leaves_on_the_next_turn(stage: Stage) -> None:

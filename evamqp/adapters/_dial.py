@@ -199,6 +199,7 @@ class Race(Generic[C]):
             return
         del self._trying[attempt]
         attempt.stop_timer()
+        attempt.handle = None  # it knows the attempt: no reference cycle may be left
         self.call_off(None)
         self._won(connection, attempt.address)
 
@@ -208,6 +209,7 @@ class Race(Generic[C]):
             return
         del self._trying[attempt]
         attempt.stop_timer()
+        attempt.handle = None  # it knows the attempt: no reference cycle may be left
         self.failures.append((str(attempt.address), error))
         self.start()
 

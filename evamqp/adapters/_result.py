@@ -112,11 +112,12 @@ class Promise:
 class Drive(Generic[T]):
     """Takes a coroutine from one Result that it awaits to the next, beginning on the next turn."""
 
-    __slots__ = ("_coroutine", "_is_closed", "result")
+    __slots__ = ("_awaited", "_coroutine", "_is_closed", "result")
 
     def __init__(self, coroutine: Coroutine[Any, Any, T], call_soon: CallSoon) -> None:
         self.result: Result[T] = Result(call_soon)
         self._coroutine = coroutine
+        self._awaited: Result[Any] | None = None
         self._is_closed = False
         call_soon(self._step)
 
@@ -124,6 +125,8 @@ class Drive(Generic[T]):
         """Give it up unless it has ended; its ``finally`` blocks run now."""
         self._is_closed = True
         self._coroutine.close()
+        if self._awaited is not None:
+            self._awaited.cancel()  # as the tasks of other loops do
 
     def cancel(self) -> None:
         """Give it up, and settle its result with RequestCancelled.  Idempotent."""
@@ -146,6 +149,7 @@ class Drive(Generic[T]):
 
     def _wait_for(self, awaited: object) -> None:
         if isinstance(awaited, Result):
+            self._awaited = awaited
             awaited.add_done_callback(lambda _: self._step())
         else:
             foreign = BadType(f"run_until() cannot await {awaited!r}; it is of another loop")

@@ -68,7 +68,12 @@ class TwistedAdapter:
     def follow(self, awaitable: Any, done: Callable[[BaseException | None], object]) -> Handle:
         """Run a coroutine by ensureDeferred, or wait for a Deferred; then call ``done``."""
         deferred = defer.ensureDeferred(awaitable)
-        deferred.addCallbacks(lambda _: done(None), lambda failure: done(failure.value))
+
+        def ended(error: BaseException | None) -> None:
+            # A Deferred that has fired, or is cancelled, would call from inside.
+            self.call_soon(lambda: done(error))
+
+        deferred.addCallbacks(lambda _: ended(None), lambda failure: ended(failure.value))
         return cast(Handle, deferred)
 
     def connect(self, endpoint: Endpoint, stream: Stream) -> Handle:
@@ -193,7 +198,7 @@ class _Connection(protocol.Protocol):
 
     def __init__(self, adapter: TwistedAdapter, made: Callable[[_Connection], object]) -> None:
         self._adapter = adapter
-        self._made = made
+        self._made: Callable[[_Connection], object] | None = made
         self._stream: Stream | None = None
         self._full = False  # what Twisted says
         self._told_full = False  # what the stream was told
@@ -214,7 +219,9 @@ class _Connection(protocol.Protocol):
         self.write = self.transport.write
         self.pause_reading = self.transport.pauseProducing
         self.resume_reading = self.transport.resumeProducing
-        self._made(self)
+        made, self._made = self._made, None
+        assert made is not None
+        made(self)
 
     def pauseProducing(self) -> None:
         """Too much is unsent.  Twisted says so inside write(), at every write()."""
@@ -326,11 +333,14 @@ class _Connecting(protocol.ClientFactory[_Connection]):
     connector: Any
 
     def __init__(self, connection: _Connection, failed: Callable[[BaseException], object]) -> None:
-        self._connection = connection
+        self._connection: _Connection | None = connection
         self._failed: Callable[[BaseException], object] | None = failed
 
-    def buildProtocol(self, addr: object) -> _Connection:
-        return self._connection
+    def buildProtocol(self, addr: object) -> _Connection | None:
+        # Twisted's transport, connector and factory are a reference cycle, and stay garbage until
+        # collected: nothing of ours may hang on it.
+        connection, self._connection, self._failed = self._connection, None, None
+        return connection
 
     def clientConnectionFailed(self, connector: object, reason: Failure) -> None:
         failed, self._failed = self._failed, None

@@ -151,31 +151,18 @@ _pack_octet = Struct(">B").pack
 _pack_publish_head = Struct(">BHIIHB").pack
 _pack_tag_and_bits = Struct(">BHIIQBB").pack
 
-# Most programs publish to few places, so whole frames are remembered; a full memory stays as it
-# is, since with more places than this, clearing it would cost more than it saves.
-_MEMORY_MAX = 1024
-_known_publishes: dict[tuple[int, str, str, bool], bytes] = {}
-
 
 def pack_publish(channel: int, exchange: str, routing_key: str, mandatory: bool) -> bytes:
     """The frame of basic.publish.  Errors as for ``encode_method``."""
-    place = (channel, exchange, routing_key, mandatory)
     try:
-        return _known_publishes.get(place) or _pack_new_publish(*place)
+        source = exchange.encode("utf-8", "surrogateescape")
+        key = routing_key.encode("utf-8", "surrogateescape")
+        size = 9 + len(source) + len(key)
+        head = _pack_publish_head(_METHOD_FRAME, channel, size, _PUBLISH, 0, len(source))
+        return b"".join((head, source, _pack_octet(len(key)), key, _PUBLISH_ENDS[mandatory]))
     except (AttributeError, LookupError, TypeError, ValueError, StructError):
         encode_method("basic.publish", exchange, routing_key, mandatory, False)  # says what is bad
         raise
-
-
-def _pack_new_publish(channel: int, exchange: str, routing_key: str, mandatory: bool) -> bytes:
-    source = exchange.encode("utf-8", "surrogateescape")
-    key = routing_key.encode("utf-8", "surrogateescape")
-    size = 9 + len(source) + len(key)
-    head = _pack_publish_head(_METHOD_FRAME, channel, size, _PUBLISH, 0, len(source))
-    packed = b"".join((head, source, _pack_octet(len(key)), key, _PUBLISH_ENDS[mandatory]))
-    if len(_known_publishes) < _MEMORY_MAX:
-        _known_publishes[channel, exchange, routing_key, mandatory] = packed
-    return packed
 
 
 def pack_ack(channel: int, delivery_tag: int, multiple: bool) -> bytes:

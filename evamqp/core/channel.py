@@ -33,9 +33,9 @@ _CLASS_BASIC = 60 << 16
 _NO_PROPERTIES = b"\x00\x00"
 # Bytes: a body above this is queued as it is and copied once, when the output is joined.
 _JOINED_BODY = 16 * 1024
-# Encoded heads of basic.publish kept per channel; then the table stops filling, so that a
-# publisher with endless routing keys pays for encoding and not for memory.
-_MAX_HEADS = 128
+# What stands before the routing key depends on the exchange and the key's length alone, so that
+# any number of routing keys costs the same.  With more of these than here the table stops filling.
+_MAX_PREFIXES = 256
 
 
 class Channel(Session):
@@ -48,11 +48,29 @@ class Channel(Session):
     cannot be sent, and OutputFull at the output cap; then nothing was sent.
     """
 
-    __slots__ = ("_body_mark", "_consumer_count", "_heads", "_joined_body")
+    __slots__ = (
+        "_body_mark",
+        "_consumer_count",
+        "_joined_body",
+        "_last_exchange",
+        "_last_head",
+        "_last_key",
+        "_last_mandatory",
+        "_prefixes",
+        "_publish_ends",
+    )
 
     def __init__(self, connection: Connection, number: int, handler: Handler, reused: bool) -> None:
         super().__init__(connection, number, handler, reused)
-        self._heads: dict[tuple[str, str, bool], bytes] = {}
+        self._prefixes: dict[tuple[str, int], bytes] = {}
+        # The rest of basic.publish by ``mandatory``, and type and channel of the frame behind it.
+        behind = b"\xce\x02" + number.to_bytes(2, "big")
+        self._publish_ends = {False: b"\x00" + behind, True: b"\x01" + behind}
+        # Where the last message went, since the next mostly goes there too.
+        self._last_exchange: str | None = None
+        self._last_key: str | None = None
+        self._last_mandatory = False
+        self._last_head = b""
         self._consumer_count = 0
         self._body_mark = b"\xce\x03" + number.to_bytes(2, "big")
         self._joined_body = min(_JOINED_BODY, connection.frame_max - FRAME_OVERHEAD)
@@ -309,11 +327,17 @@ class Channel(Session):
         if type(body) is not bytes:
             body = copy_body(body)
         try:
-            head = self._heads.get((exchange, routing_key, mandatory))
             raw = _NO_PROPERTIES if properties is None else properties.raw
-        except (TypeError, AttributeError):
-            raise _publish_type_error(exchange, routing_key, properties) from None
-        if head is None:
+        except AttributeError:
+            kind = type(properties).__name__
+            raise BadType(f"basic.publish: properties must be Properties, not {kind}") from None
+        if (
+            routing_key is self._last_key
+            and exchange is self._last_exchange
+            and mandatory is self._last_mandatory
+        ):
+            head = self._last_head
+        else:
             head = self._make_head(exchange, routing_key, mandatory)
         size = len(body)
         output = self._output
@@ -356,11 +380,24 @@ class Channel(Session):
 
     def _make_head(self, exchange: str, routing_key: str, mandatory: bool) -> bytes:
         """The frame of basic.publish, and the type and channel of the frame behind it."""
-        head = pack_publish(self.number, exchange, routing_key, mandatory)
-        head += b"\x02" + self.number.to_bytes(2, "big")
-        if len(self._heads) < _MAX_HEADS:
-            self._heads[exchange, routing_key, mandatory] = head
+        try:
+            key = routing_key.encode()
+            prefix = self._prefixes.get((exchange, len(key))) or self._make_prefix(exchange, key)
+            head = prefix + key + self._publish_ends[mandatory]
+        except (AttributeError, LookupError, TypeError, UnicodeEncodeError):
+            # Says what is bad; or encodes what only looked so, such as surrogates.
+            head = pack_publish(self.number, exchange, routing_key, mandatory)
+            head += self._publish_ends[True][2:]
+        self._last_exchange, self._last_key = exchange, routing_key
+        self._last_mandatory, self._last_head = mandatory, head
         return head
+
+    def _make_prefix(self, exchange: str, key: bytes) -> bytes:
+        """The frame of basic.publish up to a routing key as long as ``key``."""
+        prefix = pack_publish(self.number, exchange, "k" * len(key), False)[: -len(key) - 2]
+        if len(self._prefixes) < _MAX_PREFIXES:
+            self._prefixes[exchange, len(key)] = prefix
+        return prefix
 
     def confirm_select(
         self,
@@ -727,13 +764,6 @@ def copy_body(body: object) -> bytes:
     if not isinstance(body, (bytes, bytearray, memoryview)):
         raise BadType(f"body must be bytes-like, not {type(body).__name__}")
     return bytes(body)
-
-
-def _publish_type_error(exchange: object, routing_key: object, properties: object) -> BadType:
-    for name, value in (("exchange", exchange), ("routing_key", routing_key)):
-        if not isinstance(value, str):
-            return BadType(f"basic.publish: {name} must be a str, not {type(value).__name__}")
-    return BadType(f"basic.publish: properties must be Properties, not {type(properties).__name__}")
 
 
 def _check_on_message(on_message: object) -> None:

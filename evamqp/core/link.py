@@ -238,7 +238,10 @@ class Link:
         self._end(self.reason)
 
     def data_to_send(self) -> bytes:
-        """Empty the output buffer.  Not to be called while the transport is paused."""
+        """Take what waits to be sent, of much a part; see ``output_size`` for the rest.
+
+        Not to be called while the transport is paused.
+        """
         data = self._output.take()
         if data:
             self._counts.bytes_sent += len(data)
@@ -427,7 +430,7 @@ class Link:
         self._is_forked = True
         self._owner = 0
         # The parent sends these bytes; sent twice they would wreck the stream that both share.
-        self._output.take()
+        self._output.clear()
         for channel in self._channels.values():
             channel._owner = channel._publisher = 0
 

@@ -11,9 +11,17 @@ from evamqp.errors import OutputFull
 
 # Bytes: beyond this the driver writes at once rather than at the end of the loop's turn.
 FLUSH_AT = 64 * 1024
+# Bytes taken at once.  More at the end of a long pause would only move the whole buffer into the
+# transport's, and let this one fill again beside it.
+TAKE_AT_MOST = 1024 * 1024
 # Bytes that acks, heartbeats and replies may take above the cap, before the peer that reads none
 # of them is given up: some 200,000 acks.
 EXEMPT_ROOM = 4 * 1024 * 1024
+# Bytes after which the pieces that have come are looked at, and how many of them are worth joining:
+# each costs some sixty bytes besides its own, and an ack has 21 of its own.
+GATHER_AFTER = 512 * 1024
+GATHER_PIECES = 1024
+SMALL_PIECE = 1024
 
 
 class Output:
@@ -29,6 +37,8 @@ class Output:
 
     __slots__ = (
         "_cap",
+        "_gathered",
+        "_gathered_size",
         "_high_water",
         "_pressure",
         "_ready",
@@ -46,6 +56,7 @@ class Output:
         self.is_full = False
         self.paused = False
         self._high_water = self._cap = 0
+        self._gathered = self._gathered_size = 0  # pieces that were looked at, and their bytes
         self._ready = ready
         self._pressure = pressure
 
@@ -80,30 +91,58 @@ class Output:
     def _grow(self, count: int) -> int:
         if not self.paused:
             self._ready()
+        self._gather()
         size = self.size + count
         if size > self._high_water:
-            self.mark = self._cap
+            self.mark = min(self._cap, size + GATHER_AFTER)
             if not self.is_full:
                 self.is_full = True
                 self._pressure()
         elif self.size > FLUSH_AT or self.paused:
             # Nobody took it, so this turn has written its share.
-            self.mark = self._high_water
+            self.mark = min(self._high_water, size + GATHER_AFTER)
         else:
             self.mark = min(FLUSH_AT, self._high_water)
         return size
 
+    def _gather(self) -> None:
+        """Join small pieces, so that the buffer costs what its bytes cost."""
+        pieces, start = self.pieces, self._gathered
+        count = len(pieces) - start
+        if count >= GATHER_PIECES:
+            if self.size - self._gathered_size < count * SMALL_PIECE:
+                pieces[start:] = [b"".join(pieces[start:])]
+            self._gathered, self._gathered_size = len(pieces), self.size
+
     def take(self) -> bytes:
-        """Empty the buffer and return it, joined once."""
+        """Take the oldest pieces, about TAKE_AT_MOST bytes, joined once; mostly that is all."""
         pieces = self.pieces
-        self.pieces = []
-        self.size = 0
-        self.mark = 0
-        data = b"".join(pieces)
-        if self.is_full:
+        if self.size > TAKE_AT_MOST:
+            pieces = self._oldest()
+            del self.pieces[: len(pieces)]
+            self.size -= sum(map(len, pieces))
+        else:
+            self.pieces = []
+            self.size = 0
+        self.mark = self._gathered = self._gathered_size = 0
+        if self.is_full and self.size <= self._high_water:
             self.is_full = False
             self._pressure()
-        return data
+        return b"".join(pieces)
+
+    def _oldest(self) -> list[bytes | memoryview]:
+        size = count = 0
+        for piece in self.pieces:
+            size += len(piece)
+            count += 1
+            if size >= TAKE_AT_MOST:
+                break
+        return self.pieces[:count]
+
+    def clear(self) -> None:
+        """Drop what waits."""
+        self.pieces = []
+        self.size = self.mark = self._gathered = self._gathered_size = 0
 
 
 def _nobody() -> None:

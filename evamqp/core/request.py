@@ -156,16 +156,12 @@ class Request(Generic[T]):
             if told and not any(told) and callback is None and self._discard is not None:
                 self._give_up()
             if callback is not None:
-                self._host._tell(
-                    f"{self.method} callback", self.channel, callback, self._value
-                )
+                self._host._tell(f"{self.method} callback", self.channel, callback, self._value)
         else:
             for promise in promises:
                 promise.reject(error.copy())
             if on_error is not None:
-                self._host._tell(
-                    f"{self.method} on_error", self.channel, on_error, error.copy()
-                )
+                self._host._tell(f"{self.method} on_error", self.channel, on_error, error.copy())
 
     def _give_up(self) -> None:
         """All who waited have cancelled: nobody would ever see what has come."""

@@ -614,8 +614,8 @@ class LoopContract(_Contract):
 
     def test_future_settles_once_with_a_value(self, rig: Rig) -> None:
         promise = rig.adapter.create_future()
-        promise.resolve(7)
-        promise.resolve(8)
+        assert promise.resolve(7)
+        assert not promise.resolve(8)
         promise.reject(OSError("late"))
         assert self.outcome(promise.future) == 7
 
@@ -626,6 +626,11 @@ class LoopContract(_Contract):
         promise.resolve(7)
         with pytest.raises(KeyError, match="first"):
             self.outcome(promise.future)
+
+    def test_promise_tells_that_its_future_was_cancelled(self, rig: Rig) -> None:
+        promise = rig.adapter.create_future()
+        promise.future.cancel()
+        assert not promise.resolve(7)
 
     def test_promise_has_one_future(self, rig: Rig) -> None:
         promise = rig.adapter.create_future()

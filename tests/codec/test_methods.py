@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evamqp.codec import methods
 from evamqp.codec.frames import method_frame
 from evamqp.codec.methods import (
     decode_arguments,
@@ -165,14 +164,6 @@ def test_flags_may_be_one_and_zero() -> None:
 def test_publish_equals_its_twin(channel: int, exchange: str, key: str, mandatory: bool) -> None:
     twin = method_frame(channel, "basic.publish", exchange, key, mandatory, False)
     assert pack_publish(channel, exchange, key, mandatory) == twin
-    assert pack_publish(channel, exchange, key, mandatory) == twin
-
-
-def test_publish_equals_its_twin_beyond_the_memory() -> None:
-    for number in range(1500):
-        twin = method_frame(1, "basic.publish", "e", f"key.{number}", False, False)
-        assert pack_publish(1, "e", f"key.{number}", False) == twin
-    assert len(methods._known_publishes) <= methods._MEMORY_MAX
 
 
 @given(channels, tags, st.booleans())

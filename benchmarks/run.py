@@ -1,0 +1,354 @@
+"""Run evamqp on every loop beside the other clients that are installed, and print what each costs.
+
+What a run measures is the driver's business (``drivers/``), what it talks to the sink's or
+RabbitMQ's; here they are only started, interleaved and compared.  See README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pstats
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+HERE = Path(__file__).resolve().parent
+DRIVERS = HERE / "drivers"
+ROOT = HERE.parent
+BASELINE = "evamqp-select"
+# Seconds after which a run counts as hanging.
+PATIENCE = 60.0
+# Messages: no run is longer, however fast the client; a real broker has to hold them.
+MOST_MESSAGES = {"sink": 20_000_000, "rabbit": 200_000}
+# A driver that exists but whose client is not installed ends with this in its traceback.
+NOT_INSTALLED = "ModuleNotFoundError"
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One thing to measure.
+
+    Attributes:
+        title: What it is, for the table.
+        driver: Options of the driver; ``{n}`` is the number of messages.
+        sink: Options of the sink.
+        first: Messages of the first, calibrating run.
+        fixed: Messages of every run; 0 chooses them by time.
+        alone: Whether the other clients' drivers do not know it.
+    """
+
+    title: str
+    driver: str
+    sink: str = ""
+    first: int = 500
+    fixed: int = 0
+    alone: bool = False
+
+    @property
+    def is_consuming(self) -> bool:
+        return "op=consume" in self.driver
+
+
+# Drivers and sink find each other's modules and this evamqp, installed or not.
+PATHS = os.pathsep.join((str(DRIVERS), str(ROOT)))
+ENVIRONMENT = {**os.environ, "PYTHONPATH": PATHS}
+
+MIB = 1024 * 1024
+SCENARIOS = {
+    "S1": Scenario("publish 100 B", "op=publish n={n}"),
+    "S1p": Scenario("publish with fresh properties", "op=publish fresh=1 n={n}", alone=True),
+    "S1v": Scenario("publish, 10,000 keys, random sizes", "op=publish varied=1 n={n}", alone=True),
+    "S2": Scenario("publish with confirms, window 1000", "op=confirm window=1000 n={n}"),
+    "S3": Scenario("consume without acks, 100 B", "op=consume n={n}", "--count={n}"),
+    "S3v": Scenario(
+        "consume, 10,000 keys, random sizes",
+        "op=consume varied=1 n={n}",
+        "--count={n} --varied=1",
+        alone=True,
+    ),
+    "S4": Scenario(
+        "consume, prefetch 200, ack each", "op=consume no_ack=0 prefetch=200 n={n}", "--count={n}"
+    ),
+    "S5": Scenario("confirm round trip, one at a time", "op=latency n={n}", "--batch=1", 100),
+    "S6p": Scenario("publish 1 MiB", f"op=publish body={MIB} n={{n}}", "", 10),
+    "S6c": Scenario(
+        "consume 1 MiB", f"op=consume body={MIB} n={{n}}", f"--count={{n}} --body={MIB}", 10
+    ),
+    "S7": Scenario(
+        "consume, 8 headers read", "op=consume headers=1 n={n}", "--count={n} --headers=1"
+    ),
+    "S8": Scenario("connect to channel open", "op=connect repeat={n}", fixed=50),
+    "S9": Scenario(
+        "consume over 1000 channels",
+        "op=consume channels=1000 n={n}",
+        "--count={n} --consumers=1000",
+        2000,
+    ),
+}
+# What RabbitMQ can be asked as well: it makes up no deliveries of a wanted shape.
+ON_RABBIT = ("S1", "S1p", "S2", "S3", "S4", "S5", "S6p", "S8")
+DEFAULT = "S1,S1p,S2,S3,S4,S5,S7"
+
+Outcome = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """A client that can be measured.
+
+    Attributes:
+        name: As the tables say.
+        path: The program.
+        options: What it is called with in any scenario.
+    """
+
+    name: str
+    path: Path
+    options: tuple[str, ...] = ()
+
+    @property
+    def is_peer(self) -> bool:
+        return self.path.parent.name == "peers"
+
+
+def find_drivers() -> dict[str, Driver]:
+    """All that there are, evamqp's first."""
+    found: list[tuple[int, Driver]] = []
+    for path in sorted([*DRIVERS.glob("[!_]*.py"), *DRIVERS.glob("peers/*.py")]):
+        with path.open(encoding="utf-8") as lines:
+            about = json.loads(next(lines).removeprefix("# bench: "))
+        found.append((about["order"], Driver(about["name"], path)))
+        for variant, options in about.get("variants", {}).items():
+            pairs = tuple(f"{key}={value}" for key, value in options.items())
+            found.append((about["order"], Driver(f"{about['name']}+{variant}", path, pairs)))
+    return {driver.name: driver for _, driver in sorted(found, key=lambda pair: pair[0])}
+
+
+class Sink:
+    """The broker of our own, a process of its own for each run."""
+
+    kind = "sink"
+
+    @contextmanager
+    def serving(self, scenario: Scenario, count: int) -> Iterator[Sink]:
+        """A sink for one run; ``port`` is where it listens, and ``seen`` what it saw."""
+        options = scenario.sink.format(n=count).split()
+        command = [sys.executable, str(HERE / "sink.py"), *options]
+        with subprocess.Popen(
+            command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            try:
+                self.port = int(process.stdout.readline().split()[1])
+                self._output: IO[str] = process.stdout
+                yield self
+            finally:
+                process.kill()
+
+    def check(self, scenario: Scenario, count: int, driver: Driver) -> str:
+        """What is wrong with what the broker saw; empty if nothing is."""
+        seen = json.loads(self._output.readline())
+        kind = "delivered" if scenario.is_consuming else "published"
+        wrong = {name: seen[name] for name in ("unacked",) if seen[name]}
+        if scenario.fixed == 0 and seen[kind] != count:
+            wrong[kind] = seen[kind]
+        if "error" in seen:
+            wrong["error"] = seen["error"]
+        return f"the sink saw {wrong}" if wrong else ""
+
+
+class Rabbit:
+    """A private RabbitMQ for all runs; each run finds the queue as it needs it."""
+
+    kind = "rabbit"
+
+    def __init__(self, port: int, helper: Driver) -> None:
+        self.port = port
+        self._helper = helper
+
+    @contextmanager
+    def serving(self, scenario: Scenario, count: int) -> Iterator[Rabbit]:
+        """The broker, with ``count`` messages in the queue if they are to be consumed."""
+        self._help("op=delete")
+        if scenario.is_consuming:
+            self._help("op=confirm", f"n={count}")
+        yield self
+
+    def check(self, scenario: Scenario, count: int, driver: Driver) -> str:
+        """What is wrong with what is left in the queue; empty if nothing is."""
+        left = self._help("op=delete")["deleted"]
+        right = 0 if scenario.is_consuming or scenario.fixed else count
+        return "" if left == right else f"{left} messages were in the queue, not {right}"
+
+    def _help(self, *options: str) -> Outcome:
+        outcome = call(self._helper, self.port, options)
+        if not outcome["ok"]:
+            raise SystemExit(f"benchmark: {outcome['error']}")
+        return outcome
+
+
+Broker = Sink | Rabbit
+
+
+def call(driver: Driver, port: int, options: Sequence[str], profile: str = "") -> Outcome:
+    """Run a driver to its end and return the line that it printed."""
+    program = [sys.executable, *(["-m", "cProfile", "-o", profile] if profile else [])]
+    command = [*program, str(driver.path), f"port={port}", *options, *driver.options]
+    try:
+        done = subprocess.run(
+            command,
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return {"ok": False, "error": f"no end within {PATIENCE:g} s"}
+    lines = done.stdout.splitlines()
+    if lines and lines[-1].startswith("{"):
+        outcome: Outcome = json.loads(lines[-1])
+        return outcome
+    return {"ok": False, "error": (done.stderr.splitlines() or ["no output"])[-1]}
+
+
+def measure(
+    broker: Broker, scenario: Scenario, driver: Driver, count: int, profile: str = ""
+) -> Outcome:
+    """One run."""
+    options = [*scenario.driver.format(n=count).split(), f"exact={int(broker.kind == 'sink')}"]
+    with broker.serving(scenario, count):
+        outcome = call(driver, broker.port, options, profile)
+        if outcome["ok"] and (wrong := broker.check(scenario, count, driver)):
+            outcome = {"ok": False, "error": wrong}
+    return outcome
+
+
+def calibrate(
+    broker: Broker, scenario: Scenario, driver: Driver, seconds: float
+) -> tuple[int, str]:
+    """How many messages take so many seconds, and why that cannot be told."""
+    count = scenario.fixed or scenario.first
+    most = MOST_MESSAGES[broker.kind]
+    for _ in range(4):
+        outcome = measure(broker, scenario, driver, count)
+        if not outcome["ok"]:
+            return 0, outcome["error"]
+        wall = max(outcome["wall"], 1e-6)
+        if scenario.fixed or wall > seconds / 5 or count == most:
+            break
+        count = min(most, int(count * min(50.0, seconds / 2 / wall)) + 1)
+    return scenario.fixed or max(1, min(most, int(count * seconds / wall))), ""
+
+
+def run_scenario(
+    broker: Broker, name: str, drivers: Sequence[Driver], rounds: int, seconds: float
+) -> dict[str, list[float]]:
+    """CPU microseconds per message of each driver and round, interleaved."""
+    scenario = SCENARIOS[name]
+    counts: dict[Driver, int] = {}
+    for driver in drivers:
+        if scenario.alone and driver.is_peer:
+            continue
+        count, why = calibrate(broker, scenario, driver, seconds)
+        if count:
+            counts[driver] = count
+        elif NOT_INSTALLED not in why:
+            print(f"  {name} {driver.name}: left out: {why}", flush=True)
+    costs: dict[str, list[float]] = {driver.name: [] for driver in counts}
+    order = list(counts)
+    for number in range(rounds):
+        first = number % max(1, len(order))
+        for driver in order[first:] + order[:first]:
+            outcome = measure(broker, scenario, driver, counts[driver])
+            if outcome["ok"]:
+                costs[driver.name].append(outcome["cpu"] / counts[driver] * 1e6)
+            else:
+                print(f"  {name} {driver.name}: {outcome['error']}", flush=True)
+    return costs
+
+
+def show(name: str, costs: dict[str, list[float]], baseline: str) -> None:
+    """Print the table of one scenario."""
+    print(f"\n{name}  {SCENARIOS[name].title}")
+    print(f"  {'':24}{'CPU us/message':>16}{'min':>10}{'max':>10}{'x ' + baseline:>18}")
+    base = statistics.median(costs[baseline]) if costs.get(baseline) else 0.0
+    for driver, values in costs.items():
+        if values:
+            median = statistics.median(values)
+            ratio = f"{median / base:.2f}" if base else ""
+            print(f"  {driver:24}{median:16.3f}{min(values):10.3f}{max(values):10.3f}{ratio:>18}")
+    sys.stdout.flush()
+
+
+def profile(broker: Broker, name: str, driver: Driver, seconds: float) -> None:
+    """Print where one scenario spends its time."""
+    # The profiler multiplies the time of each call, so a quarter of the messages will do.
+    count, why = calibrate(broker, SCENARIOS[name], driver, seconds / 4)
+    if not count:
+        raise SystemExit(f"benchmark: {driver.name}: {why}")
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "profile")
+        outcome = measure(broker, SCENARIOS[name], driver, count, path)
+        if not outcome["ok"]:
+            raise SystemExit(f"benchmark: {driver.name}: {outcome['error']}")
+        print(f"{driver.name}, {name}: {count} messages\n", flush=True)
+        pstats.Stats(path).strip_dirs().sort_stats("tottime").print_stats(25)
+
+
+@contextmanager
+def a_rabbit() -> Iterator[Rabbit]:
+    sys.path.insert(0, str(ROOT / "tools"))
+    from rabbitmq_node import RabbitNode
+
+    with RabbitNode() as node:
+        yield Rabbit(node.port, find_drivers()[BASELINE])
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="What evamqp and other clients cost.")
+    parser.add_argument("--scenarios", default=DEFAULT, help=f"of {', '.join(SCENARIOS)}")
+    parser.add_argument("--drivers", default="", help="names, as in the tables (default: all)")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each driver")
+    parser.add_argument("--seconds", type=float, default=0.5, help="about how long a run takes")
+    parser.add_argument("--baseline", default=BASELINE, help="whom the ratios refer to")
+    parser.add_argument("--rabbit", action="store_true", help="against a private RabbitMQ")
+    parser.add_argument("--profile", action="store_true", help="profile the first driver named")
+    arguments = parser.parse_args()
+    arguments.scenarios = arguments.scenarios.split(",")
+    unknown = set(arguments.scenarios) - set(ON_RABBIT if arguments.rabbit else SCENARIOS)
+    if unknown:
+        parser.error(f"no such scenario here: {', '.join(sorted(unknown))}")
+    return arguments
+
+
+def main() -> None:
+    arguments = parse()
+    drivers = find_drivers()
+    names = arguments.drivers.split(",") if arguments.drivers else list(drivers)
+    if unknown := set(names) - set(drivers):
+        raise SystemExit(f"benchmark: no such driver: {', '.join(sorted(unknown))}")
+    chosen = [drivers[name] for name in names]
+    with ExitStack() as stack:
+        broker = stack.enter_context(a_rabbit()) if arguments.rabbit else Sink()
+        started = time.monotonic()
+        for name in arguments.scenarios:
+            if arguments.profile:
+                profile(broker, name, chosen[0], arguments.seconds)
+            else:
+                costs = run_scenario(broker, name, chosen, arguments.rounds, arguments.seconds)
+                show(name, costs, arguments.baseline)
+        print(f"\n{time.monotonic() - started:.0f} s; load {os.getloadavg()[0]:.1f}")
+
+
+if __name__ == "__main__":
+    main()

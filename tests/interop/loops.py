@@ -1,0 +1,173 @@
+"""Every loop under one roof: an adapter, and a way to run it until something has happened.
+
+Nothing of AMQP lives here but the waiting for a Request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+
+from evamqp.adapters.base import Adapter
+from evamqp.core.request import Request
+
+if TYPE_CHECKING:
+    from twisted.logger import LogEvent
+
+T = TypeVar("T")
+Condition = Callable[[], object]
+
+#: Seconds after which something that has not come is given up.
+PATIENCE = 30.0
+
+
+class Loop:
+    """A loop that runs only while a test waits.
+
+    Attributes:
+        adapter: The adapter on it.
+        errors: What the loop logged because nobody caught it.
+    """
+
+    def __init__(self, adapter: Adapter) -> None:
+        self.adapter = adapter
+        self.errors: list[object] = []
+
+    def until(self, done: Condition, seconds: float = PATIENCE) -> None:
+        """Run until ``done()``; fail if it takes too long."""
+        self._pump(done, time.monotonic() + seconds)
+        assert done(), f"it never came, in {seconds:g} s; the loop logged {self.errors}"
+
+    def wait(self, request: Request[T]) -> T:
+        """Run until the request has its outcome, and return it or raise it."""
+        outcomes: list[Any] = []
+        self._when_done(request.future, outcomes.append)
+        self.until(lambda: outcomes)
+        return self._value(outcomes[0])  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """Release the loop."""
+
+    def _pump(self, done: Condition, deadline: float) -> None:
+        adapter = self.adapter
+
+        def look() -> None:
+            if done() or time.monotonic() > deadline:
+                adapter.stop()
+            else:
+                adapter.call_later(0.001, look)
+
+        adapter.call_soon(look)
+        adapter.run()
+
+    def _when_done(self, future: Any, callback: Callable[[Any], object]) -> None:
+        future.add_done_callback(callback)
+
+    def _value(self, outcome: Any) -> Any:
+        return outcome.result()
+
+
+class SelectLoop(Loop):
+    """The built-in loop; what escapes a callback escapes until() as well."""
+
+    def __init__(self) -> None:
+        from evamqp.adapters.select import SelectAdapter
+
+        self._select = SelectAdapter()
+        super().__init__(self._select)
+
+    def close(self) -> None:
+        self._select.close()
+
+
+class AsyncioLoop(Loop):
+    """asyncio, or another loop with its interface."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        from evamqp.adapters.asyncio import AsyncioAdapter
+
+        super().__init__(AsyncioAdapter(loop))
+        self._loop = loop
+        loop.set_exception_handler(lambda _, context: self.errors.append(context))
+
+    def close(self) -> None:
+        self._loop.close()
+
+
+class TornadoLoop(Loop):
+    """Tornado's IOLoop."""
+
+    def __init__(self) -> None:
+        from tornado.ioloop import IOLoop
+
+        from evamqp.adapters.tornado import TornadoAdapter
+
+        self._io_loop = IOLoop(make_current=False)
+        super().__init__(TornadoAdapter(self._io_loop))
+        loop: asyncio.AbstractEventLoop = self._io_loop.asyncio_loop
+        loop.set_exception_handler(lambda _, context: self.errors.append(context))
+
+    def close(self) -> None:
+        self._io_loop.close()
+
+
+class TwistedLoop(Loop):
+    """A reactor of its own, turned by hand: one that ran cannot run again."""
+
+    def __init__(self) -> None:
+        from twisted.logger import globalLogPublisher
+
+        from evamqp.adapters.twisted import TwistedAdapter
+
+        self._reactor = self._new_reactor()
+        self._reactor.startRunning(installSignalHandlers=False)
+        super().__init__(TwistedAdapter(self._reactor))
+        self._log: Any = globalLogPublisher  # whose own types come from zope, unknown to mypy
+        self._log.addObserver(self._observe)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        self._log.removeObserver(self._observe)
+        self._reactor.fireSystemEvent("shutdown")
+        self._reactor.removeAll()
+
+    def _new_reactor(self) -> Any:
+        from twisted.internet.selectreactor import SelectReactor
+
+        return SelectReactor()
+
+    def _observe(self, event: LogEvent) -> None:
+        if "log_failure" in event:
+            self.errors.append(event["log_failure"])
+
+    def _pump(self, done: Condition, deadline: float) -> None:
+        while not done() and time.monotonic() < deadline:
+            self._reactor.iterate(0.001)
+
+    def _when_done(self, future: Any, callback: Callable[[Any], object]) -> None:
+        future.addBoth(callback)
+
+    def _value(self, outcome: Any) -> Any:
+        from twisted.python.failure import Failure
+
+        if isinstance(outcome, Failure):
+            raise outcome.value  # type: ignore[misc]
+        return outcome
+
+
+def _uvloop() -> Loop:
+    uvloop = pytest.importorskip("uvloop")
+    return AsyncioLoop(uvloop.new_event_loop())
+
+
+#: How each loop is made.
+LOOPS: dict[str, Callable[[], Loop]] = {
+    "select": SelectLoop,
+    "asyncio": lambda: AsyncioLoop(asyncio.new_event_loop()),
+    "uvloop": _uvloop,
+    "tornado": TornadoLoop,
+    "twisted": TwistedLoop,
+}

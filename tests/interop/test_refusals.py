@@ -1,0 +1,172 @@
+"""What the broker refuses, on every loop, plain and TLS: codes, who is blamed, what lives on."""
+
+from __future__ import annotations
+
+import pytest
+
+import evamqp
+from evamqp import Credentials, Message, Properties
+from tests.interop.rig import OnEveryLoop, Rig
+
+
+class TestChannelErrors(OnEveryLoop):
+    def test_missing_queue_is_404_and_blames_the_request(self, rig: Rig) -> None:
+        channel = rig.channel()
+        request = channel.queue_declare("missing", passive=True)
+        behind = channel.queue_declare("never made")
+        reason = rig.closed(channel)
+        assert (reason.code, reason.method, reason.by) == (404, "queue.declare", "broker")
+        for each, blamed in ((request, True), (behind, False)):
+            with pytest.raises(evamqp.NotExecuted) as caught:
+                rig.wait(each)
+            assert caught.value.is_culprit is blamed
+            assert caught.value.__cause__ is caught.value.reason
+        other = channel.connection.channel()
+        rig.wait(other.queue_declare("the connection lives"))
+
+    def test_publish_to_a_missing_exchange_is_404_and_leaves_its_outcome_unknown(
+        self, rig: Rig
+    ) -> None:
+        channel = rig.channel()
+        channel.confirm_select()
+        pending = channel.wait_for_confirms()
+        rig.wait(pending)
+        channel.basic_publish("missing", "", b"body")
+        waiting = channel.wait_for_confirms()
+        reason = rig.closed(channel)
+        assert (reason.code, reason.culprit) == (404, "basic.publish")
+        assert list(channel.unconfirmed) == [1]
+        with pytest.raises(evamqp.NotExecuted):
+            rig.wait(waiting)
+
+    def test_reserved_name_is_403(self, rig: Rig) -> None:
+        channel = rig.channel()
+        channel.queue_declare("amq.mine")
+        assert rig.closed(channel).code == 403
+
+    def test_exclusive_consumer_keeps_others_away_with_403(self, rig: Rig) -> None:
+        channel = rig.channel()
+        channel.queue_declare("q")
+        channel.basic_consume("q", lambda message: None, exclusive=True)
+        rig.wait(channel.queue_declare("q"))
+        other = channel.connection.channel()
+        other.basic_consume("q", lambda message: None)
+        reason = rig.closed(other)
+        assert (reason.code, reason.culprit) == (403, "basic.consume")
+        assert channel.is_open
+
+    def test_queue_exclusive_to_another_connection_is_405(self, rig: Rig) -> None:
+        owner = rig.channel()
+        rig.wait(owner.queue_declare("q", exclusive=True))
+        stranger = rig.channel()
+        stranger.queue_declare("q", exclusive=True)
+        assert rig.closed(stranger).code == 405
+        assert owner.is_open
+
+    def test_different_arguments_are_406(self, rig: Rig) -> None:
+        channel = rig.channel()
+        rig.wait(channel.queue_declare("q"))
+        channel.queue_declare("q", durable=True)
+        reason = rig.closed(channel)
+        assert (reason.code, reason.culprit) == (406, "queue.declare")
+
+    def test_unknown_delivery_tag_is_406(self, rig: Rig) -> None:
+        channel = rig.channel()
+        channel.basic_ack(4711)
+        reason = rig.closed(channel)
+        assert (reason.code, reason.method, reason.culprit) == (406, "basic.ack", "basic.ack")
+
+    def test_bad_expiration_is_406_and_blames_the_publish(self, rig: Rig) -> None:
+        channel = rig.channel()
+        channel.confirm_select()
+        rig.wait(channel.queue_declare("q"))
+        channel.basic_publish("", "q", b"", Properties(expiration="soon"))
+        reason = rig.closed(channel)
+        assert (reason.code, reason.culprit) == (406, "basic.publish")
+
+    def test_deleted_queue_cancels_its_consumers(self, rig: Rig) -> None:
+        channel = rig.channel()
+        channel.queue_declare("q")
+        cancelled: list[str] = []
+        messages: list[Message] = []
+        tag = channel.basic_consume("q", messages.append, on_cancel=cancelled.append)
+        rig.wait(channel.queue_declare("q", passive=True))
+        other = channel.connection.channel()
+        rig.wait(other.queue_delete("q"))
+        rig.until(lambda: cancelled)
+        assert cancelled == [tag]
+        assert rig.client_of(channel).count("on_consumer_cancel") == 1
+        channel.queue_declare("q")
+        channel.basic_consume("q", messages.append, consumer_tag=tag)
+        channel.basic_publish("", "q", b"body")
+        rig.until(lambda: messages)
+
+
+class TestConnectionErrors(OnEveryLoop):
+    def test_wrong_password_is_an_authentication_failure(self, rig: Rig) -> None:
+        reason = rig.refused(credentials=Credentials("guest", "wrong"))
+        assert isinstance(reason, evamqp.AuthenticationFailed)
+        assert (reason.code, reason.by, reason.retry) == (403, "broker", "slow")
+        assert "wrong" not in str(reason)
+
+    def test_unknown_vhost_is_refused_with_530(self, rig: Rig) -> None:
+        reason = rig.refused(virtual_host="missing")
+        assert isinstance(reason, evamqp.VhostRefused)
+        assert (reason.code, reason.by, reason.retry) == (530, "broker", "slow")
+        assert "missing" in str(reason)
+
+    def test_what_the_broker_does_not_implement_is_540(self, rig: Rig) -> None:
+        client = rig.open()
+        channel = client.connection.channel()
+        recover = channel.basic_recover(requeue=False)
+        behind = channel.queue_declare("q")
+        reason = rig.wait(client.connection.wait_closed())
+        assert (reason.code, reason.by) == (540, "broker")
+        assert client.channel_reasons[channel].code == 540
+        with pytest.raises(evamqp.NotExecuted):
+            rig.wait(recover)
+        with pytest.raises(evamqp.NotExecuted):
+            rig.wait(behind)
+
+    def test_no_common_mechanism_is_an_authentication_failure(self, rig: Rig) -> None:
+        reason = rig.refused(mechanisms=["ANONYMOUS"])
+        assert isinstance(reason, evamqp.AuthenticationFailed)
+        assert "ANONYMOUS" in str(reason)
+
+    def test_amqplain_logs_in(self, rig: Rig) -> None:
+        assert rig.open(mechanisms=["AMQPLAIN"]).connection.is_open
+
+    def test_credentials_are_asked_for_at_login(self, rig: Rig) -> None:
+        asked: list[int] = []
+
+        def ask() -> Credentials:
+            asked.append(1)
+            return Credentials("guest", "guest")
+
+        rig.open(credentials=ask)
+        assert asked == [1]
+
+    def test_secret_is_updated_on_a_live_connection(self, rig: Rig) -> None:
+        client = rig.open()
+        rig.wait(client.connection.update_secret("guest", "a new token"))
+        assert client.connection.is_open
+
+    def test_negotiated_limits_are_the_smaller_ones(self, rig: Rig) -> None:
+        connection = rig.open(heartbeat=7, frame_max=8192, channel_max=10).connection
+        assert (connection.heartbeat, connection.frame_max, connection.channel_max) == (7, 8192, 10)
+        assert connection.server_properties["product"] == "RabbitMQ"
+
+    def test_broker_shows_the_connections_name(self, rig: Rig) -> None:
+        rig.open(name="seen by the operator")
+        shown = rig.node.ctl("list_connections", "client_properties")
+        assert shown.count('{"connection_name","seen by the operator"}') == 1
+
+    def test_connection_closed_by_the_operator_is_320(self, rig: Rig) -> None:
+        client = rig.open()
+        channel = client.connection.channel()
+        rig.wait(channel.queue_declare("q"))
+        rig.vhost.ctl("close_all_connections", "maintenance")
+        reason = rig.wait(client.connection.wait_closed())
+        assert (reason.code, reason.by, reason.retry) == (320, "broker", "soon")
+        assert "maintenance" in str(reason)
+        assert client.channel_reasons[channel].code == 320

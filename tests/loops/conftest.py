@@ -1,0 +1,43 @@
+"""A loop and a broker for every test: fixtures by which one law is checked on all loops.
+
+No law lives here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.loops.loops import LOOPS, Loop
+from tests.loops.rig import Rig
+
+
+@pytest.fixture
+def loop(loop_name: str) -> Iterator[Loop]:
+    """A loop of that name."""
+    loop = LOOPS[loop_name]()
+    try:
+        yield loop
+        assert loop.errors == []
+    finally:
+        loop.close()
+
+
+@pytest.fixture
+def rig(loop: Loop) -> Iterator[Rig]:
+    """That loop, and the small broker."""
+    rig = Rig(loop)
+    try:
+        yield rig
+        rig.finish()
+    finally:
+        if rig.tcp is not None:
+            rig.tcp.close()
+
+
+@pytest.fixture(params=LOOPS)
+def loop_name(request: pytest.FixtureRequest) -> str:
+    """Every loop in turn, unless the test names its own."""
+    name: str = request.param
+    return name
