@@ -355,13 +355,14 @@ class RabbitNode:
         ]
         self.ctl("eval", ", ".join(calls) + ".")
 
-    def delete_vhost(self, name: str) -> None:
-        """Delete a virtual host; the broker closes its connections with 320."""
-        self.ctl("delete_vhost", name)
+    def delete_vhost(self, *names: str) -> None:
+        """Delete virtual hosts, if they exist; the broker closes their connections with 320."""
+        calls = [f'catch rabbit_vhost:delete(<<"{name}">>, <<"cli">>)' for name in names]
+        self.ctl("eval", ", ".join(calls) + ".")
 
     def close_all_connections(self, reason: str = "closed by the operator") -> None:
-        """Make the broker close every connection, with 320 and this text."""
-        self.ctl("close_all_connections", reason)
+        """Make the broker close every connection of every virtual host, with 320 and this text."""
+        self.ctl("close_all_connections", "--global", reason)
 
     def set_memory_alarm(self, alarmed: bool) -> None:
         """Raise the memory alarm, which blocks publishers, or end it."""
@@ -496,6 +497,7 @@ class RabbitNode:
             "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced.config"),
             "RABBITMQ_GENERATED_CONFIG_DIR": str(folder / "generated"),
             "RABBITMQ_SCHEMA_DIR": str(folder / "schema"),
+            "ERL_CRASH_DUMP": str(folder / "erl_crash.dump"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
             # One scheduler is enough for tests.  An epmd started by the machine would stay.
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
@@ -527,7 +529,10 @@ class Vhost:
 
 
 class VhostPool:
-    """Virtual hosts of a node, made in batches; each is given out once."""
+    """Virtual hosts of a node, made in batches; each is given out once.
+
+    Those given back are deleted with the next batch: they cost a node that restarts its time.
+    """
 
     BATCH = 8
 
@@ -535,14 +540,22 @@ class VhostPool:
         self._node = node
         self._made = 0
         self._ready: list[str] = []
+        self._used: list[str] = []
 
     def take(self) -> Vhost:
         """One that was never given out, on a node that runs."""
         if not self._ready:
+            used, self._used = self._used, []
+            if used:
+                self._node.delete_vhost(*used)
             self._ready = [f"t{self._made + offset}" for offset in range(self.BATCH)]
             self._made += self.BATCH
             self._node.add_vhost(*self._ready)
         return Vhost(self._node, self._ready.pop(0))
+
+    def give_back(self, vhost: Vhost) -> None:
+        """Nobody uses it any more."""
+        self._used.append(vhost.name)
 
 
 def end_on_signal(number: int, frame: FrameType | None) -> NoReturn:

@@ -35,5 +35,7 @@ def vhost(rabbit: RabbitNode, vhost_pool: VhostPool) -> Iterator[Vhost]:
     Whatever the test did to the node (alarm, freeze, stop, kill) is undone after it.
     """
     rabbit.repair()
-    yield vhost_pool.take()
+    vhost = vhost_pool.take()
+    yield vhost
     rabbit.repair()
+    vhost_pool.give_back(vhost)

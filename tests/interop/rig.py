@@ -14,9 +14,13 @@ import pytest
 import evamqp
 from evamqp.core.request import Request
 from evamqp.types import Tags
-from rabbitmq_node import RabbitNode, Vhost
+from rabbitmq_node import RabbitNode, Vhost, VhostPool
 from tests.conftest import Certificates
 from tests.interop.loops import LOOPS, PATIENCE, Condition, Loop
+
+#: What scenarios call their queues and exchanges; others are exclusive, and go by themselves.
+QUEUES = ("q", "dead")
+EXCHANGES = ("e", "source", "destination")
 
 T = TypeVar("T")
 Target = evamqp.Parameters | str | list[str | evamqp.Parameters]
@@ -185,6 +189,15 @@ class Rig:
         assert message is not None
         return message
 
+    def sweep(self) -> None:
+        """Remove what an earlier scenario left in the virtual host."""
+        channel = self.open().connection.channel()
+        for queue in QUEUES:
+            channel.queue_delete(queue, nowait=True)
+        for exchange in EXCHANGES:
+            channel.exchange_delete(exchange)
+        self.wait(channel.connection.close())
+
     def finish(self) -> None:
         """End every client, and hold what it was told against the laws."""
         for client in self._clients:
@@ -217,8 +230,21 @@ class OnEveryLoop:
     ) -> Iterator[Rig]:
         loop.errors.clear()
         rig = Rig(loop, vhost, certificates, tls=encryption == "tls")
+        rig.sweep()
         yield rig
         rig.finish()
+
+
+class SharingVhost:
+    """One virtual host for all scenarios of a class: making one takes longer than most of them."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def vhost(cls, rabbit: RabbitNode, vhost_pool: VhostPool) -> Iterator[Vhost]:
+        rabbit.repair()
+        vhost = vhost_pool.take()
+        yield vhost
+        vhost_pool.give_back(vhost)
 
 
 class OnEveryLoopPlain(OnEveryLoop):

@@ -6,7 +6,7 @@ import pytest
 
 import evamqp
 from evamqp import DeclareOk, DeliveryMode, Message, Properties
-from tests.interop.rig import OnEveryLoop, Rig
+from tests.interop.rig import OnEveryLoop, Rig, SharingVhost
 
 HEADERS: dict[str, object] = {
     "bool": True,
@@ -35,7 +35,7 @@ EVERYTHING = Properties(
 )
 
 
-class TestQueuesAndExchanges(OnEveryLoop):
+class TestQueuesAndExchanges(SharingVhost, OnEveryLoop):
     def test_queue_lives_from_declare_to_delete(self, rig: Rig) -> None:
         channel = rig.channel()
         assert rig.wait(channel.queue_declare("q")) == DeclareOk("q", 0, 0)
@@ -98,10 +98,14 @@ class TestQueuesAndExchanges(OnEveryLoop):
 
     def test_fifty_declares_in_one_write_are_answered_in_order(self, rig: Rig) -> None:
         answered: list[str] = []
+
+        def note(ok: DeclareOk) -> None:
+            answered.append(ok.queue)
+
         channel = rig.open().connection.channel()
         channel.confirm_select()
         for number in range(50):
-            channel.queue_declare(f"q{number}", callback=lambda ok: answered.append(ok.queue))
+            channel.queue_declare(f"q{number}", exclusive=True, callback=note)
         channel.basic_publish("", "q49", b"behind them all", mandatory=True)
         assert rig.wait(channel.wait_for_confirms()) == []
         assert answered == [f"q{number}" for number in range(50)]
@@ -120,7 +124,7 @@ class TestQueuesAndExchanges(OnEveryLoop):
         assert client.count("on_channel_close") == 12
 
 
-class TestMessages(OnEveryLoop):
+class TestMessages(SharingVhost, OnEveryLoop):
     def test_message_arrives_as_it_was_published(self, rig: Rig) -> None:
         channel = rig.channel()
         channel.queue_declare("q")
@@ -277,7 +281,7 @@ class TestMessages(OnEveryLoop):
         assert "x-death" in headers
 
 
-class TestConfirms(OnEveryLoop):
+class TestConfirms(SharingVhost, OnEveryLoop):
     def test_every_publish_is_confirmed_once(self, rig: Rig) -> None:
         channel = rig.channel()
         channel.confirm_select()

@@ -11,13 +11,13 @@ import pytest
 import evamqp
 from rabbitmq_node import RabbitNode
 from tests.conftest import CLIENT_NAME
-from tests.interop.rig import OnEveryLoopPlain, Rig
+from tests.interop.rig import OnEveryLoopPlain, Rig, SharingVhost
 
 THREADS = 16
 PER_THREAD = 1000
 
 
-class TestWrongPort(OnEveryLoopPlain):
+class TestWrongPort(SharingVhost, OnEveryLoopPlain):
     def test_plain_client_on_the_tls_port_is_told_so(self, rig: Rig) -> None:
         reason = rig.refused(rig.vhost.tls_url.replace("amqps:", "amqp:"))
         assert isinstance(reason, evamqp.ProtocolMismatch)
@@ -68,7 +68,7 @@ def _answer_in_http(listener: socket.socket) -> None:
         peer.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
 
 
-class TestCertificates(OnEveryLoopPlain):
+class TestCertificates(SharingVhost, OnEveryLoopPlain):
     @pytest.fixture
     def encryption(self) -> str:
         return "tls"
@@ -105,7 +105,7 @@ class TestCertificates(OnEveryLoopPlain):
         assert "certificate" in str(reason)
 
 
-class TestThreads(OnEveryLoopPlain):
+class TestThreads(SharingVhost, OnEveryLoopPlain):
     def test_publishes_from_many_threads_are_all_confirmed(self, rig: Rig) -> None:
         channel = rig.channel()
         connection = channel.connection

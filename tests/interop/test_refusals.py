@@ -6,14 +6,14 @@ import pytest
 
 import evamqp
 from evamqp import Credentials, Message, Properties
-from tests.interop.rig import OnEveryLoop, Rig
+from tests.interop.rig import OnEveryLoop, Rig, SharingVhost
 
 
-class TestChannelErrors(OnEveryLoop):
+class TestChannelErrors(SharingVhost, OnEveryLoop):
     def test_missing_queue_is_404_and_blames_the_request(self, rig: Rig) -> None:
         channel = rig.channel()
         request = channel.queue_declare("missing", passive=True)
-        behind = channel.queue_declare("never made")
+        behind = channel.queue_declare("q")
         reason = rig.closed(channel)
         assert (reason.code, reason.method, reason.by) == (404, "queue.declare", "broker")
         for each, blamed in ((request, True), (behind, False)):
@@ -22,7 +22,7 @@ class TestChannelErrors(OnEveryLoop):
             assert caught.value.is_culprit is blamed
             assert caught.value.__cause__ is caught.value.reason
         other = channel.connection.channel()
-        rig.wait(other.queue_declare("the connection lives"))
+        rig.wait(other.queue_declare("q"))
 
     def test_publish_to_a_missing_exchange_is_404_and_leaves_its_outcome_unknown(
         self, rig: Rig
@@ -102,7 +102,7 @@ class TestChannelErrors(OnEveryLoop):
         rig.until(lambda: messages)
 
 
-class TestConnectionErrors(OnEveryLoop):
+class TestConnectionErrors(SharingVhost, OnEveryLoop):
     def test_wrong_password_is_an_authentication_failure(self, rig: Rig) -> None:
         reason = rig.refused(credentials=Credentials("guest", "wrong"))
         assert isinstance(reason, evamqp.AuthenticationFailed)

@@ -11,7 +11,7 @@ import evamqp
 from evamqp import Message, Properties
 from evamqp.adapters.base import Adapter, Endpoint, Handle, Promise, Stream, Transport
 from evamqp.types import Tags
-from tests.interop.rig import OnEveryLoop, Rig
+from tests.interop.rig import OnEveryLoop, Rig, SharingVhost
 
 
 class Recording:
@@ -155,7 +155,7 @@ def replay(parameters: evamqp.Parameters, pieces: list[bytes]) -> tuple[list[str
     return play.events, bytes(sent)
 
 
-class TestReplay(OnEveryLoop):
+class TestReplay(SharingVhost, OnEveryLoop):
     @pytest.mark.parametrize("size", [1, 7, 4096, 1 << 30])
     def test_recorded_session_replays_identically(self, rig: Rig, size: int) -> None:
         recording = Recording()
