@@ -1,11 +1,16 @@
 # make test      lint, types, tests (with a private RabbitMQ if the machine has one)
-# make demo      a publisher and a consumer for ten seconds, on a private RabbitMQ or on AMQP_URL
+# make demo      a publisher and a consumer for ten seconds, on the embedded broker or on AMQP_URL
+# make demo-rabbitmq  the same on a private RabbitMQ
 # make test-all  the tests on every CPython from 3.10 up that the machine has
 # make coverage  the tests with branch coverage
+# make faults    every fault on every loop, a cluster included; some minutes
+# make soak      numbered messages through random faults: N=... FAULTS=... MINUTES=... ADAPTER=... SEED=...
 # make bench     what evamqp costs beside other clients; ARGS="--rounds 5 --rabbit", see benchmarks/
 # make profile   where one scenario spends its time: SCENARIO=S3 DRIVER=evamqp-select
+# make fuzz      feed the readers of bytes with nonsense; MINUTES=10, led by coverage with atheris
 # make clean     remove what the others made
 
+MINUTES ?= 10
 PYTHON ?= python3
 VENV ?= .venv
 ADAPTER ?= select
@@ -15,9 +20,13 @@ BENCH_VENV ?= .venvs/bench
 BENCH_STAMP := $(BENCH_VENV)/.installed
 ARGS ?=
 SCENARIO ?= S3
+N ?= 100000
+FAULTS ?= 60
+MINUTES ?=
+SEED ?=
 DRIVER ?= evamqp-select
 
-.PHONY: test demo test-all coverage lint types rabbitmq bench profile clean
+.PHONY: test demo demo-rabbitmq test-all coverage lint types rabbitmq faults soak bench profile fuzz clean
 
 test: lint types rabbitmq
 	@$(VENV)/bin/python -m pytest
@@ -26,11 +35,14 @@ lint: $(STAMP)
 	@$(VENV)/bin/ruff check --quiet .
 
 types: $(STAMP)
-	@$(VENV)/bin/python -m mypy --strict --no-error-summary evamqp tests tools
+	@$(VENV)/bin/python -m mypy --strict --no-error-summary evamqp pytest_evamqp.py tests tools
 
 demo: $(STAMP)
-	@test -n "$$AMQP_URL" || EVAMQP_REQUIRE_RABBITMQ=1 tools/ensure_rabbitmq.sh
 	@$(VENV)/bin/python tools/demo.py --adapter $(ADAPTER) $(DEMO_OPTIONS)
+
+demo-rabbitmq: $(STAMP)
+	@EVAMQP_REQUIRE_RABBITMQ=1 tools/ensure_rabbitmq.sh
+	@$(VENV)/bin/python tools/demo.py --rabbitmq --adapter $(ADAPTER) $(DEMO_OPTIONS)
 
 test-all: rabbitmq
 	@$(PYTHON) tools/test_all.py
@@ -41,6 +53,14 @@ coverage: $(STAMP) rabbitmq
 
 rabbitmq:
 	@tools/ensure_rabbitmq.sh
+
+faults: $(STAMP) rabbitmq
+	@EVAMQP_FAULTS=all EVAMQP_REQUIRE_RABBITMQ=1 $(VENV)/bin/python -m pytest -m "" \
+	    -o faulthandler_timeout=1200 --durations=15 tests/faults
+
+soak: $(STAMP) rabbitmq
+	@$(VENV)/bin/python tools/soak.py --messages $(N) --faults $(FAULTS) --adapter $(ADAPTER) \
+	    $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
 bench: $(BENCH_STAMP)
 	@$(BENCH_VENV)/bin/python benchmarks/run.py $(ARGS)
@@ -56,7 +76,10 @@ $(STAMP): pyproject.toml setup.py
 	@tools/quietly.sh "setting up $(VENV)" tools/setup_venv.sh $(PYTHON) $(VENV)
 	@touch $@
 
+fuzz: $(STAMP)
+	@$(VENV)/bin/python tools/fuzz.py --minutes $(MINUTES)
+
 clean:
 	rm -rf $(VENV) .venvs build dist *.egg-info .coverage .coverage.* htmlcov
-	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .fuzz .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find evamqp tests tools examples -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -6,24 +6,25 @@ Messages are the broker's until they are settled; nothing is kept here but who i
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from evamqp.codec.fields import encode_shortstr, encode_table
+from evamqp.codec.fields import encode_shortstr
 from evamqp.core.handler import Handler
 from evamqp.core.request import Request
-from evamqp.errors import BadArgument, BadType, ChannelClosed, WrongState
+from evamqp.errors import BadArgument, BadType, ChannelClosed, OutputFull, WrongState
 from evamqp.recovery.backoff import STABLE_AFTER, Backoff
-from evamqp.recovery.client import Client
-from evamqp.recovery.reconnector import Reconnector, Target, as_reconnector
+from evamqp.recovery.reconnector import Reconnector, Target
+from evamqp.recovery.service import Service
+from evamqp.recovery.topology import copy_table
 
 if TYPE_CHECKING:
     from evamqp.adapters.base import Adapter, Handle
     from evamqp.core.channel import Channel
-    from evamqp.core.connection import Connection
     from evamqp.core.message import Message
-    from evamqp.errors import Closed, ConnectionClosed, TopologyFailed
+    from evamqp.errors import ConnectionClosed
     from evamqp.recovery.topology import Entity, Topology
     from evamqp.types import TableLike
 
@@ -36,7 +37,7 @@ AckMode: TypeAlias = Literal["auto", "manual"]
 ErrorPolicy: TypeAlias = Literal["reject", "requeue", "leave"]
 
 
-class Consumer(Client):
+class Consumer(Service[int]):
     """Consumes a queue over reconnections.
 
     A message is acknowledged when its handler has returned, or when the awaitable that it returned
@@ -49,7 +50,8 @@ class Consumer(Client):
         target: A URL, Parameters, a list of them, or a Reconnector to share.
         queue: Name of the queue.
         on_message: Called with each Message.  It may be an async function, or return an awaitable
-            of the loop; at most ``prefetch`` messages are at work at a time.
+            of the loop; at most ``prefetch`` of these run at a time, those that work on messages
+            of a former connection included.
         adapter: The loop; None means the running asyncio loop, or the shared Reconnector's.
         topology: Declared before anything is consumed, on each connection, and again when the
             queue was deleted.
@@ -85,37 +87,30 @@ class Consumer(Client):
         on_topology_error: Callable[[Entity, ChannelClosed], object] | None = None,
     ) -> None:
         _check(queue, on_message, prefetch, ack, on_error)
-        encode_table(arguments, "arguments")
-        reconnector, self._is_owner = as_reconnector(
+        arguments = copy_table(arguments)
+        super().__init__(
             target,
             adapter,
+            topology,
             on_reconnecting=on_reconnecting,
             on_recovered=on_recovered,
             on_topology_error=on_topology_error,
         )
-        super().__init__(reconnector.adapter)
-        self.reconnector = reconnector
         self.queue = queue
         self.handled = 0  # handlers that have ended, one way or the other
         self._on_message = on_message
-        self._topology = topology
         self._prefetch = prefetch
         self._ack = ack
         self._on_error = on_error
         self._exclusive = exclusive
         self._arguments = arguments
-        self._channel: Channel | None = None
         self._tag = ""
         self._is_paused = False
-        self._is_closing = False
-        self._is_closed = False
         self._at_work: dict[Message, Handle] = {}
+        # Messages that came while as many were at work as may be.
+        self._waiting: deque[Message] = deque()
         self._backoff = Backoff()
-        self._since = 0.0
-        self._retry: Handle | None = None
-        self._closing: list[Request[int]] = []
-        self._close_timer: Handle | None = None
-        reconnector.join(self, topology)
+        self._since: float | None = None  # when we last began to consume; None if it ended
 
     def __repr__(self) -> str:
         return f"<Consumer of {self.queue!r}, {self.reconnector.state.value}>"
@@ -134,6 +129,9 @@ class Consumer(Client):
         """Take no further messages until resume().  Idempotent.
 
         Those that are under way go back to the queue; handlers at work go on.
+
+        Raises:
+            WrongThread: Not the thread of the loop.
         """
         self._check_caller("Consumer.pause")
         self._is_paused = True
@@ -144,15 +142,16 @@ class Consumer(Client):
 
         Raises:
             WrongState: The consumer is closed or closing.
+            WrongThread: Not the thread of the loop.
         """
-        self._check_caller("Consumer.resume")
-        if self._is_closing:
-            raise WrongState("resume: the consumer is closed")
+        self._check_open("Consumer.resume")
         self._is_paused = False
         self._consume()
 
     def close(self, timeout: float | None = None) -> Request[int]:
         """Take nothing more, let the handlers at work finish, then disconnect.
+
+        Idempotent: every call gets the same report.
 
         Args:
             timeout: Seconds that handlers may take; then they are cancelled, and their messages
@@ -160,56 +159,60 @@ class Consumer(Client):
 
         Returns:
             A request for the number of handlers that were cancelled; it never fails.
+
+        Raises:
+            BadArgument, BadType: The timeout is no number.
+            WrongThread: Not the thread of the loop.
         """
-        self._check_caller("Consumer.close")
-        request: Request[int] = Request(self, "Consumer.close")
-        if self._is_closed:
-            self._owe(request.resolve, 0)
-            return request
-        self._closing.append(request)
-        if timeout is not None:
-            if self._close_timer is not None:
-                self._close_timer.cancel()
-            self._close_timer = self.adapter.call_later(max(0.0, timeout), self._give_up)
-        if not self._is_closing:
-            self._is_closing = True
-            self._cancel()
-            self._owe(self._close_if_idle)
-        return request
+        return self._close(timeout)
 
     # Consuming
 
     def _open_channel(self) -> None:
         """A channel of our own, for prefetch and consumer."""
-        self._retry = None
-        connection = self.reconnector.connection
-        if (
-            connection is None
-            or not (self.reconnector.is_ready and connection.is_open)
-            or self._channel is not None
-            or self._is_closed
-        ):
+        connection = None if self._is_closing else self._ready_connection()
+        if connection is None:
             return
-        channel = self._channel = connection.channel(_Events(self))
-        channel.basic_qos(self._prefetch)
+        try:
+            channel = connection.channel(_Events(self))
+        except (OutputFull, WrongState):  # no number is free, or no room for so much output
+            self._come_back(self._open_channel)
+            return
+        self._channel = channel
+        try:
+            channel.basic_qos(self._prefetch)
+        except (OutputFull, WrongState):
+            channel.close()
+            return
         self._consume()
 
     def _consume(self) -> None:
-        if self._channel is None or self._tag or self._is_paused or self._is_closing:
+        channel = self._channel
+        if channel is None or self._tag or self._is_paused or self._is_closing:
             return
         self._since = self.adapter.time()
-        self._tag = self._channel.basic_consume(
-            self.queue,
-            self._deliver,
-            exclusive=self._exclusive,
-            arguments=self._arguments,
-            on_cancel=self._cancelled,
-        )
+        try:
+            self._tag = channel.basic_consume(
+                self.queue,
+                self._deliver,
+                exclusive=self._exclusive,
+                arguments=self._arguments,
+                on_cancel=self._cancelled,
+            )
+        except (OutputFull, WrongState):
+            channel.close()  # its end brings us back
 
     def _cancel(self) -> None:
+        """Have what is under way, and what waits here, go back to the queue."""
         tag, self._tag = self._tag, ""
+        waiting, self._waiting = self._waiting, deque()
+        for message in waiting:
+            message.nack()
         if tag and self._channel is not None:
-            self._channel.basic_cancel(tag)
+            try:
+                self._channel.basic_cancel(tag)
+            except (OutputFull, WrongState):
+                self._channel.close()  # which is always possible, and cancels as well
 
     def _cancelled(self, tag: str) -> None:
         """The broker cancelled the consumer: its queue was deleted, or moved."""
@@ -217,57 +220,61 @@ class Consumer(Client):
             return
         log.warning("the broker cancelled the consumer of %s", self.queue)
         self._tag = ""
-        self._come_back(partial(self._declare_again, self.reconnector.epoch))
-
-    def _come_back(self, step: Callable[[], object]) -> None:
-        """Try again, sooner or later."""
-        if self.adapter.time() - self._since >= STABLE_AFTER:
-            self._backoff.reset()
-        if self._retry is not None:
-            self._retry.cancel()
-        self._retry = self.adapter.call_later(self._backoff.next(), step)
-
-    def _declare_again(self, epoch: int) -> None:
-        self._retry = None
-        if epoch == self.reconnector.epoch and self.reconnector.is_ready:
-            self.reconnector.declare(self.reconnector.topology, self._consume)
+        self._come_back(partial(self._declare, self._consume))
 
     def _channel_closed(self, channel: Channel, reason: ChannelClosed) -> None:
         if channel is not self._channel:
             return
+        self._forget_channel()
+        if channel.connection.is_open and not self._is_closing:
+            log.warning("the channel of the consumer of %s closed: %s", self.queue, reason)
+            # The queue may be missing, so declare first.
+            self._come_back(partial(self._declare, self._open_channel))
+
+    def _forget_channel(self) -> None:
         self._channel = None
         self._tag = ""
-        connection = self.reconnector.connection
-        if connection is not None and connection.is_open and not self._is_closed:
-            log.warning("the channel of the consumer of %s closed: %s", self.queue, reason)
-            self._come_back(partial(self._reopen, self.reconnector.epoch))
+        self._waiting.clear()  # they are the broker's again
 
-    def _reopen(self, epoch: int) -> None:
-        """After a channel error the queue may be missing, so declare first."""
-        self._retry = None
-        if epoch == self.reconnector.epoch and self.reconnector.is_ready:
-            self.reconnector.declare(self.reconnector.topology, self._open_channel)
+    def _come_back(self, step: Callable[[], object]) -> None:
+        """Try again, sooner or later."""
+        since, self._since = self._since, None
+        if since is not None and self.adapter.time() - since >= STABLE_AFTER:
+            self._backoff.reset()
+        self._try_later(self._backoff.next(), step)
+
+    def _declare(self, step: Callable[[], object]) -> None:
+        if not self._is_closing:
+            self.reconnector.declare(self, self.reconnector.topology, step)
 
     # Messages
 
     def _deliver(self, message: Message) -> None:
+        """A message has come.
+
+        ``prefetch`` makes the broker wait for acks; a handler that acks before it has ended, or
+        whose connection was lost, is still at work.
+        """
+        if len(self._at_work) < self._prefetch:
+            self._handle(message)
+        else:
+            self._waiting.append(message)
+
+    def _handle(self, message: Message) -> None:
         try:
             result = self._on_message(message)
+            if isinstance(result, Request):
+                result = result.future
+            if result is not None and isinstance(result, Awaitable):
+                ended = partial(self._ended_work, message)
+                self._at_work[message] = self.adapter.follow(result, ended)
+                return
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
             self._failed(message, error)
-            return
-        if isinstance(result, Request):
-            result = result.future
-        if result is None or not isinstance(result, Awaitable):
+        else:
             self._succeeded(message)
-            return
-        # Entered before it starts: an awaitable that has ended already may say so at once.
-        self._at_work[message] = _NOTHING
-        handle = self.adapter.follow(result, partial(self._ended_work, message))
-        if message in self._at_work:
-            self._at_work[message] = handle
 
     def _ended_work(self, message: Message, error: BaseException | None) -> None:
         if self._at_work.pop(message, None) is None:
@@ -276,7 +283,9 @@ class Consumer(Client):
             self._succeeded(message)
         else:
             self._failed(message, error)
-        self._close_if_idle()
+        while self._waiting and len(self._at_work) < self._prefetch:
+            self._handle(self._waiting.popleft())
+        self._close_if_done()
 
     def _succeeded(self, message: Message) -> None:
         self.handled += 1
@@ -286,36 +295,26 @@ class Consumer(Client):
     def _failed(self, message: Message, error: BaseException) -> None:
         self.handled += 1
         log.error("the handler of %r raised %r", message, error, exc_info=error)
-        if self._on_error == "leave" or message.is_settled:
-            return
-        message.reject(requeue=self._on_error == "requeue")
+        if self._on_error != "leave" and not message.is_settled:
+            message.reject(requeue=self._on_error == "requeue")
 
     # Member of the reconnector
 
-    def _connected(self, connection: Connection) -> None:
-        self._bind_owner()
-        self._open_channel()
-
     def _disconnected(self, reason: ConnectionClosed) -> None:
-        self._bind_owner()
-        self._channel = None
-        self._tag = ""
-        if self._retry is not None:
-            self._retry.cancel()
-            self._retry = None
+        super()._disconnected(reason)
+        self._forget_channel()
 
     def _writable(self, writable: bool) -> None:
         """Acknowledgements are not held back."""
 
-    def _ended(self, reason: Closed | TopologyFailed) -> None:
-        self._is_closing = True
-        self._give_up()
-
     # The end
 
-    def _close_if_idle(self) -> None:
-        if self._is_closing and not self._is_closed and not self._at_work:
-            self._finish(0)
+    def _stop(self) -> None:
+        self._cancel()
+
+    def _close_if_done(self) -> None:
+        if self._is_closing and not self._at_work:
+            self._end(0)
 
     def _give_up(self) -> None:
         if self._is_closed:
@@ -323,28 +322,11 @@ class Consumer(Client):
         at_work, self._at_work = self._at_work, {}
         for handle in at_work.values():
             handle.cancel()
-        self._finish(len(at_work))
+        self._end(len(at_work))
 
-    def _finish(self, cancelled: int) -> None:
-        self._is_closed = True
-        for timer in (self._retry, self._close_timer):
-            if timer is not None:
-                timer.cancel()
-        self.reconnector.leave(self)
-        channel, self._channel = self._channel, None
-        self._tag = ""
-        requests, self._closing = self._closing, []
-
-        def tell(reason: object) -> None:
-            for request in requests:
-                request.resolve(cancelled)
-
-        if channel is not None:
-            channel.close()
-        if self._is_owner:
-            self.reconnector.close(callback=tell)
-        else:
-            tell(None)
+    def _end(self, cancelled: int) -> None:
+        self._finish(cancelled)
+        self._forget_channel()
 
 
 class _Events(Handler):
@@ -358,16 +340,6 @@ class _Events(Handler):
 
     def on_consumer_cancel(self, channel: Channel, consumer_tag: str) -> None:
         """Told by the consumer itself."""
-
-
-class _Nothing:
-    """The handle of work that has not started."""
-
-    def cancel(self) -> None:
-        """Nothing to cancel."""
-
-
-_NOTHING = _Nothing()
 
 
 def _check(queue: Any, on_message: Any, prefetch: Any, ack: Any, on_error: Any) -> None:

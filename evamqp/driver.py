@@ -16,7 +16,7 @@ from evamqp.adapters.base import Adapter, Handle, Promise, Transport
 from evamqp.core.connection import Connection
 from evamqp.core.output import FLUSH_AT
 from evamqp.core.state import Disposition
-from evamqp.errors import AmqpError, ConnectFailed, WrongState
+from evamqp.errors import AmqpError, BadType, ConnectFailed, WrongState
 
 if TYPE_CHECKING:
     from evamqp.core.handler import Handler
@@ -55,6 +55,9 @@ class Driver(Generic[C]):
     Args:
         adapter: The loop.
         make_core: Called with this driver, which is the core's Runtime.
+
+    Raises:
+        BadType: ``adapter`` is none.
     """
 
     __slots__ = (
@@ -77,6 +80,8 @@ class Driver(Generic[C]):
     )
 
     def __init__(self, adapter: Adapter, make_core: Callable[[Runtime], C]) -> None:
+        if isinstance(adapter, type) or not callable(getattr(adapter, "connect", None)):
+            raise BadType(f"adapter must be one, such as SelectAdapter(), not {adapter!r:.80}")
         self.adapter = adapter
         self.time = adapter.time
         self._transport: Transport | None = None

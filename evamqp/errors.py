@@ -90,6 +90,16 @@ class AmqpError(Exception):
         twin.__cause__ = self.__cause__
         return twin
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # By default a pickle calls the class with ``args`` alone, which is not what made it.
+        return _revive, (type(self), self.args), self.__dict__
+
+
+def _revive(kind: type[E], arguments: tuple[object, ...]) -> E:
+    error = kind.__new__(kind)
+    error.args = arguments
+    return error
+
 
 class UsageError(AmqpError):
     """A call that cannot be carried out.  Nothing was sent and nothing changed."""

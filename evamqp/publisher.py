@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from functools import partial
-from itertools import count
+from threading import get_ident
 from typing import TYPE_CHECKING
 
 from evamqp.codec.fields import encode_shortstr
@@ -18,17 +18,17 @@ from evamqp.core.handler import Handler
 from evamqp.core.request import Request
 from evamqp.errors import BadArgument, BadType, ChannelClosed, OutputFull, WrongState
 from evamqp.recovery.backoff import Backoff
-from evamqp.recovery.client import Client
+from evamqp.recovery.client import call_off, checked_timeout
 from evamqp.recovery.ledger import Ledger, Outcome, Publication
-from evamqp.recovery.reconnector import Reconnector, Target, as_reconnector
+from evamqp.recovery.reconnector import Reconnector, Target
+from evamqp.recovery.service import Service
 from evamqp.types import DeliveryMode
 
 if TYPE_CHECKING:
     from evamqp.adapters.base import Adapter, Handle
     from evamqp.core.channel import Channel
-    from evamqp.core.connection import Connection
     from evamqp.core.message import Returned
-    from evamqp.errors import Closed, ConnectionClosed, TopologyFailed
+    from evamqp.errors import ConnectionClosed
     from evamqp.recovery.topology import Entity, Topology
     from evamqp.types import Body, Tags
 
@@ -36,12 +36,22 @@ if TYPE_CHECKING:
 # tenths of a second.
 FIRST_RESEND = 0.05
 LONGEST_RESEND = 1.0
+# RabbitMQ 3.10 nacks for ever on a channel that published to a quorum queue while that had no
+# leader; a new channel knows the new one.  So many resends may fail on one channel, and so many
+# seconds pass between two channels.
+RESENDS_PER_CHANNEL = 2
+CHANNEL_LIFE = 0.5
+# 0.05 * 2**5 is past the longest; a power without a limit would overflow.
+HIGHEST_POWER = 5
+# Seconds until a message that is larger than the room in the output buffer is tried again.
+ROOM_DELAY = 0.01
 # Deadlines of messages that have their outcome already, kept before they are swept.
 DEADLINES_KEPT = 1000
 _PERSISTENT = Properties(delivery_mode=DeliveryMode.PERSISTENT)
+_TRANSIENT = Properties()
 
 
-class Publisher(Client):
+class Publisher(Service[list[Publication]]):
     """Publishes over reconnections; nothing that was accepted is lost or forgotten.
 
     Each ``publish`` ends in exactly one Outcome.  Delivery is at least once: a message whose
@@ -90,34 +100,36 @@ class Publisher(Client):
     ) -> None:
         if max_messages < 1 or max_bytes < 1 or resends < 0:
             raise BadArgument("max_messages and max_bytes must be 1 or more, resends 0 or more")
-        reconnector, self._is_owner = as_reconnector(
+        super().__init__(
             target,
             adapter,
+            topology,
             on_reconnecting=on_reconnecting,
             on_recovered=on_recovered,
             on_topology_error=on_topology_error,
         )
-        super().__init__(reconnector.adapter)
-        self.reconnector = reconnector
         self.is_writable = False
         self._persistent = persistent
         self._mandatory = mandatory
         self._resends = resends
         self._on_writable = on_writable
         self._ledger = Ledger(max_messages, max_bytes)
-        self._channel: Channel | None = None
-        # After a publish closed the channel: one at a time, until the culprit does it again.
-        self._is_probing = False
+        self._accepted = 0
+        # Exchange and routing key last seen, which need no second check; the properties last
+        # seen, and as they are sent.  Many messages share theirs.
+        self._names = ("", "")
+        self._completed = (_TRANSIENT, _PERSISTENT)
+        # Those of which one closed the channel: sent one at a time, until it does so again.
+        self._suspects: set[Publication] = set()
         self._channel_backoff = Backoff()
-        self._deadlines: list[tuple[float, int, Publication]] = []
-        self._numbers = count(1)
-        self._timer: Handle | None = None
+        # When a stale channel has no publish under way any more, another is opened.
+        self._is_stale = False
+        self._channel_since = 0.0
+        self._deadlines: list[tuple[float, int]] = []  # and numbers; a heap
+        self._expiring: dict[int, Publication] = {}
+        self._deadline_timer: Handle | None = None
+        self._room_timer: Handle | None = None
         self._resending: dict[Publication, Handle] = {}
-        self._closing: list[Request[list[Publication]]] = []
-        self._is_closing = False
-        self._is_closed = False
-        self._close_timer: Handle | None = None
-        reconnector.join(self, topology)
 
     def __repr__(self) -> str:
         return f"<Publisher {self._ledger.count} waiting, {self.reconnector.state.value}>"
@@ -157,23 +169,36 @@ class Publisher(Client):
         Raises:
             OutputFull: The publisher is full; wait for ``on_writable(True)``.  Nothing was taken.
             BadArgument, BadType: It cannot be sent.  Nothing was taken.
+            MalformedData: Its properties came from a broker and are broken.  Nothing was taken.
             WrongState: The publisher is closed or closing.
             WrongThread: Not the thread of the loop.
         """
-        self._check_caller("publish")
-        if self._is_closing:
-            raise WrongState("publish: the publisher is closed")
+        if self._is_closing or self.reconnector._owner != get_ident():
+            self._check_open("publish")
+        if timeout is not None:
+            timeout = checked_timeout(timeout)
+        if callback is not None and not callable(callback):
+            raise BadType(f"callback must be callable, not {callback!r}")
+        if (exchange, routing_key) != self._names:
+            encode_shortstr(exchange, "exchange")
+            encode_shortstr(routing_key, "routing_key")
+            self._names = (exchange, routing_key)
         entry = Publication(
             self,
-            next(self._numbers),
-            _checked_name(exchange, "exchange"),
-            _checked_name(routing_key, "routing_key"),
-            _checked_body(body),
+            self._accepted + 1,
+            exchange,
+            routing_key,
+            body if type(body) is bytes else copy_body(body),
             self._complete(properties, self._persistent if persistent is None else persistent),
-            self._mandatory if mandatory is None else mandatory,
+            bool(self._mandatory if mandatory is None else mandatory),
             callback,
         )
-        self._ledger.accept(entry)
+        try:
+            self._ledger.accept(entry)
+        except OutputFull:
+            self._refresh_writable()  # so that True follows
+            raise
+        self._accepted += 1
         if timeout is not None:
             self._set_deadline(entry, self.adapter.time() + timeout)
         self._pump()
@@ -181,51 +206,56 @@ class Publisher(Client):
 
     def _complete(self, properties: Properties | None, persistent: bool) -> Properties:
         if properties is None:
-            return _PERSISTENT if persistent else Properties()
+            return _PERSISTENT if persistent else _TRANSIENT
         if not isinstance(properties, Properties):
             raise BadType(f"properties must be Properties, not {type(properties).__name__}")
-        if persistent and properties.delivery_mode is None:
-            return properties.replace(delivery_mode=DeliveryMode.PERSISTENT)
-        return properties
+        if not persistent:
+            return properties
+        given, completed = self._completed
+        if properties is not given:
+            completed = properties
+            if properties.delivery_mode is None:
+                completed = properties.replace(delivery_mode=DeliveryMode.PERSISTENT)
+            self._completed = (properties, completed)
+        return completed
 
     def close(self, timeout: float | None = None) -> Request[list[Publication]]:
         """Accept nothing more, wait for the outcomes of what was accepted, then disconnect.
+
+        Idempotent: every call gets the same report.
 
         Args:
             timeout: Seconds to wait; then what is left ends as ABANDONED.  None waits for ever.
 
         Returns:
             A request for the abandoned publishes, in publish order; it never fails.
+
+        Raises:
+            BadArgument, BadType: The timeout is no number.
+            WrongThread: Not the thread of the loop.
         """
-        self._check_caller("Publisher.close")
-        request: Request[list[Publication]] = Request(self, "Publisher.close")
-        if self._is_closed:
-            self._owe(request.resolve, [])
-            return request
-        self._closing.append(request)
-        if timeout is not None:
-            if self._close_timer is not None:
-                self._close_timer.cancel()
-            self._close_timer = self.adapter.call_later(max(0.0, timeout), self._abandon)
-        if not self._is_closing:
-            self._is_closing = True
-            self._refresh_writable()
-            self._owe(self._close_if_drained)
-        return request
+        return self._close(timeout)
 
     # Sending
 
     def _pump(self) -> None:
         """Send what may be sent now, in order."""
         channel = self._channel
-        connection = self.reconnector.connection
+        if channel is not None:
+            self._send(channel)
+        self._refresh_writable()
+
+    def _send(self, channel: Channel) -> None:
+        connection = channel.connection
         ledger = self._ledger
-        while channel is not None and connection is not None and connection.is_writable:
-            if self._is_probing and ledger.under_way:
-                break
+        while (
+            connection.is_writable
+            and not self._is_stale
+            and not (self._suspects and channel.unconfirmed)
+        ):
             entry = ledger.next_unsent()
             if entry is None:
-                break
+                return
             try:
                 tag = channel.basic_publish(
                     entry.exchange,
@@ -234,19 +264,28 @@ class Publisher(Client):
                     entry.properties,
                     entry.mandatory,
                 )
-            except (OutputFull, WrongState):  # the channel is ending: its end will be told
+            except WrongState:  # the channel is ending, which will be told
                 ledger.put_back(entry)
-                break
+                return
+            except OutputFull:
+                ledger.put_back(entry)
+                # It does not fit beside what waits already, and that may be so little that nobody
+                # is told when it is gone.
+                if self._room_timer is None:
+                    self._room_timer = self.adapter.call_later(ROOM_DELAY, self._try_room)
+                return
             ledger.mark_sent(entry, tag)
-        self._refresh_writable()
+
+    def _try_room(self) -> None:
+        self._room_timer = None
+        self._pump()
 
     def _refresh_writable(self) -> None:
-        connection = self.reconnector.connection
+        channel = self._channel
         writable = (
-            not self._is_closing
-            and self._channel is not None
-            and connection is not None
-            and connection.is_writable
+            channel is not None
+            and not self._is_closing
+            and channel.connection.is_writable
             and self._ledger.has_room
         )
         if writable is not self.is_writable:
@@ -257,166 +296,175 @@ class Publisher(Client):
     # Outcomes
 
     def _settle(self, entry: Publication, outcome: Outcome) -> None:
+        if self._expiring:
+            self._expiring.pop(entry.number, None)
+        if self._resending:
+            call_off(self._resending.pop(entry, None))
+        if self._suspects:
+            self._suspects.discard(entry)
         self._ledger.settle(entry, outcome)
-        handle = self._resending.pop(entry, None)
-        if handle is not None:
-            handle.cancel()
 
     def _confirmed(self, tags: Tags, acked: bool) -> None:
         self._channel_backoff.reset()
         for entry in self._ledger.take_confirmed(tags):
             if not acked:
                 self._nacked(entry)
-            elif entry._is_returned:
+            elif entry._returned is not None:
+                entry.detail = entry._returned
                 self._settle(entry, Outcome.RETURNED)
             else:
                 self._settle(entry, Outcome.CONFIRMED)
+        if self._is_stale and not self._ledger.under_way:
+            self._renew_channel()
         self._pump()
-        self._close_if_drained()
+        self._close_if_done()
 
     def _nacked(self, entry: Publication) -> None:
+        self._suspects.discard(entry)
+        entry._returned = None
         if entry._resends >= self._resends:
             self._settle(entry, Outcome.NACKED)
             return
-        delay = min(LONGEST_RESEND, FIRST_RESEND * (1 << entry._resends))
+        if entry._resends >= RESENDS_PER_CHANNEL:
+            age = self.adapter.time() - self._channel_since
+            self._is_stale = self._is_stale or age >= CHANNEL_LIFE
+        power = min(entry._resends, HIGHEST_POWER)
+        delay = min(LONGEST_RESEND, FIRST_RESEND * (1 << power))
         entry._resends += 1
-        entry._is_returned = False
-        resend = partial(self._resend, entry)
-        self._resending[entry] = self.adapter.call_later(delay, resend)
+        self._resending[entry] = self.adapter.call_later(delay, partial(self._resend, entry))
 
     def _resend(self, entry: Publication) -> None:
         del self._resending[entry]
         self._ledger.put_last(entry)
         self._pump()
 
-    def _returned(self, returned: Returned) -> None:
-        entry = self._ledger.match_return(returned)
-        if entry is not None:
-            entry.detail = returned
+    # Deadlines
 
     def _set_deadline(self, entry: Publication, at: float) -> None:
-        if len(self._deadlines) > 2 * self._ledger.count + DEADLINES_KEPT:
-            self._deadlines = [waiting for waiting in self._deadlines if not waiting[2].is_done]
-            heapq.heapify(self._deadlines)
-        heapq.heappush(self._deadlines, (at, entry.number, entry))
-        if self._deadlines[0][2] is entry:
-            if self._timer is not None:
-                self._timer.cancel()
-            delay = max(0.0, at - self.adapter.time())
-            self._timer = self.adapter.call_later(delay, self._expire)
+        deadlines = self._deadlines
+        self._expiring[entry.number] = entry
+        if len(deadlines) > 2 * len(self._expiring) + DEADLINES_KEPT:
+            deadlines[:] = [due for due in deadlines if due[1] in self._expiring]
+            heapq.heapify(deadlines)
+        due = (at, entry.number)
+        heapq.heappush(deadlines, due)
+        if deadlines[0] is due:
+            self._arm_deadline(at)
+
+    def _arm_deadline(self, at: float) -> None:
+        call_off(self._deadline_timer)
+        delay = max(0.0, at - self.adapter.time())
+        self._deadline_timer = self.adapter.call_later(delay, self._expire)
 
     def _expire(self) -> None:
-        self._bind_owner()
-        self._timer = None
+        self._deadline_timer = None
         now = self.adapter.time()
         deadlines = self._deadlines
-        while deadlines and (deadlines[0][0] <= now or deadlines[0][2].is_done):
-            entry = heapq.heappop(deadlines)[2]
-            if not entry.is_done:
+        while deadlines and (deadlines[0][0] <= now or deadlines[0][1] not in self._expiring):
+            entry = self._expiring.pop(heapq.heappop(deadlines)[1], None)
+            if entry is not None:
                 self._settle(entry, Outcome.EXPIRED)
         if deadlines:
-            self._timer = self.adapter.call_later(deadlines[0][0] - now, self._expire)
+            self._arm_deadline(deadlines[0][0])
         self._pump()
-        self._close_if_drained()
+        self._close_if_done()
 
     # The channel
 
     def _open_channel(self) -> None:
-        connection = self.reconnector.connection
-        if (
-            connection is None
-            or not (self.reconnector.is_ready and connection.is_open)
-            or self._channel is not None
-            or self._is_closed
-        ):
+        connection = self._ready_connection()
+        if connection is None:
             return
-        channel = connection.channel(_Events(self))
-        channel.confirm_select()
+        try:
+            channel = connection.channel(_Events(self))
+        except (OutputFull, WrongState):  # no number is free, or no room for so much output
+            self._try_later(self._channel_backoff.next(), self._open_channel)
+            return
         self._channel = channel
+        self._is_stale = False
+        self._channel_since = self.adapter.time()
+        try:
+            channel.confirm_select()
+        except (OutputFull, WrongState):
+            channel.close()
+            return
         self._pump()
+
+    def _renew_channel(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
+        self._open_channel()
 
     def _channel_closed(self, channel: Channel, reason: ChannelClosed) -> None:
         if channel is not self._channel:
             return
         self._channel = None
-        ledger = self._ledger
-        if reason.culprit == "basic.publish":
-            if ledger.under_way == 1:
-                self._refuse(reason)
-            else:
-                self._is_probing = True
-        ledger.take_back()
+        is_blamed = self._is_blamed(channel, reason)
+        if is_blamed:
+            self._find_culprit(channel, reason)
+        self._ledger.take_back()
         self._refresh_writable()
-        if reason.culprit == "basic.publish":
-            self._owe(self._open_channel)
-        else:
-            self.adapter.call_later(self._channel_backoff.next(), self._open_channel)
-        self._owe(self._close_if_drained)
+        if channel.connection.is_open:
+            delay = 0.0 if is_blamed else self._channel_backoff.next()
+            self._try_later(delay, self._open_channel)
+        self._owe(self._close_if_done)
 
-    def _refuse(self, reason: ChannelClosed) -> None:
-        """The only publish under way is what the broker closed the channel for."""
-        self._is_probing = False
-        for entry in self._ledger.take_confirmed(self._ledger.sent_tags):
+    def _is_blamed(self, channel: Channel, reason: ChannelClosed) -> bool:
+        """Whether a publish of ours is to blame.
+
+        The end of a connection that others share may be the doing of one of theirs.
+        """
+        is_ours = channel.connection.is_open or self._is_owner
+        return is_ours and reason.by == "broker" and reason.method == "basic.publish"
+
+    def _find_culprit(self, channel: Channel, reason: ChannelClosed) -> None:
+        """If one publish alone was under way, it is that; else send them one at a time."""
+        under_way = self._ledger.under_way
+        if len(channel.unconfirmed) > 1:
+            self._suspects = set(under_way)
+            return
+        self._suspects.clear()
+        for entry in under_way:
             entry.detail = reason
             self._settle(entry, Outcome.REFUSED)
 
     # Member of the reconnector
 
-    def _connected(self, connection: Connection) -> None:
-        self._bind_owner()
-        self._open_channel()
-
     def _disconnected(self, reason: ConnectionClosed) -> None:
-        self._bind_owner()
-        self._channel = None
+        super()._disconnected(reason)
         self._ledger.take_back()
         self._refresh_writable()
 
     def _writable(self, writable: bool) -> None:
         self._pump()
 
-    def _ended(self, reason: Closed | TopologyFailed) -> None:
-        """No connection will come: whatever has no outcome never gets one from the broker."""
-        self._is_closing = True
-        for entry in (*self._ledger, *self._resending):
-            entry.detail = reason
-        self._abandon()
-
     # The end
 
-    def _close_if_drained(self) -> None:
-        if self._is_closing and not self._is_closed and not self._ledger.count:
-            self._finish([])
+    def _stop(self) -> None:
+        self._refresh_writable()
 
-    def _abandon(self) -> None:
+    def _close_if_done(self) -> None:
+        if self._is_closing and not self._ledger.count:
+            self._end([])
+
+    def _give_up(self) -> None:
         if self._is_closed:
             return
         self._ledger.take_back()
         left = sorted([*self._ledger, *self._resending], key=lambda entry: entry.number)
         for entry in left:
+            entry.detail = self._reason
             self._settle(entry, Outcome.ABANDONED)
+        self._end(left)
+
+    def _end(self, left: list[Publication]) -> None:
+        call_off(self._deadline_timer, self._room_timer)
+        self._deadline_timer = self._room_timer = None
+        self._deadlines.clear()
+        self._ledger.clear()
         self._finish(left)
-
-    def _finish(self, left: list[Publication]) -> None:
-        self._is_closed = True
-        for timer in (self._timer, self._close_timer):
-            if timer is not None:
-                timer.cancel()
-        self.reconnector.leave(self)
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
         self._refresh_writable()
-        requests, self._closing = self._closing, []
-
-        def tell(reason: object) -> None:
-            for request in requests:
-                request.resolve(left)
-
-        if self._is_owner:
-            self.reconnector.close(callback=tell)
-        else:
-            tell(None)
 
 
 class _Events(Handler):
@@ -431,16 +479,7 @@ class _Events(Handler):
 
     def on_return(self, channel: Channel, returned: Returned) -> None:
         if channel is self._publisher._channel:
-            self._publisher._returned(returned)
+            self._publisher._ledger.match_return(returned)
 
     def on_channel_close(self, channel: Channel, reason: ChannelClosed) -> None:
         self._publisher._channel_closed(channel, reason)
-
-
-def _checked_name(name: str, what: str) -> str:
-    encode_shortstr(name, what)
-    return name
-
-
-def _checked_body(body: Body) -> bytes:
-    return body if type(body) is bytes else copy_body(body)

@@ -1,7 +1,8 @@
 """Run the two examples against each other for some seconds and show what happens, once a second.
 
-The broker is the one in ``AMQP_URL``, else a private RabbitMQ.  Exit status 0 means that every
-published message was confirmed and consumed.  No AMQP here: the examples do all of it.
+The broker is the one in ``AMQP_URL``, else evamqp's embedded one, which restarts in the middle, or
+with ``--rabbitmq`` a private RabbitMQ.  Exit status 0 means that every published message was
+confirmed and consumed.  No AMQP here: the examples do all of it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Protocol
 
+from evamqp.testing import Broker
 from guard import death_signal
 from rabbitmq_node import RabbitFailed, RabbitNode, RabbitNotFound, end_on_signal
 
@@ -25,7 +28,32 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 # Seconds for the publisher to connect, for the last confirms and deliveries, and for an example
 # to end.  A broker's restart takes up to 15 of them.
 PATIENCE = 30.0
+# Seconds that the embedded broker is away when it restarts.
+DOWN_TIME = 1.0
 FIELD = re.compile(r"(\w+)=(\d+)")
+
+
+class Node(Protocol):
+    """A broker of our own."""
+
+    def restart(self) -> None:
+        """Stop and start; returns when it serves again."""
+
+
+class EmbeddedNode:
+    """The embedded broker, in a thread of this process."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    def serve(self) -> None:
+        """Begin to answer those who have connected."""
+        self._broker.serve()
+
+    def restart(self) -> None:
+        self._broker.faults.stop()
+        time.sleep(DOWN_TIME)
+        self._broker.faults.start()
 
 
 class Example:
@@ -96,12 +124,12 @@ class Demo:
     """A publisher and a consumer, watched.
 
     Args:
-        node: The private broker; None if the broker is somebody else's.
+        node: The broker; None if it is somebody else's.
         publisher: Running.
         consumer: Running.
     """
 
-    def __init__(self, node: RabbitNode | None, publisher: Example, consumer: Example) -> None:
+    def __init__(self, node: Node | None, publisher: Example, consumer: Example) -> None:
         self._node = node
         self._publisher = publisher
         self._consumer = consumer
@@ -118,7 +146,7 @@ class Demo:
         restarting = None
         while (second := self._next_second()) < seconds and self._both_run():
             if second == restart_at and self._node is not None:
-                print("      restarting RabbitMQ", flush=True)
+                print("      restarting the broker", flush=True)
                 restarting = threading.Thread(target=self._node.restart)
                 restarting.start()
         if restarting is not None:
@@ -186,19 +214,32 @@ def running(name: str, options: Sequence[str]) -> Iterator[Example]:
         example.stop()
 
 
+def start_broker(stack: ExitStack, rabbitmq: bool) -> tuple[Node | None, str]:
+    """The broker and its URL; it ends with the stack.  What AMQP_URL names is there already."""
+    url = os.environ.get("AMQP_URL")
+    if url:
+        return None, url
+    if rabbitmq:
+        print("starting a private RabbitMQ", flush=True)
+        node = stack.enter_context(RabbitNode())
+        return node, node.url
+    broker = stack.enter_context(Broker())
+    broker.listen("127.0.0.1", 0)
+    print("on the embedded broker, for tests and demos; make demo-rabbitmq takes RabbitMQ")
+    return EmbeddedNode(broker), broker.url
+
+
 def run(arguments: argparse.Namespace) -> bool:
     """Start what is needed and run the demo."""
     with ExitStack() as stack:
-        url = os.environ.get("AMQP_URL")
-        node = None
-        if not url:
-            print("starting a private RabbitMQ", flush=True)
-            node = stack.enter_context(RabbitNode())
-            url = node.url
+        node, url = start_broker(stack, arguments.rabbitmq)
         options = ["--adapter", arguments.adapter, "--url", url, "--progress"]
         consumer = stack.enter_context(running("consumer", options))
         publisher = stack.enter_context(running("publisher", options))
-        restart_at = arguments.seconds // 2 if arguments.restart else None
+        if isinstance(node, EmbeddedNode):
+            node.serve()  # not before: a process should have no thread when it starts another
+        has_fault = arguments.restart or isinstance(node, EmbeddedNode)
+        restart_at = arguments.seconds // 2 if has_fault else None
         return Demo(node, publisher, consumer).run(arguments.seconds, restart_at)
 
 
@@ -207,11 +248,16 @@ def main() -> int:
     parser.add_argument("--adapter", default="select", help="the event loop (default: select)")
     parser.add_argument("--seconds", type=int, default=10, help="how long (default: 10)")
     parser.add_argument(
-        "--restart", action="store_true", help="restart the private RabbitMQ in the middle"
+        "--rabbitmq", action="store_true", help="use a private RabbitMQ, not the embedded broker"
+    )
+    parser.add_argument(
+        "--restart",
+        action="store_true",
+        help="restart the private RabbitMQ in the middle, as the embedded broker always does",
     )
     arguments = parser.parse_args()
     if arguments.restart and os.environ.get("AMQP_URL"):
-        parser.error("--restart is for a private RabbitMQ; AMQP_URL names somebody else's")
+        parser.error("--restart is for a broker of our own; AMQP_URL names somebody else's")
     signal.signal(signal.SIGTERM, end_on_signal)
     try:
         return 0 if run(arguments) else 1

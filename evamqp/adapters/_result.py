@@ -129,9 +129,16 @@ class Drive(Generic[T]):
             self._awaited.cancel()  # as the tasks of other loops do
 
     def cancel(self) -> None:
-        """Give it up, and settle its result with RequestCancelled.  Idempotent."""
-        self.close()
-        self.result.cancel()
+        """Give it up, and settle its result: with RequestCancelled, or what it raises at that.
+
+        Idempotent.
+        """
+        try:
+            self.close()
+        except Exception as exc:
+            self.result.settle(None, exc)
+        else:
+            self.result.cancel()
 
     def _step(self) -> None:
         if not self._is_closed:

@@ -115,10 +115,14 @@ class Adapter(Protocol):
 
         Args:
             awaitable: A coroutine, or the loop's own future.
-            done: Called with None, or with what the awaitable raised, cancelling included.
+            done: Called once, with None or with what the awaitable raised, cancelling included;
+                never from inside this call or ``cancel()``.
 
         Returns:
             ``cancel()`` cancels the awaitable; ``done`` comes all the same.
+
+        Raises:
+            TypeError, ValueError: No awaitable, or one of another loop.
         """
 
     def connect(self, endpoint: Endpoint, stream: Stream) -> Handle:

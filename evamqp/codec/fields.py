@@ -104,15 +104,21 @@ def encode_shortstr(value: str, what: str) -> bytes:
 def encode_longstr(value: str | bytes, what: str) -> bytes:
     """A four-byte length and the bytes; a str as UTF-8.  Errors as for ``encode_shortstr``."""
     if isinstance(value, str):
-        try:
-            value = value.encode("utf-8", "surrogateescape")
-        except UnicodeEncodeError as error:
-            raise BadArgument(f"{what} has no UTF-8 form: {error}") from None
+        value = _encode_text(value, what)
     elif not isinstance(value, (bytes, bytearray)):
         raise BadType(f"{what} must be str or bytes, not {type(value).__name__}")
     if len(value) > LONG_MAX:
         raise BadArgument(f"{what} has {len(value)} bytes; at most {LONG_MAX} fit")
     return _pack_long(len(value)) + value
+
+
+def _encode_text(text: str, what: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        problem = str(error)
+    # Raised here, since the UnicodeEncodeError holds the text, which may be a secret.
+    raise BadArgument(f"{what} has no UTF-8 form: {problem}")
 
 
 def decode_shortstr(data: bytes, offset: int) -> tuple[str, int]:

@@ -137,7 +137,7 @@ def _decode_argument(kind: str, payload: bytes, offset: int) -> tuple[object, in
 
 # --- the hot methods, as whole frames -------------------------------------------------------
 #
-# Flags of the settling ones are taken by their truth, unchecked; the channel is ours to get right.
+# The channel is ours to get right.
 
 _METHOD_FRAME = 1
 _FRAME_END = 0xCE
@@ -167,6 +167,8 @@ def pack_publish(channel: int, exchange: str, routing_key: str, mandatory: bool)
 
 def pack_ack(channel: int, delivery_tag: int, multiple: bool) -> bytes:
     """The frame of basic.ack.  Errors as for ``encode_method``."""
+    if type(delivery_tag) is not int or type(multiple) is not bool:
+        encode_method("basic.ack", delivery_tag, multiple)  # says what is wrong, if anything
     try:
         bits = 1 if multiple else 0
         return _pack_tag_and_bits(_METHOD_FRAME, channel, 13, _ACK, delivery_tag, bits, _FRAME_END)
@@ -177,6 +179,8 @@ def pack_ack(channel: int, delivery_tag: int, multiple: bool) -> bytes:
 
 def pack_nack(channel: int, delivery_tag: int, multiple: bool, requeue: bool) -> bytes:
     """The frame of basic.nack.  Errors as for ``encode_method``."""
+    if type(delivery_tag) is not int or not type(multiple) is type(requeue) is bool:
+        encode_method("basic.nack", delivery_tag, multiple, requeue)
     try:
         bits = (1 if multiple else 0) | (2 if requeue else 0)
         return _pack_tag_and_bits(_METHOD_FRAME, channel, 13, _NACK, delivery_tag, bits, _FRAME_END)
@@ -187,6 +191,8 @@ def pack_nack(channel: int, delivery_tag: int, multiple: bool, requeue: bool) ->
 
 def pack_reject(channel: int, delivery_tag: int, requeue: bool) -> bytes:
     """The frame of basic.reject.  Errors as for ``encode_method``."""
+    if type(delivery_tag) is not int or type(requeue) is not bool:
+        encode_method("basic.reject", delivery_tag, requeue)
     try:
         bits = 1 if requeue else 0
         return _pack_tag_and_bits(

@@ -16,7 +16,7 @@ from evamqp.codec.methods import pack_ack, pack_nack, pack_publish, pack_reject
 from evamqp.codec.properties import Properties
 from evamqp.core.confirms import Confirms
 from evamqp.core.message import Message, Route
-from evamqp.core.request import Request
+from evamqp.core.request import Request, check_callbacks, check_reason, check_text
 from evamqp.core.session import Consumer, Session, _no_message
 from evamqp.core.state import ChannelState
 from evamqp.errors import BadArgument, BadType, ChannelClosed, WrongState, WrongThread
@@ -328,7 +328,8 @@ class Channel(Session):
             body = copy_body(body)
         try:
             raw = _NO_PROPERTIES if properties is None else properties.raw
-        except AttributeError:
+            header_size = len(raw) + 12
+        except (AttributeError, TypeError):
             kind = type(properties).__name__
             raise BadType(f"basic.publish: properties must be Properties, not {kind}") from None
         if (
@@ -345,7 +346,7 @@ class Channel(Session):
             frames = b"".join(
                 (
                     head,
-                    _pack_header(len(raw) + 12, _CLASS_BASIC, size),
+                    _pack_header(header_size, _CLASS_BASIC, size),
                     raw,
                     self._body_mark,
                     _pack_size(size),
@@ -440,6 +441,7 @@ class Channel(Session):
             raise self._unusable("wait_for_confirms")
         if self._confirms is None:
             raise WrongState(f"wait_for_confirms on channel {self.number}: no confirm_select")
+        check_callbacks("wait_for_confirms", callback, on_error)
         request: Request[list[int]] = Request(
             self.connection,
             "wait_for_confirms",
@@ -487,15 +489,17 @@ class Channel(Session):
         Spec: basic.consume (60, 20).
         """
         _check_on_message(on_message)
+        check_callbacks("basic.consume", on_cancel)
+        check_text("basic.consume: consumer_tag", consumer_tag)
         if not consumer_tag:
-            self._consumer_count += 1
-            consumer_tag = f"ctag-{self.number}-{self._consumer_count}"
+            consumer_tag = f"ctag-{self.number}-{self._consumer_count + 1}"
         if consumer_tag in self._consumers:
             raise BadArgument(f"channel {self.number} has a consumer {consumer_tag!r} already")
         self._request(
             "basic.consume", queue, consumer_tag, False, auto_ack, exclusive, False, arguments,
             finish=_same, callback=callback, on_error=on_error, tag=consumer_tag,
         )  # fmt: skip
+        self._consumer_count += 1
         self._consumers[consumer_tag] = Consumer(consumer_tag, on_message, auto_ack, on_cancel)
         return consumer_tag
 
@@ -692,8 +696,7 @@ class Channel(Session):
 
         Spec: channel.close (20, 40).
         """
-        if not isinstance(text, str):
-            raise BadType(f"channel.close: text must be str, not {type(text).__name__}")
+        check_reason("channel.close", code, text)
         if self._owner == get_ident():
             self._close_because(ChannelClosed(text or "closed", code=code, by="client"))
         else:

@@ -12,7 +12,7 @@ from evamqp.codec.spec import BY_NAME
 from evamqp.core.channel import Channel
 from evamqp.core.handler import Handler, with_functions
 from evamqp.core.link import Link
-from evamqp.core.request import Request
+from evamqp.core.request import Request, check_callbacks, check_reason, check_text
 from evamqp.core.state import ConnectionState
 from evamqp.errors import BadType, ConnectionClosed, WrongState, WrongThread
 from evamqp.types import Callback, ErrorCallback
@@ -53,7 +53,7 @@ class Connection(Link):
         Spec: channel.open (20, 10).
         """
         self._check_usable("connection.channel")
-        chosen = with_functions(handler or self._handler, callbacks)
+        chosen = with_functions(self._handler if handler is None else handler, callbacks)
         number, reused = self._choose_number()
         channel = Channel(self, number, chosen, reused)
         if reused:
@@ -93,8 +93,7 @@ class Connection(Link):
         Spec: connection.close (10, 50).
         """
         self._check_caller("connection.close")
-        if not isinstance(text, str):
-            raise BadType(f"connection.close: text must be str, not {type(text).__name__}")
+        check_reason("connection.close", code, text)
         if self.state is ConnectionState.OPEN:
             reason = ConnectionClosed(text or "closed", code=code, by="client")
             self._close_because(reason)
@@ -187,6 +186,8 @@ class Connection(Link):
         Spec: connection.update-secret (10, 70), a RabbitMQ extension.
         """
         self._check_usable("connection.update-secret")
+        check_callbacks("connection.update-secret", callback, on_error)
+        check_text("connection.update-secret: new_secret", new_secret)
         self._send_frame(method_frame(0, "connection.update-secret", new_secret, reason))
         request: Request[None] = Request(
             self,
@@ -211,6 +212,8 @@ class Connection(Link):
         """
         if self._is_forked:
             raise WrongThread("call_soon_threadsafe: in a forked child")
+        if not callable(function):
+            raise BadType(f"call_soon_threadsafe: {type(function).__name__} is not callable")
         if self._is_over:
             self._counts.late_calls += 1
             return

@@ -10,7 +10,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, NamedTuple
 
 from evamqp.codec.properties import Properties
-from evamqp.errors import AlreadySettled
+from evamqp.errors import AlreadySettled, BadType
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -172,7 +172,7 @@ class Message:
 
         Spec: basic.nack (60, 120), a RabbitMQ extension.
         """
-        return self._settle(b"\x00\x3c\x00\x78", b"\x02" if requeue else b"\x00")
+        return self._settle(b"\x00\x3c\x00\x78", b"\x02" if _is_set(requeue) else b"\x00")
 
     def reject(self, requeue: bool = True) -> bool:
         """Refuse this message.  Returns and raises as ack() does.
@@ -182,7 +182,7 @@ class Message:
 
         Spec: basic.reject (60, 90).
         """
-        return self._settle(b"\x00\x3c\x00\x5a", b"\x01" if requeue else b"\x00")
+        return self._settle(b"\x00\x3c\x00\x5a", b"\x01" if _is_set(requeue) else b"\x00")
 
     def _settle(self, method: bytes, flags: bytes) -> bool:
         if self._settled:
@@ -190,6 +190,13 @@ class Message:
         sent = self._route.channel._settle_message(method, self._raw[:8], flags)
         self._settled = True
         return sent
+
+
+def _is_set(requeue: object) -> bool:
+    # Its truth would make a message return for ever for requeue="false".
+    if not isinstance(requeue, bool):
+        raise BadType(f"requeue must be bool, not {type(requeue).__name__}")
+    return requeue
 
 
 class Returned(NamedTuple):

@@ -156,7 +156,13 @@ class Receiver:
                     held = self._held = bytearray(held)
                 held += data
                 return
-            data = bytes(held) + data
+            if isinstance(held, bytearray):
+                held += data
+                data = bytes(held)
+            else:
+                data = held + data
+            # Let go of here already: a big header would stand in memory once more.
+            self._held = held = b""
         elif self.stopped:
             self._held = data
             self._need = 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic, Protocol
 
-from evamqp.errors import AmqpError, RequestCancelled
+from evamqp.errors import AmqpError, BadType, RequestCancelled
 from evamqp.types import Callback, ErrorCallback, T
 
 if TYPE_CHECKING:
@@ -28,6 +28,26 @@ class Host(Protocol):
         function: Callable[..., object],
         *arguments: object,
     ) -> None: ...
+
+
+def check_callbacks(what: str, *functions: object) -> None:
+    """Raise BadType for a callback that is neither callable nor None."""
+    for function in functions:
+        if function is not None and not callable(function):
+            raise BadType(f"{what}: a callback must be callable, not {type(function).__name__}")
+
+
+def check_reason(what: str, code: object, text: object) -> None:
+    """Raise BadType for what no close method can carry."""
+    if isinstance(code, bool) or not isinstance(code, int):
+        raise BadType(f"{what}: code must be int, not {type(code).__name__}")
+    check_text(f"{what}: text", text)
+
+
+def check_text(what: str, text: object) -> None:
+    """Raise BadType for what is no str."""
+    if not isinstance(text, str):
+        raise BadType(f"{what} must be str, not {type(text).__name__}")
 
 
 class Request(Generic[T]):

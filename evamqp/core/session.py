@@ -20,7 +20,7 @@ from evamqp.core.confirms import Confirms
 from evamqp.core.content import Content
 from evamqp.core.handler import Handler
 from evamqp.core.message import HEADER_PREFIX, Message, Returned, Route
-from evamqp.core.request import Request
+from evamqp.core.request import Request, check_callbacks
 from evamqp.core.state import CHANNEL, REPLY, ChannelState
 from evamqp.errors import (
     COMMAND_INVALID,
@@ -165,6 +165,7 @@ class Session:
         """Send a request and queue for its reply.  Raises with nothing sent or queued."""
         if self._owner != get_ident():
             raise self._unusable(name)
+        check_callbacks(name, callback, on_error)
         self._send(name, *values)
         recorder = self.connection._recorder
         if recorder is not None:

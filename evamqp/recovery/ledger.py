@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from evamqp.types import Tags
 
 
+# Publishes that expired unsent, kept before they are swept.
+ENDED_KEPT = 1000
+
+
 class Outcome(Enum):
     """What became of a publish.  Each accepted one ends in exactly one of these."""
 
@@ -47,15 +51,16 @@ class Publication(Request[Outcome]):
         body: As published.
         properties: As sent.
         mandatory: As published.
+        size: Bytes that it is counted as: body, routing key and properties.
         outcome: None while it has none.
         detail: For RETURNED the Returned; for REFUSED the reason that the channel was closed
             with; for ABANDONED why the reconnector gave up, if it did; else None.
     """
 
     __slots__ = (
-        "_deadline",
-        "_is_returned",
         "_resends",
+        "_returned",
+        "_tag",
         "body",
         "detail",
         "exchange",
@@ -63,6 +68,7 @@ class Publication(Request[Outcome]):
         "number",
         "properties",
         "routing_key",
+        "size",
     )
 
     def __init__(
@@ -86,9 +92,10 @@ class Publication(Request[Outcome]):
         self.properties = properties
         self.mandatory = mandatory
         self.detail: Returned | AmqpError | None = None
-        self._is_returned = False
+        self.size = len(body) + len(routing_key) + len(properties.raw)
         self._resends = 0
-        self._deadline: float | None = None
+        self._returned: Returned | None = None  # until its ack, which follows
+        self._tag = 0  # that it is under way with; else 0
 
     def __repr__(self) -> str:
         outcome = self.outcome.name if self.outcome else "pending"
@@ -105,15 +112,10 @@ class Publication(Request[Outcome]):
     def outcome(self) -> Outcome | None:
         return self._value if self._is_done and self._error is None else None
 
-    @property
-    def size(self) -> int:
-        """Bytes that it is counted as: body, names and properties."""
-        return len(self.body) + len(self.routing_key) + len(self.properties.raw)
-
     def _matches(self, returned: Returned) -> bool:
         return (
             self.mandatory
-            and not self._is_returned
+            and self._returned is None
             and self.routing_key == returned.routing_key
             and self.exchange == returned.exchange
             and self.body == returned.body
@@ -129,47 +131,59 @@ class Ledger:
         max_bytes: How many bytes it takes; one message is always taken by an empty ledger.
     """
 
-    __slots__ = ("_max_bytes", "_max_messages", "_sent", "_unsent", "count", "size")
+    __slots__ = (
+        "_last_tag",
+        "_max_bytes",
+        "_max_messages",
+        "_returned_tag",
+        "_sent",
+        "_unsent",
+        "_wanted",
+        "count",
+        "size",
+    )
 
     def __init__(self, max_messages: int, max_bytes: int) -> None:
         self._max_messages = max_messages
         self._max_bytes = max_bytes
-        self._unsent: deque[Publication] = deque()
+        self._unsent: deque[Publication] = deque()  # some may have their outcome already
         self._sent: dict[int, Publication] = {}  # by delivery tag, ascending
+        self._last_tag = self._returned_tag = 0  # last sent, last returned on this channel
+        self._wanted = 1  # bytes that there was no room for
         self.count = 0  # including those that wait to be resent
         self.size = 0
 
     def __iter__(self) -> Iterator[Publication]:
         """All without an outcome that are sent or wait to be sent, in order."""
-        yield from list(self._sent.values())
+        yield from self.under_way
         yield from [entry for entry in self._unsent if not entry.is_done]
 
     @property
+    def under_way(self) -> list[Publication]:
+        """Those that are sent and without an outcome, in the order of sending."""
+        return list(self._sent.values())
+
+    @property
     def has_room(self) -> bool:
-        return self.count < self._max_messages and self.size < self._max_bytes
-
-    @property
-    def under_way(self) -> int:
-        """How many are sent and without an outcome."""
-        return len(self._sent)
-
-    @property
-    def sent_tags(self) -> list[int]:
-        """The tags of those that are under way, ascending."""
-        return list(self._sent)
+        """Whether it would take what it last refused; if it refused nothing, anything at all."""
+        if not self.count:
+            return True
+        return self.count < self._max_messages and self.size + self._wanted <= self._max_bytes
 
     def accept(self, entry: Publication) -> None:
         """Take in a publish.
 
         Raises:
-            OutputFull: It is full; nothing changed.
+            OutputFull: It is full; nothing changed but ``has_room``.
         """
         size = entry.size
         if self.count and (self.count >= self._max_messages or self.size + size > self._max_bytes):
+            self._wanted = max(size, 1)
             raise OutputFull(
                 f"{self.count} messages of {self.size} bytes wait for their confirms;"
                 f" the limits are {self._max_messages} and {self._max_bytes}"
             )
+        self._wanted = 1
         self.count += 1
         self.size += size
         self._unsent.append(entry)
@@ -178,7 +192,12 @@ class Ledger:
         """Give a publish its outcome."""
         self.count -= 1
         self.size -= entry.size
+        if entry._tag:
+            self._sent.pop(entry._tag, None)
+            entry._tag = 0
         entry.resolve(outcome)
+        if len(self._unsent) > 2 * self.count + ENDED_KEPT:
+            self._unsent = deque(entry for entry in self._unsent if not entry.is_done)
 
     # On the way
 
@@ -200,27 +219,51 @@ class Ledger:
         self._unsent.append(entry)
 
     def mark_sent(self, entry: Publication, tag: int) -> None:
+        """It is under way; on one channel, tags ascend."""
+        entry._tag = self._last_tag = tag
         self._sent[tag] = entry
 
     def take_confirmed(self, tags: Tags) -> list[Publication]:
-        """Those that were sent with these tags, and wait for their outcome no more."""
-        sent = self._sent
-        entries = [sent.pop(tag, None) for tag in tags]
-        return [entry for entry in entries if entry is not None and not entry.is_done]
+        """Those without an outcome that went with these tags; they are under way no more."""
+        take = self._sent.pop
+        entries = [entry for tag in tags if (entry := take(tag, None)) is not None]
+        for entry in entries:
+            entry._tag = 0
+        return entries
 
     def match_return(self, returned: Returned) -> Publication | None:
-        """Whose return this is: the first, in publish order, that looks like it."""
-        for entry in self._sent.values():
+        """Note whose return this is: the first, in publish order, that looks like it.
+
+        Brokers return in publish order as well.  So the search begins behind the last one found,
+        and a thousand returns in a row cost one look at each message.
+        """
+        sent = self._sent
+        first = max(self._returned_tag + 1, next(iter(sent), 1))
+        for tag in range(first, self._last_tag + 1):
+            entry = sent.get(tag)
+            if entry is not None and entry._matches(returned):
+                return self._mark_returned(entry, returned)
+        for entry in sent.values():
             if entry._matches(returned):
-                entry._is_returned = True
-                return entry
+                return self._mark_returned(entry, returned)
         return None
+
+    def _mark_returned(self, entry: Publication, returned: Returned) -> Publication:
+        entry._returned = returned
+        self._returned_tag = entry._tag
+        return entry
 
     def take_back(self) -> None:
         """The channel is gone: all that was sent has to be sent again, in order, first."""
-        again = [entry for entry in self._sent.values() if not entry.is_done]
+        again = self.under_way
         for entry in again:
-            entry._is_returned = False
-            entry.detail = None
+            entry._returned = None
+            entry._tag = 0
         self._unsent.extendleft(reversed(again))
+        self._sent.clear()
+        self._last_tag = self._returned_tag = 0
+
+    def clear(self) -> None:
+        """Let go of what has its outcome: everything."""
+        self._unsent.clear()
         self._sent.clear()

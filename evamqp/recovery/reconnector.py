@@ -14,10 +14,18 @@ from typing import TYPE_CHECKING, Protocol
 from evamqp.core.handler import CALLBACKS, Handler
 from evamqp.core.request import Request
 from evamqp.driver import default_adapter, start
-from evamqp.errors import ChannelClosed, Closed, ConnectionClosed, TopologyFailed
+from evamqp.errors import (
+    BadType,
+    ChannelClosed,
+    Closed,
+    ConnectionClosed,
+    ProtocolError,
+    TopologyFailed,
+    WrongState,
+)
 from evamqp.parameters import Parameters, parse_targets
 from evamqp.recovery.backoff import STABLE_AFTER, Backoff, retry_of
-from evamqp.recovery.client import Client
+from evamqp.recovery.client import Client, call_off
 from evamqp.recovery.topology import Entity, Recorder, Replay, Topology
 
 if TYPE_CHECKING:
@@ -91,7 +99,7 @@ class Reconnector(Client):
         backoff: Delays; None means full jitter up to 30 s.
 
     Raises:
-        BadArgument, BadType: A target is malformed.
+        BadArgument, BadType: A target is malformed, or topology or handler is something else.
         WrongState: No adapter was given, and no asyncio loop runs.
     """
 
@@ -108,6 +116,9 @@ class Reconnector(Client):
         backoff: Backoff | None = None,
     ) -> None:
         targets = list(parse_targets(target))
+        for thing, kind in ((topology, Topology), (handler, Handler)):
+            if thing is not None and not isinstance(thing, kind):
+                raise BadType(f"expected a {kind.__name__}, not {type(thing).__name__}")
         super().__init__(adapter or default_adapter())
         random.shuffle(targets)
         self.topology = Topology() if topology is None else topology
@@ -121,10 +132,15 @@ class Reconnector(Client):
         self._on_topology_error = on_topology_error
         self._backoff = backoff or Backoff()
         self._members: list[Member] = []
+        # Who joined while the topology was being declared, and what each brought.
+        self._newcomers: list[tuple[Member, Topology]] = []
         self._waiters: list[Request[Closed | TopologyFailed]] = []
+        self._is_over = False
         self._reason: Closed | TopologyFailed | None = None
         self._replay: Replay | None = None
-        self._timer: Handle = self.adapter.call_soon(self._dial)
+        self._replays: dict[Member, Replay] = {}  # those that members asked for
+        self._timer: Handle | None = self.adapter.call_soon(self._dial)
+        self._attempts = 0  # since the loss
         self._ready_since = 0.0
         self._lost_since: float | None = None
 
@@ -152,8 +168,9 @@ class Reconnector(Client):
             self._reason = self._reason or ConnectionClosed("closed by the client", by="client")
             waiting = self.state is State.WAITING
             self._move("close")
-            self._timer.cancel()
-            self._stop_replay()
+            call_off(self._timer)
+            self._timer = None
+            self._stop_replays()
             if waiting:
                 self._owe(self._finish)
             elif self.connection is not None:
@@ -164,8 +181,9 @@ class Reconnector(Client):
         self, *, callback: Callback[Closed | TopologyFailed] | None = None
     ) -> Request[Closed | TopologyFailed]:
         """Wait for the end; the request succeeds with the reason, and never fails."""
+        self._check_caller("Reconnector.wait_closed")
         request = Request(self, "Reconnector.wait_closed", callback=callback)
-        if self.state is State.CLOSED and self._reason is not None and not self._members:
+        if self._is_over:
             self._owe(request.resolve, self._reason)
         else:
             self._waiters.append(request)
@@ -174,39 +192,74 @@ class Reconnector(Client):
     # Members
 
     def join(self, member: Member, topology: Topology | None = None) -> None:
-        """Serve a member from now on; its topology is added to ours."""
+        """Serve a member from now on; its topology is added to ours.
+
+        Raises:
+            WrongState: The reconnector is closed or closing.
+        """
+        self._check_caller("Reconnector.join")
+        if self.state in (State.CLOSING, State.CLOSED):
+            raise WrongState(f"the reconnector is {self.state.value}: {self._reason}")
         if topology is not None and topology is not self.topology:
             self.topology.update(topology)
         self._members.append(member)
-        connection = self.connection
-        if self.state is State.READY and connection is not None:
-            self._owe(self._join_ready, member, topology, self.epoch)
+        if self.state is State.READY:
+            self._owe(self._welcome, member, topology or Topology(), self.epoch)
+        elif self.state is State.REPLAYING and topology is not None:
+            self._newcomers.append((member, topology))
 
     def leave(self, member: Member) -> None:
-        """Serve a member no more.  Idempotent."""
+        """Serve a member no more; its topology stays.  Idempotent."""
         if member in self._members:
             self._members.remove(member)
+        self._stop_replay_of(member)
 
-    def _join_ready(self, member: Member, topology: Topology | None, epoch: int) -> None:
-        """A member came while a connection was ready: declare what it brought, then tell it."""
+    def _welcome(self, member: Member, topology: Topology, epoch: int) -> None:
+        """A member came when the topology was declared already: declare what it brought."""
         if epoch != self.epoch or self.state is not State.READY or member not in self._members:
             return
         connection = self.connection
         assert connection is not None
-        self.declare(topology or (), lambda: member._connected(connection))
+        self.declare(member, topology, lambda: member._connected(connection))
 
-    def declare(self, entities: Iterable[Entity], on_done: Callable[[], object]) -> None:
-        """Declare entities on the connection that is ready; on_done comes unless it is lost."""
+    def declare(
+        self, member: Member, entities: Iterable[Entity], on_done: Callable[[], object]
+    ) -> None:
+        """Declare entities for a member, while a connection is ready.
+
+        ``on_done`` is called unless the connection is lost, the member leaves, or it asks again.
+        """
+        self._stop_replay_of(member)
+        self._replays[member] = self._start_replay(entities, on_done)
+
+    def _start_replay(self, entities: Iterable[Entity], on_done: Callable[[], object]) -> Replay:
         connection = self.connection
         assert connection is not None
-        Replay(
+        replay = Replay(
             connection,
             list(entities),
             self.adapter,
             on_done=on_done,
             on_error=self._topology_error,
             on_failed=self._topology_failed,
-        ).start()
+        )
+        # Not from inside: whoever asked has to know the replay before it ends.
+        self._owe(replay.start)
+        return replay
+
+    def _stop_replay_of(self, member: Member) -> None:
+        replay = self._replays.pop(member, None)
+        if replay is not None:
+            replay.stop()
+
+    def _stop_replays(self) -> None:
+        """The connection ends: nobody waits for what was being declared on it."""
+        for replay in (self._replay, *self._replays.values()):
+            if replay is not None:
+                replay.stop()
+        self._replay = None
+        self._replays.clear()
+        self._newcomers.clear()
 
     # The machine
 
@@ -220,6 +273,7 @@ class Reconnector(Client):
 
     def _dial(self) -> None:
         self._bind_owner()
+        self._timer = None
         if not self._move("due"):
             return
         self.epoch += 1
@@ -228,18 +282,8 @@ class Reconnector(Client):
         self._targets = [*self._targets[1:], self._targets[0]]
 
     def _opened(self, connection: Connection) -> None:
-        if not self._move("opened"):
-            connection.close()
-            return
-        replay = self._replay = Replay(
-            connection,
-            list(self.topology),
-            self.adapter,
-            on_done=self._replayed,
-            on_error=self._topology_error,
-            on_failed=self._topology_failed,
-        )
-        replay.start()
+        if self._move("opened"):
+            self._replay = self._start_replay(self.topology, self._replayed)
 
     def _replayed(self) -> None:
         if not self._move("replayed"):
@@ -248,31 +292,40 @@ class Reconnector(Client):
         assert connection is not None
         self._replay = None
         connection._recorder = Recorder(self.topology)
-        now = self.adapter.time()
-        self._ready_since = now
-        lost_since, self._lost_since = self._lost_since, None
-        self._tell("on_open", None, self._handler.on_open, connection)
+        self._ready_since = self.adapter.time()
+        newcomers, self._newcomers = self._newcomers, []
+        strangers = [member for member, _ in newcomers]
+        connection._tell("on_open", None, self._handler.on_open, connection)
         for member in list(self._members):
-            member._connected(connection)
-        if lost_since is not None:
-            log.info("connected again to %s", connection.name or connection.parameters)
-            if self._on_recovered is not None:
-                attempts = self._backoff.attempts
-                self._tell("on_recovered", None, self._on_recovered, attempts, now - lost_since)
+            if member not in strangers:
+                self._tell("a member", None, member._connected, connection)
+        for member, topology in newcomers:
+            self._welcome(member, topology, self.epoch)
+        self._tell_recovered(connection)
+
+    def _tell_recovered(self, connection: Connection) -> None:
+        lost_since, self._lost_since = self._lost_since, None
+        attempts, self._attempts = self._attempts, 0
+        if lost_since is None or not (self.is_ready and connection.is_open):
+            return
+        log.info("connected again to %s", connection.name or connection.parameters)
+        if self._on_recovered is not None:
+            seconds = self._ready_since - lost_since
+            self._tell("on_recovered", None, self._on_recovered, attempts, seconds)
 
     def _lost(self, reason: ConnectionClosed) -> None:
         was_ready = self.state is State.READY
         if not self._move("lost"):
             return
         self.connection = None
-        self._stop_replay()
+        self._stop_replays()
         now = self.adapter.time()
         if self._lost_since is None:
             self._lost_since = now
         if was_ready and now - self._ready_since >= STABLE_AFTER:
             self._backoff.reset()
         for member in list(self._members):
-            member._disconnected(reason)
+            self._tell("a member", None, member._disconnected, reason)
         if self.state is State.CLOSED:
             self._finish()
         elif self.state is State.WAITING:
@@ -281,8 +334,10 @@ class Reconnector(Client):
     def _wait(self, reason: ConnectionClosed) -> None:
         retry = retry_of(reason)
         delay = self._backoff.next(retry)
-        attempt = self._backoff.attempts
-        level = logging.WARNING if retry == "soon" else logging.ERROR
+        self._attempts += 1
+        attempt = self._attempts
+        is_grave = retry != "soon" or isinstance(reason, ProtocolError)
+        level = logging.ERROR if is_grave else logging.WARNING
         log.log(level, "attempt %d to reconnect in %.2f s: %s", attempt, delay, reason)
         self._timer = self.adapter.call_later(delay, self._dial)
         if self._on_reconnecting is not None:
@@ -296,20 +351,16 @@ class Reconnector(Client):
     def _topology_failed(self, entity: Entity, reason: ChannelClosed) -> None:
         error = TopologyFailed(f"could not declare {entity}: {reason}")
         error.__cause__ = reason
+        log.error("gave up, by the policy of that entity: %s", error)
         self._reason = error
         self.close()
 
-    def _stop_replay(self) -> None:
-        if self._replay is not None:
-            self._replay.stop()
-            self._replay = None
-
     def _finish(self) -> None:
-        self.state = State.CLOSED
         assert self._reason is not None
+        self._is_over = True
         members, self._members = self._members, []
         for member in members:
-            member._ended(self._reason)
+            self._tell("a member", None, member._ended, self._reason)
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.resolve(self._reason)
@@ -362,12 +413,3 @@ class _Quiet(Handler):
 
     def on_close(self, connection: Connection, reason: ConnectionClosed) -> None:
         """Logged with the wait that follows."""
-
-
-def as_reconnector(
-    target: Target | Reconnector, adapter: Adapter | None, **events: Callable[..., object] | None
-) -> tuple[Reconnector, bool]:
-    """The reconnector to join, and whether it is the joiner's own to close."""
-    if isinstance(target, Reconnector):
-        return target, False
-    return Reconnector(target, adapter=adapter, **events), True  # type: ignore[arg-type]

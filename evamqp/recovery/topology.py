@@ -6,29 +6,44 @@ declares one on a connection.  When to replay is the reconnector's business.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from evamqp.codec.fields import encode_shortstr, encode_table
 from evamqp.core.channel import client_made_name
 from evamqp.core.handler import Handler
-from evamqp.errors import RESOURCE_LOCKED, BadArgument, ChannelClosed
+from evamqp.errors import (
+    RESOURCE_LOCKED,
+    BadArgument,
+    ChannelClosed,
+    OutputFull,
+    UsageError,
+    WrongState,
+)
 
 if TYPE_CHECKING:
     from evamqp.adapters.base import Adapter, Handle
     from evamqp.core.channel import Channel
     from evamqp.core.connection import Connection
     from evamqp.core.request import Request
-    from evamqp.types import TableLike
+    from evamqp.types import DeclareOk, TableLike
+
+log = logging.getLogger(__name__)
 
 #: What is done about an entity that cannot be declared: try again until it works, go on without
 #: it, or give up the whole recovery.
 Policy: TypeAlias = Literal["retry", "skip", "fail"]
 POLICIES = ("retry", "skip", "fail")
 
-# Seconds.  The broker needs some 20 ms to see that the former owner of an exclusive queue is gone.
-FIRST_DELAY = 0.01
-LONGEST_DELAY = 2.0
+# Seconds.  The broker needs some 20 ms to see that the former owner of an exclusive queue is gone;
+# a queue that is still locked when the delays have grown to the second is somebody else's.
+FIRST_LOCKED_DELAY = 0.01
+LONGEST_LOCKED_DELAY = 2.0
+# Seconds between the attempts at an entity whose policy is to retry.  Somebody has to act.
+FIRST_DELAY = 0.1
+LONGEST_DELAY = 30.0
 
 
 class Exchange(NamedTuple):
@@ -76,19 +91,29 @@ class Binding(NamedTuple):
     arguments: TableLike | None
     policy: Policy
 
+    @property
+    def key(self) -> BindingKey:
+        """What tells it from others; the broker does not look at the order of arguments either."""
+        arguments = dict(sorted((self.arguments or {}).items()))
+        return (
+            self.kind, self.destination, self.source, self.routing_key, encode_table(arguments)
+        )  # fmt: skip
+
     def declare(self, channel: Channel, **callbacks: Any) -> Request[Any]:
         bind = channel.queue_bind if self.kind == "queue" else channel.exchange_bind
         return bind(self.destination, self.source, self.routing_key, self.arguments, **callbacks)
 
 
 Entity: TypeAlias = Exchange | Queue | Binding
+BindingKey: TypeAlias = tuple[str, str, str, str, bytes]
 
 
 class Topology:
     """What has to exist on the broker.  Iterating gives the order of declaring.
 
     Args:
-        policy: For entities that are added without one of their own.
+        policy: For entities that are added without one of their own.  One that replaces another
+            of its name keeps that one's.
     """
 
     __slots__ = ("_bindings", "_exchanges", "_queues", "policy")
@@ -97,7 +122,7 @@ class Topology:
         self.policy = _checked(policy)
         self._exchanges: dict[str, Exchange] = {}
         self._queues: dict[str, Queue] = {}
-        self._bindings: dict[tuple[str, str, str, str, bytes], Binding] = {}
+        self._bindings: dict[BindingKey, Binding] = {}
 
     def __iter__(self) -> Iterator[Entity]:
         yield from self._exchanges.values()
@@ -128,10 +153,10 @@ class Topology:
             BadArgument: A name above 255 bytes, or an unknown policy.  The topology is unchanged.
         """
         _check(exchange=name, exchange_type=exchange_type)
-        encode_table(arguments, "arguments")
         self._exchanges[name] = Exchange(
-            name, exchange_type, durable, auto_delete, internal, arguments, self._policy(policy)
-        )
+            name, exchange_type, durable, auto_delete, internal,
+            copy_table(arguments), self._policy(policy, self._exchanges.get(name)),
+        )  # fmt: skip
         return name
 
     def queue(
@@ -153,11 +178,11 @@ class Topology:
             As for ``exchange``.
         """
         _check(queue=name)
-        encode_table(arguments, "arguments")
         name = name or client_made_name()
         self._queues[name] = Queue(
-            name, durable, exclusive, auto_delete, arguments, self._policy(policy)
-        )
+            name, durable, exclusive, auto_delete,
+            copy_table(arguments), self._policy(policy, self._queues.get(name)),
+        )  # fmt: skip
         return name
 
     def bind(
@@ -197,10 +222,10 @@ class Topology:
         policy: Policy | None,
     ) -> None:
         _check(destination=destination, source=source, routing_key=routing_key)
-        key = (kind, destination, source, routing_key, encode_table(arguments, "arguments"))
-        self._bindings[key] = Binding(
-            kind, destination, source, routing_key, arguments, self._policy(policy)
-        )
+        arguments = copy_table(arguments)
+        binding = Binding(kind, destination, source, routing_key, arguments, self.policy)
+        policy = self._policy(policy, self._bindings.get(binding.key))
+        self._bindings[binding.key] = binding._replace(policy=policy)
 
     def update(self, other: Topology) -> None:
         """Add all that ``other`` holds; its entities replace ours of the same name."""
@@ -217,8 +242,8 @@ class Topology:
         arguments: TableLike | None = None,
     ) -> None:
         """Forget a binding.  A no-op if it is not here."""
-        key = (kind, destination, source, routing_key, encode_table(arguments))
-        self._bindings.pop(key, None)
+        wanted = Binding(kind, destination, source, routing_key, arguments, self.policy)
+        self._bindings.pop(wanted.key, None)
 
     def remove_queue(self, name: str) -> None:
         """Forget a queue and its bindings.  A no-op if it is not here."""
@@ -237,14 +262,26 @@ class Topology:
     def _keep(self, wanted: Callable[[Binding], bool]) -> None:
         self._bindings = {key: b for key, b in self._bindings.items() if wanted(b)}
 
-    def _policy(self, policy: Policy | None) -> Policy:
-        return self.policy if policy is None else _checked(policy)
+    def _policy(self, policy: Policy | None, replaced: Entity | None) -> Policy:
+        if policy is not None:
+            return _checked(policy)
+        return self.policy if replaced is None else replaced.policy
 
 
 def _check(**names: str) -> None:
     """Refuse now what a replay could not declare later."""
     for what, name in names.items():
         encode_shortstr(name, what)
+
+
+def copy_table(table: TableLike | None) -> TableLike | None:
+    """A table that can be sent, as it is now; None stays None.
+
+    Raises:
+        BadType, BadArgument: No table of AMQP can hold it.
+    """
+    encode_table(table, "arguments")
+    return None if table is None else deepcopy(dict(table))
 
 
 def _checked(policy: Policy) -> Policy:
@@ -257,7 +294,8 @@ class Recorder:
     """Writes what one connection declares, binds and deletes into a topology.
 
     The connection calls it with each request that succeeded: the method's name, the values that
-    were sent, and the reply.  ``nowait`` requests have no reply and are not recorded.
+    were sent, and the reply.  ``nowait`` requests have no reply and are not recorded.  An entity
+    that is recorded again keeps its policy.
     """
 
     __slots__ = ("_last_queue", "_topology")
@@ -268,14 +306,23 @@ class Recorder:
 
     def __call__(self, number: int, method: str, values: tuple[Any, ...], result: Any) -> None:
         record = getattr(self, "_" + method.replace(".", "_"), None)
-        if record is not None:
+        if record is None:
+            return
+        try:
             record(number, result, *values)
+        except UsageError as error:
+            # The arguments were changed between the call and its reply.
+            log.error("%s cannot be recorded: %s", method, error)
+
+    def _named(self, number: int, queue: str) -> str:
+        """The queue's name; "" where it was declared by a request without a reply."""
+        return queue or self._last_queue.get(number, "")
 
     def _exchange_declare(
         self, number: int, result: None, name: str, kind: str, passive: bool, durable: bool,
         auto_delete: bool, internal: bool, nowait: bool, arguments: TableLike | None,
     ) -> None:  # fmt: skip
-        if name and not passive and not name.startswith("amq."):
+        if name and not passive and not name.startswith(_RESERVED):
             self._topology.exchange(
                 name, kind, durable=durable, auto_delete=auto_delete, internal=internal,
                 arguments=arguments,
@@ -285,31 +332,32 @@ class Recorder:
         self._topology.remove_exchange(name)
 
     def _queue_declare(
-        self, number: int, result: Any, name: str, passive: bool, durable: bool, exclusive: bool,
-        auto_delete: bool, nowait: bool, arguments: TableLike | None,
+        self, number: int, result: DeclareOk, name: str, passive: bool, durable: bool,
+        exclusive: bool, auto_delete: bool, nowait: bool, arguments: TableLike | None,
     ) -> None:  # fmt: skip
-        self._last_queue[number] = result.queue
-        if not passive:
+        name = self._last_queue[number] = result.queue
+        if not passive and not name.startswith(_RESERVED):
             self._topology.queue(
-                result.queue, durable=durable, exclusive=exclusive, auto_delete=auto_delete,
+                name, durable=durable, exclusive=exclusive, auto_delete=auto_delete,
                 arguments=arguments,
             )  # fmt: skip
 
-    def _queue_delete(self, number: int, result: int, name: str, *flags: bool) -> None:
-        self._topology.remove_queue(name)
+    def _queue_delete(self, number: int, result: int, queue: str, *flags: bool) -> None:
+        self._topology.remove_queue(self._named(number, queue))
 
     def _queue_bind(
         self, number: int, result: None, queue: str, exchange: str, key: str, nowait: bool,
         arguments: TableLike | None,
     ) -> None:  # fmt: skip
-        self._topology.bind(queue or self._last_queue[number], exchange, key, arguments)
+        name = self._named(number, queue)
+        if name:
+            self._topology.bind(name, exchange, key, arguments)
 
     def _queue_unbind(
         self, number: int, result: None, queue: str, exchange: str, key: str,
         arguments: TableLike | None,
     ) -> None:  # fmt: skip
-        name = queue or self._last_queue[number]
-        self._topology.unbind("queue", name, exchange, key, arguments)
+        self._topology.unbind("queue", self._named(number, queue), exchange, key, arguments)
 
     def _exchange_bind(
         self, number: int, result: None, destination: str, source: str, key: str, nowait: bool,
@@ -322,6 +370,10 @@ class Recorder:
         arguments: TableLike | None,
     ) -> None:  # fmt: skip
         self._topology.unbind("exchange", destination, source, key, arguments)
+
+
+# Names that the broker keeps to itself: it declares these, and refuses that we do.
+_RESERVED = "amq."
 
 
 class Replay(Handler):
@@ -356,8 +408,10 @@ class Replay(Handler):
         self._on_error = on_error
         self._on_failed = on_failed
         self._done = 0  # entities that are settled, in order
+        self._locked_delay = FIRST_LOCKED_DELAY
         self._delay = FIRST_DELAY
         self._timer: Handle | None = None
+        self._channel: Channel | None = None
         self._is_stopped = False
 
     def start(self) -> None:
@@ -368,35 +422,53 @@ class Replay(Handler):
         if self._done == len(self._entities):
             self._on_done()
             return
-        channel = self._connection.channel(self)
+        try:
+            self._declare()
+        except (OutputFull, WrongState) as error:
+            # No channel number is free, or no room for so much output.
+            log.warning("declaring has to wait: %s", error)
+            self._close_channel()
+            self._retry()
+
+    def _declare(self) -> None:
+        channel = self._channel = self._connection.channel(self)
         for entity in self._entities[self._done :]:
             entity.declare(channel, callback=self._declared)
-        self._channel = channel
 
     def stop(self) -> None:
         """Call nobody any more.  Idempotent."""
         self._is_stopped = True
+        self._close_channel()
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
+
+    def _close_channel(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
 
     def _is_over(self) -> bool:
         return self._is_stopped or not self._connection.is_open
 
     def _declared(self, result: object) -> None:
         self._done += 1
+        self._locked_delay = FIRST_LOCKED_DELAY
         self._delay = FIRST_DELAY
-        if self._done == len(self._entities):
+        if self._done == len(self._entities) and self._channel is not None:
             self._channel.close()
 
     def on_channel_close(self, channel: Channel, reason: ChannelClosed) -> None:
-        if self._is_over():
+        if self._is_over() or channel is not self._channel:
             return
+        self._channel = None
         if self._done == len(self._entities):
             self._on_done()
             return
         entity = self._entities[self._done]
-        if _is_former_owner(entity, reason) and self._delay < LONGEST_DELAY:
-            self._retry()
+        if _is_former_owner(entity, reason) and self._locked_delay < LONGEST_LOCKED_DELAY:
+            self._start_after(self._locked_delay)
+            self._locked_delay *= 2
             return
         self._on_error(entity, reason)
         if self._is_over():
@@ -410,8 +482,11 @@ class Replay(Handler):
             self._retry()
 
     def _retry(self) -> None:
-        self._timer = self._adapter.call_later(self._delay, self.start)
+        self._start_after(self._delay)
         self._delay = min(2 * self._delay, LONGEST_DELAY)
+
+    def _start_after(self, delay: float) -> None:
+        self._timer = self._adapter.call_later(delay, self.start)
 
 
 def _is_former_owner(entity: Entity, reason: ChannelClosed) -> bool:

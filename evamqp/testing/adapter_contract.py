@@ -637,6 +637,169 @@ class LoopContract(_Contract):
         assert promise.future is promise.future
         promise.resolve(None)
 
+    def test_followed_coroutine_runs_to_its_end(self, rig: Rig) -> None:
+        promise = rig.adapter.create_future()
+        work = _Work(promise.future)
+        ended = _follow(rig, work.run())
+        rig.until(lambda: work.steps == ["begun"])
+        assert ended == []
+        promise.resolve(7)
+        rig.until(lambda: ended)
+        assert work.steps == ["begun", 7, "ended"]
+        assert ended == [None]
+
+    def test_followed_coroutine_tells_what_it_raises(self, rig: Rig) -> None:
+        promise = rig.adapter.create_future()
+        ended = _follow(rig, _Work(promise.future).run())
+        promise.reject(KeyError("mine"))
+        rig.until(lambda: ended)
+        assert isinstance(ended[0], KeyError)
+
+    def test_followed_future_tells_its_outcome(self, rig: Rig) -> None:
+        promises = [rig.adapter.create_future() for _ in range(2)]
+        value, error = (_follow(rig, promise.future) for promise in promises)
+        promises[0].resolve(7)
+        promises[1].reject(OSError("mine"))
+        rig.until(lambda: value and error)
+        assert value == [None]
+        assert isinstance(error[0], OSError)
+
+    def test_followed_future_that_has_its_outcome_never_tells_it_from_inside(
+        self, rig: Rig
+    ) -> None:
+        promises = [rig.adapter.create_future() for _ in range(2)]
+        promises[0].resolve(7)
+        promises[1].reject(OSError("mine"))
+        value, error = (_follow(rig, promise.future) for promise in promises)
+        rig.until(lambda: value and error)
+        assert value == [None]
+        assert isinstance(error[0], OSError)
+
+    def test_followed_coroutine_that_ends_at_once_never_tells_it_from_inside(
+        self, rig: Rig
+    ) -> None:
+        async def nothing() -> None:
+            """Ends before it waits for anything."""
+
+        ended = _follow(rig, nothing())
+        rig.until(lambda: ended)
+        assert ended == [None]
+
+    def test_cancelled_coroutine_is_left_at_its_await_and_told_once(self, rig: Rig) -> None:
+        promise = rig.adapter.create_future()
+        work = _Work(promise.future)
+        ended = _Ended()
+        handle = ended.follow(rig, work.run())
+        rig.until(lambda: work.steps)
+        ended.during(handle.cancel)
+        ended.during(handle.cancel)
+        rig.until(lambda: ended.errors)
+        rig.wait(0)
+        assert work.steps == ["begun", "ended"]
+        assert len(ended.errors) == 1
+        assert ended.errors[0] is not None
+
+    def test_coroutine_cancelled_before_it_began_is_told_once(self, rig: Rig) -> None:
+        ended = _Ended()
+        handle = ended.follow(rig, _Work(rig.adapter.create_future().future).run())
+        ended.during(handle.cancel)
+        rig.until(lambda: ended.errors)
+        rig.wait(0)
+        assert len(ended.errors) == 1
+        assert ended.errors[0] is not None
+
+    def test_coroutine_that_raises_when_cancelled_tells_that(self, rig: Rig) -> None:
+        begun: list[bool] = []
+
+        async def stubborn(future: Any) -> None:
+            begun.append(True)
+            try:
+                await future
+            finally:
+                raise KeyError("mine")
+
+        ended = _Ended()
+        handle = ended.follow(rig, stubborn(rig.adapter.create_future().future))
+        rig.until(lambda: begun)
+        ended.during(handle.cancel)
+        rig.until(lambda: ended.errors)
+        assert isinstance(ended.errors[0], KeyError)
+
+    def test_cancelled_future_is_told_once(self, rig: Rig) -> None:
+        promise = rig.adapter.create_future()
+        ended = _Ended()
+        handle = ended.follow(rig, promise.future)
+        ended.during(handle.cancel)
+        rig.until(lambda: ended.errors)
+        promise.resolve(7)
+        rig.wait(0)
+        assert len(ended.errors) == 1
+        assert ended.errors[0] is not None
+
+    def test_cancelling_what_has_ended_does_nothing(self, rig: Rig) -> None:
+        promise = rig.adapter.create_future()
+        ended = _Ended()
+        handle = ended.follow(rig, promise.future)
+        promise.resolve(7)
+        rig.until(lambda: ended.errors)
+        handle.cancel()
+        rig.wait(0)
+        assert ended.errors == [None]
+
+    def test_what_cannot_be_awaited_is_not_followed(self, rig: Rig) -> None:
+        ended = _Ended()
+        with pytest.raises((TypeError, ValueError)):
+            ended.follow(rig, object())
+        rig.wait(0)
+        assert ended.errors == []
+
+
+class _Work:
+    """A coroutine that waits for one future, and notes how far it has come."""
+
+    def __init__(self, future: Any) -> None:
+        self._future = future
+        self.steps: list[object] = []
+
+    async def run(self) -> None:
+        self.steps.append("begun")
+        try:
+            self.steps.append(await self._future)
+        finally:
+            self.steps.append("ended")
+
+
+class _Ended:
+    """What follow() told, and whether it came from inside a call."""
+
+    def __init__(self) -> None:
+        self.errors: list[BaseException | None] = []
+        self._is_inside = False
+
+    def follow(self, rig: Rig, awaitable: Any) -> Handle:
+        handles: list[Handle] = []
+        self.during(lambda: handles.append(rig.adapter.follow(awaitable, self._done)))
+        return handles[0]
+
+    def during(self, call: Callable[[], object]) -> None:
+        """Make a call in which nothing may be told."""
+        self._is_inside = True
+        try:
+            call()
+        finally:
+            self._is_inside = False
+
+    def _done(self, error: BaseException | None) -> None:
+        assert not self._is_inside, "done() came from inside a call"
+        self.errors.append(error)
+
+
+def _follow(rig: Rig, awaitable: Any) -> list[BaseException | None]:
+    """Follow an awaitable; the list gets its end."""
+    ended = _Ended()
+    ended.follow(rig, awaitable)
+    return ended.errors
+
 
 class ConnectionContract(_Contract):
     """Connections through real sockets, and all that can go wrong with them."""

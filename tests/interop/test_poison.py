@@ -1,4 +1,4 @@
-"""Properties that RabbitMQ passes on as they came: each is delivered, and hurts its reader at most."""
+"""Properties that RabbitMQ passes on as they came: each is delivered and hurts at most a reader."""
 
 from __future__ import annotations
 

@@ -1,0 +1,165 @@
+"""What Publisher and Consumer have in common: a reconnector that serves them, and a bounded end.
+
+What they do with their channel is their own.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from evamqp.core.request import Request
+from evamqp.errors import BadType, WrongState
+from evamqp.recovery.client import Client, call_off, checked_timeout
+from evamqp.recovery.reconnector import Reconnector, Target
+from evamqp.recovery.topology import Topology
+
+if TYPE_CHECKING:
+    from evamqp.adapters.base import Adapter, Handle
+    from evamqp.core.channel import Channel
+    from evamqp.core.connection import Connection
+    from evamqp.errors import Closed, ConnectionClosed, TopologyFailed
+
+R = TypeVar("R")
+
+
+class Service(Client, Generic[R]):
+    """A member of a reconnector, with one channel at a time.  R is what close() reports."""
+
+    def __init__(
+        self,
+        target: Target | Reconnector,
+        adapter: Adapter | None,
+        topology: Topology | None,
+        **events: Callable[..., object] | None,
+    ) -> None:
+        if topology is not None and not isinstance(topology, Topology):
+            raise BadType(f"topology must be a Topology, not {type(topology).__name__}")
+        self._is_owner = not isinstance(target, Reconnector)
+        reconnector = (
+            target
+            if isinstance(target, Reconnector)
+            else Reconnector(target, adapter=adapter, **events)  # type: ignore[arg-type]
+        )
+        super().__init__(reconnector.adapter)
+        self.reconnector = reconnector
+        self._channel: Channel | None = None
+        self._retry: Handle | None = None  # of whatever is to be tried again
+        self._closing: list[Request[R]] = []
+        self._close_timer: Handle | None = None
+        self._is_closing = False
+        self._reports: list[R] = []  # one, from the end on
+        self._is_over = False
+        self._reason: Closed | TopologyFailed | None = None  # why the reconnector ended
+        reconnector.join(self, topology)
+
+    @property
+    def _is_closed(self) -> bool:
+        return bool(self._reports)
+
+    def _check_caller(self, what: str) -> None:
+        self.reconnector._check_caller(what)
+
+    def _check_open(self, what: str) -> None:
+        self._check_caller(what)
+        if self._is_closing:
+            why = "" if self._reason is None else f": {self._reason}"
+            raise WrongState(f"{what}: the {type(self).__name__} is closed{why}")
+
+    def _close(self, timeout: float | None) -> Request[R]:
+        what = f"{type(self).__name__}.close"
+        self._check_caller(what)
+        timeout = checked_timeout(timeout)
+        request: Request[R] = Request(self, what)
+        if self._is_over:
+            self._owe(request.resolve, self._reports[0])
+            return request
+        self._closing.append(request)
+        if timeout is not None and not self._is_closed:
+            call_off(self._close_timer)
+            self._close_timer = self.adapter.call_later(timeout, self._give_up)
+        if not self._is_closing:
+            self._is_closing = True
+            self._stop()
+            self._owe(self._close_if_done)
+        return request
+
+    def _finish(self, report: R) -> None:
+        """Let go of channel and reconnector, then tell those who closed."""
+        if self._is_closed:
+            return
+        self._reports.append(report)
+        call_off(self._retry, self._close_timer)
+        self._retry = self._close_timer = None
+        self.reconnector.leave(self)
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
+        if self._is_owner:
+            self.reconnector.close(callback=self._tell_closed)
+        else:
+            self._tell_closed(None)
+
+    def _tell_closed(self, reason: object) -> None:
+        self._is_over = True
+        requests, self._closing = self._closing, []
+        for request in requests:
+            request.resolve(self._reports[0])
+
+    def _ready_connection(self) -> Connection | None:
+        """The connection on which a channel is wanted now; None if there is none."""
+        reconnector = self.reconnector
+        if self._channel is not None or self._is_closed or not reconnector.is_ready:
+            return None
+        connection = reconnector.connection
+        return connection if connection is not None and connection.is_open else None
+
+    def _try_later(self, delay: float, step: Callable[[], object]) -> None:
+        """Try something again on this connection; what was to be tried before is called off."""
+        call_off(self._retry)
+
+        def again() -> None:
+            self._retry = None
+            if self.reconnector.is_ready:
+                step()
+
+        self._retry = self.adapter.call_later(delay, again)
+
+    # Member of the reconnector
+
+    def _connected(self, connection: Connection) -> None:
+        self._open_channel()
+
+    def _disconnected(self, reason: ConnectionClosed) -> None:
+        self._channel = None
+        call_off(self._retry)
+        self._retry = None
+
+    def _ended(self, reason: Closed | TopologyFailed) -> None:
+        """There will be no further connection."""
+        self._is_closing = True
+        self._reason = reason
+        self._give_up()
+
+    # What a publisher and a consumer do in their own ways
+
+    @abstractmethod
+    def _open_channel(self) -> None:
+        """Open a channel, if one is wanted and can be had."""
+
+    @abstractmethod
+    def _writable(self, writable: bool) -> None:
+        """The connection's backpressure changed."""
+
+    @abstractmethod
+    def _stop(self) -> None:
+        """Take nothing new: close() was called."""
+
+    @abstractmethod
+    def _close_if_done(self) -> None:
+        """Finish if everything has its end."""
+
+    @abstractmethod
+    def _give_up(self) -> None:
+        """Finish now, whatever is left."""

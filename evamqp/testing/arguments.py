@@ -1,0 +1,254 @@
+"""The optional arguments of queues and exchanges: which are valid, and which declares are equal.
+
+Only values are looked at here; what an argument does is the queue's.  The words are RabbitMQ's.
+It is for tests and demos; production is RabbitMQ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
+
+from evamqp.testing.refusals import Refusal, not_implemented, precondition_failed
+from evamqp.types import FieldValue, Table
+
+#: What RabbitMQ compares when a queue is declared again; it ignores everything else.
+COMPARED = (
+    "x-expires",
+    "x-message-ttl",
+    "x-dead-letter-exchange",
+    "x-dead-letter-routing-key",
+    "x-max-length",
+    "x-max-length-bytes",
+    "x-max-priority",
+    "x-overflow",
+    "x-queue-mode",
+    "x-single-active-consumer",
+    "x-queue-type",
+)
+#: What RabbitMQ refuses for a classic queue, since it belongs to quorum queues and streams.
+FOREIGN = (
+    "x-dead-letter-strategy",
+    "x-delivery-limit",
+    "x-initial-cluster-size",
+    "x-max-age",
+    "x-max-in-memory-bytes",
+    "x-max-in-memory-length",
+    "x-queue-leader-locator",
+    "x-quorum-initial-group-size",
+    "x-stream-max-segment-size-bytes",
+)
+ALTERNATE_EXCHANGE = "alternate-exchange"
+OVERFLOWS = ("drop-head", "reject-publish", "reject-publish-dlx")
+# Milliseconds: ten years, the longest time to live and the longest life of an unused queue.
+TIME_MAX = 315_360_000_000
+PRIORITY_MAX = 255
+
+_KINDS: tuple[tuple[type, str], ...] = (
+    (bool, "bool"),
+    (float, "double"),
+    (str, "longstr"),
+    (bytes, "binary"),
+    (datetime, "timestamp"),
+    (Decimal, "decimal"),
+    (list, "array"),
+    (dict, "table"),
+)
+
+
+def kind_of(value: FieldValue) -> str:
+    """RabbitMQ's name of a value's type."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return "signedint" if -(2**31) <= value < 2**31 else "long"
+    return next((name for kind, name in _KINDS if isinstance(value, kind)), "void")
+
+
+def shown(value: FieldValue) -> str:
+    """A value as RabbitMQ prints it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return str(value)
+
+
+# Validation
+
+
+def check_queue(name: str, vhost: str, arguments: Table) -> None:
+    """Refuse what RabbitMQ refuses (406), and what this broker does not do (540)."""
+    kind = arguments.get("x-queue-type", "classic")
+    for key, value in arguments.items():
+        if key in FOREIGN and kind == "classic":
+            raise precondition_failed(
+                f"invalid arg '{key}' for queue '{name}' in vhost '{vhost}' of queue type"
+                " rabbit_classic_queue"
+            )
+        check = _CHECKS.get(key)
+        if check is None:
+            continue
+        fault = check(value, arguments)
+        if fault is not None:
+            raise precondition_failed(
+                f"invalid arg '{key}' for queue '{name}' in vhost '{vhost}': {fault}"
+            )
+    exchange = arguments.get("x-dead-letter-exchange", "")
+    if not isinstance(exchange, str):
+        raise precondition_failed(
+            f"invalid type '{kind_of(exchange)}' for arg 'x-dead-letter-exchange' in queue"
+            f" '{name}' in vhost '{vhost}'"
+        )
+    if kind != "classic":
+        raise not_implemented(f"evamqp.testing has no {shown(kind)} queues; RabbitMQ has")
+
+
+Check = Callable[[FieldValue, Table], "str | None"]
+
+
+def _integer(value: FieldValue) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        return f'"expected integer, got {kind_of(value)}"'
+    return f"{{value_negative,{value}}}" if value < 0 else None
+
+
+def _count(value: FieldValue, _: Table) -> str | None:
+    return _integer(value)
+
+
+def _time(value: FieldValue, _: Table) -> str | None:
+    fault = _integer(value)
+    if fault is None and isinstance(value, int) and value > TIME_MAX:
+        return f"{{value_too_large,{value}}}"
+    return fault
+
+
+def _lifetime(value: FieldValue, arguments: Table) -> str | None:
+    return "{value_zero,0}" if value == 0 else _time(value, arguments)
+
+
+def _priority(value: FieldValue, _: Table) -> str | None:
+    fault = _integer(value)
+    if fault is None and isinstance(value, int) and value > PRIORITY_MAX:
+        return f"{{max_value_exceeded,{value}}}"
+    return fault
+
+
+def _overflow(value: FieldValue, _: Table) -> str | None:
+    if not isinstance(value, str):
+        return f"{{unacceptable_type,{kind_of(value)}}}"
+    return None if value in OVERFLOWS else "invalid_overflow"
+
+
+def _routing_key(value: FieldValue, arguments: Table) -> str | None:
+    if not isinstance(value, str):
+        return f"{{unacceptable_type,{kind_of(value)}}}"
+    return None if "x-dead-letter-exchange" in arguments else "routing_key_but_no_dlx_defined"
+
+
+def _mode(value: FieldValue, _: Table) -> str | None:
+    if not isinstance(value, str):
+        return f"{{unacceptable_type,{kind_of(value)}}}"
+    return None if value in ("default", "lazy") else f"\"unsupported queue mode '{shown(value)}'\""
+
+
+def _type(value: FieldValue, _: Table) -> str | None:
+    if not isinstance(value, str):
+        return f"{{unacceptable_type,{kind_of(value)}}}"
+    known = value in ("classic", "quorum", "stream")
+    return None if known else f"\"unsupported queue type '{value}'\""
+
+
+def _boolean(value: FieldValue, _: Table) -> str | None:
+    return None if isinstance(value, bool) else f"{{unacceptable_type,{kind_of(value)}}}"
+
+
+_CHECKS: dict[str, Check] = {
+    "x-message-ttl": _time,
+    "x-expires": _lifetime,
+    "x-max-length": _count,
+    "x-max-length-bytes": _count,
+    "x-max-priority": _priority,
+    "x-overflow": _overflow,
+    "x-dead-letter-routing-key": _routing_key,
+    "x-queue-mode": _mode,
+    "x-queue-type": _type,
+    "x-single-active-consumer": _boolean,
+}
+
+
+def check_expiration(text: str) -> int:
+    """The milliseconds of a message's expiration.
+
+    Raises:
+        Refusal: 406: not a whole number within 0 and ten years.
+    """
+    digits = text[1:] if text[:1] in "+-" else text
+    leading = next((at for at, sign in enumerate(digits) if sign not in "0123456789"), len(digits))
+    if not leading:
+        fault = "no_integer"
+    elif leading < len(digits):
+        fault = f'{{leftover_string,"{digits[leading:]}"}}'
+    elif int(text) < 0:
+        fault = f"{{value_negative,{text}}}"
+    elif int(text) > TIME_MAX:
+        fault = f"{{value_too_large,{text}}}"
+    else:
+        return int(text)
+    raise precondition_failed(f"invalid expiration '{text}': {fault}")
+
+
+def check_priority(queue: str, vhost: str, arguments: Table) -> int:
+    """A consumer's x-priority, 0 without one; 406 if it is no number."""
+    priority = arguments.get("x-priority", 0)
+    if isinstance(priority, bool) or not isinstance(priority, int):
+        raise precondition_failed(
+            f"invalid arg 'x-priority' for queue '{queue}' in vhost '{vhost}':"
+            f' "expected integer, got {kind_of(priority)}"'
+        )
+    return priority
+
+
+def check_match(arguments: Table) -> None:
+    """Refuse (406) an x-match that a headers exchange does not know."""
+    match = arguments.get("x-match", "all")
+    if not isinstance(match, str):
+        raise precondition_failed(
+            f"Invalid x-match field type {kind_of(match)} (value {shown(match)}); expected longstr"
+        )
+    if match not in ("all", "any", "all-with-x", "any-with-x"):
+        raise precondition_failed(
+            f'Invalid x-match field value <<"{match}">>;'
+            " expected all, any, all-with-x, or any-with-x"
+        )
+
+
+# Equivalence
+
+
+def compare(what: str, name: str, received: FieldValue, current: FieldValue) -> None:
+    """Refuse (406) a declare that differs from what exists.
+
+    Args:
+        what: Such as ``"queue 'q' in vhost '/'"``.
+        name: Of the argument.
+        received: None if the declare had none.
+        current: None if what exists has none.
+    """
+    if received == current and kind_of(received) == kind_of(current):
+        return
+    raise _inequivalent(what, name, received, current)
+
+
+def _inequivalent(what: str, name: str, received: FieldValue, current: FieldValue) -> Refusal:
+    if received is None:
+        text = f"received none but current is {_described(current)}"
+    elif current is None:
+        text = f"received {_described(received)} but current is none"
+    else:
+        text = f"received '{shown(received)}' but current is '{shown(current)}'"
+    return precondition_failed(f"inequivalent arg '{name}' for {what}: {text}")
+
+
+def _described(value: FieldValue) -> str:
+    return f"the value '{shown(value)}' of type '{kind_of(value)}'"

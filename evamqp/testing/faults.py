@@ -1,0 +1,277 @@
+"""The faults that a test can ask for: of the wire, of the broker's answers, of the broker itself.
+
+Each method says what a client sees.  Nothing here happens unless a test calls it.
+It is for tests and demos; production is RabbitMQ.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Protocol
+
+from evamqp.adapters.base import Handle
+from evamqp.errors import BadArgument
+from evamqp.testing.loops import Loop, on_loop
+from evamqp.testing.refusals import Refusal
+from evamqp.testing.wires import Direction, Unit, Wire
+
+if TYPE_CHECKING:
+    from evamqp.testing.server_session import Session
+    from evamqp.testing.virtual_host import VirtualHost
+
+SHUTDOWN = "broker forced connection closure with reason 'shutdown'"
+
+
+class Patient(Protocol):
+    """What faults need of the broker they befall."""
+
+    alarm: str | None
+    wires: dict[int, Wire]
+    virtual_hosts: dict[str, VirtualHost]
+
+    @property
+    def loop(self) -> Loop: ...
+    def call_later(self, delay: float, callback: Callable[[], object]) -> Handle: ...
+    def open_doors(self) -> None: ...
+    def shut_doors(self) -> None: ...
+
+
+class Faults:
+    """What can go wrong; ``broker.faults``.
+
+    Where ``only`` is an argument, it is the number of a connection (see ``broker.connections``);
+    None means all that are open.
+    """
+
+    def __init__(self, patient: Patient) -> None:
+        self._patient = patient
+        self._verdicts: deque[str] = deque()
+        self._held: list[Session] = []
+        self._confirm_delay: float | None = None
+        self._holds = False
+        self._next_cut: tuple[Direction, Unit, int, bool] | None = None
+
+    @property
+    def loop(self) -> Loop:
+        return self._patient.loop
+
+    # The wire
+
+    @on_loop
+    def drop_connections(self, *, reset: bool = False, only: int | None = None) -> None:
+        """End connections without a word of AMQP: an end of file, or with ``reset`` an RST."""
+        for wire in self._wires(only):
+            wire.reset() if reset else wire.hang_up()
+
+    @on_loop
+    def cut_after(
+        self,
+        *,
+        frames: int | None = None,
+        bytes: int | None = None,
+        direction: Direction = "sent",
+        reset: bool = True,
+        only: int | None = None,
+    ) -> None:
+        """End a connection after so many frames, or in the middle of one after so many bytes.
+
+        Args:
+            frames: Frames that still pass; the rest is lost.
+            bytes: Bytes that still pass.  Exactly one of the two is given.
+            direction: What is counted: what the broker has ``"sent"``, or ``"received"``.  What
+                it received it has carried out, but its answers to the last bytes are lost.
+            reset: End with an RST rather than an end of file.
+            only: None means the next connection to come, from its first byte on.
+        """
+        if (frames is None) is (bytes is None):
+            raise BadArgument("cut_after() takes either frames or bytes")
+        unit: Unit = "bytes" if frames is None else "frames"
+        count = bytes if frames is None else frames
+        assert count is not None
+        if only is None:
+            self._next_cut = direction, unit, count, reset
+        else:
+            self._patient.wires[only].cut(direction, unit, count, reset=reset)
+
+    def admit(self, wire: Wire) -> None:
+        """A connection came: the next cut is for it."""
+        if self._next_cut is not None:
+            (direction, unit, count, reset), self._next_cut = self._next_cut, None
+            wire.cut(direction, unit, count, reset=reset)
+
+    @on_loop
+    def refuse_connections(self) -> None:
+        """Listen no more; connections that are open stay."""
+        self._patient.shut_doors()
+
+    @on_loop
+    def accept_connections(self) -> None:
+        """Listen again at the same places."""
+        self._patient.open_doors()
+
+    @on_loop
+    def stall(self, *, only: int | None = None) -> None:
+        """Freeze: connections stay, nothing is read and nothing sent, heartbeats included."""
+        for wire in self._wires(only):
+            wire.connection.is_stalled = True
+            wire.connection.resume()
+
+    @on_loop
+    def resume(self, *, only: int | None = None) -> None:
+        """End stall()."""
+        for wire in self._wires(only):
+            wire.connection.is_stalled = False
+            wire.connection.resume()
+
+    # The broker's word
+
+    @on_loop
+    def close_connections(
+        self, code: int = 320, text: str = "closed by the operator", *, only: int | None = None
+    ) -> None:
+        """Close connections with connection.close."""
+        for wire in self._wires(only):
+            wire.connection.refuse(Refusal(code, text))
+
+    @on_loop
+    def close_channels(self, code: int, text: str, *, only: int | None = None) -> None:
+        """Close every channel with channel.close, blaming no method."""
+        for wire in self._wires(only):
+            for channel in list(wire.connection.channels.values()):
+                if channel.is_open:
+                    channel.refuse(Refusal(code, text))
+
+    @on_loop
+    def block(self, reason: str = "low on memory") -> None:
+        """Raise an alarm: whoever publishes is told connection.blocked, and is read no more."""
+        self._patient.alarm = reason
+
+    @on_loop
+    def unblock(self) -> None:
+        """End the alarm."""
+        self._patient.alarm = None
+        for wire in self._wires(None):
+            wire.connection.unblock()
+
+    @on_loop
+    def cancel_consumers(self, queue: str, *, vhost: str = "/") -> None:
+        """Cancel a queue's consumers, as RabbitMQ does when a queue fails over."""
+        found = self._patient.virtual_hosts[vhost].queues[queue]
+        for consumer in found.take_consumers():
+            consumer.channel.lose_consumer(consumer)
+
+    @on_loop
+    def delete_queue(self, queue: str, *, vhost: str = "/") -> None:
+        """Delete a queue and what it holds; its consumers are cancelled."""
+        host = self._patient.virtual_hosts[vhost]
+        host.remove_queue(host.queues[queue])
+
+    @on_loop
+    def replay_deliveries(self, count: int = 32, *, only: int | None = None) -> None:
+        """Send the last deliveries once more, whatever has become of their channels.
+
+        RabbitMQ sends such late frames after it has closed a channel, even when the client has
+        opened another one of the same number since.
+        """
+        for wire in self._wires(only):
+            wire.connection.replay(count)
+
+    # Confirms
+
+    @on_loop
+    def hold_confirms(self) -> None:
+        """Take what is published, and confirm nothing until release_confirms()."""
+        self._holds = True
+
+    @on_loop
+    def release_confirms(self) -> None:
+        """Send the confirms held back, and hold back none from now on."""
+        self._holds = False
+        self._confirm_delay = None
+        held, self._held = self._held, []
+        for channel in held:
+            channel.flush_confirms()
+
+    @on_loop
+    def delay_confirms(self, seconds: float) -> None:
+        """Send confirms so much later, by the loop's clock; release_confirms() ends it."""
+        self._confirm_delay = seconds
+
+    @on_loop
+    def nack_next(self, count: int = 1) -> None:
+        """Refuse the next publishes: no queue gets them, and they are nacked."""
+        self._verdicts.extend(["nack"] * count)
+
+    @on_loop
+    def return_next(self, count: int = 1) -> None:
+        """Find no queue for the next publishes: mandatory ones are returned, all are acked."""
+        self._verdicts.extend(["return"] * count)
+
+    @on_loop
+    def lose_next(self, count: int = 1) -> None:
+        """Drop the next publishes without a confirm, as a broker that crashes does."""
+        self._verdicts.extend(["lose"] * count)
+
+    @property
+    def holds_confirms(self) -> bool:
+        return self._holds or self._confirm_delay is not None
+
+    def verdict(self) -> str | None:
+        """What becomes of a publish that came just now."""
+        return self._verdicts.popleft() if self._verdicts else None
+
+    def confirm_later(self, channel: Session) -> None:
+        """A channel owes confirms that are held back."""
+        if self._holds or self._confirm_delay is None:
+            self._held.append(channel)
+        else:
+            self._patient.call_later(self._confirm_delay, channel.flush_confirms)
+
+    # The broker as a whole
+
+    @on_loop
+    def stop(self, *, graceful: bool = True) -> None:
+        """Shut down: durable things and persistent messages are what start() finds.
+
+        Args:
+            graceful: Connections are closed with 320; else they end with an RST, as in a crash.
+        """
+        self._patient.shut_doors()
+        for wire in self._wires(None):
+            if graceful:
+                wire.connection.refuse(Refusal(320, SHUTDOWN))
+                wire.connection.hang_up()
+            else:
+                wire.connection.abort()
+        self._patient.alarm = None
+        self._held.clear()
+        for host in self._patient.virtual_hosts.values():
+            host.restart()
+
+    @on_loop
+    def start(self) -> None:
+        """Come back after stop()."""
+        self._patient.open_doors()
+
+    @on_loop
+    def restart(self, *, down: float = 0.0, graceful: bool = True) -> None:
+        """stop(), and start() so many seconds later by the loop's clock.  Returns at once."""
+        self.stop(graceful=graceful)
+        if down:
+            self._patient.call_later(down, self._patient.open_doors)
+        else:
+            self._patient.open_doors()
+
+    def repair(self) -> None:
+        """End every fault that lasts."""
+        self._verdicts.clear()
+        self._next_cut = None
+        self.release_confirms()
+        self.resume()
+        self.unblock()
+
+    def _wires(self, only: int | None) -> Iterable[Wire]:
+        if only is None:
+            return list(self._patient.wires.values())
+        return [self._patient.wires[only]]

@@ -1,0 +1,44 @@
+"""What a connection needs of its broker: a Protocol, so that neither imports the other.
+
+No code that runs belongs here.
+It is for tests and demos; production is RabbitMQ.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Protocol
+
+from evamqp.testing.messages import Message
+from evamqp.testing.users import User
+from evamqp.testing.virtual_host import VirtualHost
+
+if TYPE_CHECKING:
+    from evamqp.testing.server_connection import ServerConnection
+    from evamqp.testing.server_session import Session
+
+
+class House(Protocol):
+    """What a connection needs of the broker it belongs to."""
+
+    heartbeat: int
+    names: random.Random
+    users: dict[str, User]
+    virtual_hosts: dict[str, VirtualHost]
+    alarm: str | None
+
+    @property
+    def holds_confirms(self) -> bool: ...
+    def verdict(self, message: Message) -> str | None:
+        """What a fault says of a publish: "nack", "return" or "lose"; None for nothing."""
+
+    def record(
+        self, channel: Session, message: Message, mandatory: bool, queues: tuple[str, ...]
+    ) -> None:
+        """Note a publish."""
+
+    def confirm_later(self, channel: Session) -> None:
+        """A channel has confirms that a fault keeps back."""
+
+    def forget(self, connection: ServerConnection) -> None:
+        """A connection ended."""

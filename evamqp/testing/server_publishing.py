@@ -1,0 +1,221 @@
+"""Publishing on a channel: content frames, confirms, returns, transactions, direct reply-to.
+
+Routing and queues are the virtual host's.
+It is for tests and demos; production is RabbitMQ.
+"""
+
+from __future__ import annotations
+
+from evamqp.codec.methods import decode_arguments, encode_method
+from evamqp.codec.spec import BY_NAME
+from evamqp.errors import MalformedData
+from evamqp.testing.messages import Message
+from evamqp.testing.outcomes import Confirms, Transaction
+from evamqp.testing.queues import Queue
+from evamqp.testing.refusals import Refusal, access_refused, not_implemented, precondition_failed
+from evamqp.testing.server_frames import octets
+from evamqp.testing.server_session import Content, Session, Unpublished
+from evamqp.testing.virtual_host import REPLY_TO
+
+_PUBLISH = (60, 40)
+# Publishes go to few places, so decoded ones are remembered; then the table stops filling.
+_MEMORY_MAX = 1024
+_known_publishes: dict[bytes, Unpublished] = {}
+
+
+class Publishing(Session):
+    """What a channel does with publishes."""
+
+    __slots__ = ()
+
+    # Content frames
+
+    def _begin_publish(self, payload: bytes) -> None:
+        publish = _known_publishes.get(payload)
+        if publish is None:
+            try:
+                arguments = decode_arguments(BY_NAME["basic.publish"], payload)
+            except MalformedData:
+                raise Refusal(501, f"cannot decode {octets(payload[4:])}", _PUBLISH) from None
+            exchange, key, mandatory, immediate = arguments
+            publish = exchange, key, mandatory, immediate
+            if len(_known_publishes) < _MEMORY_MAX:
+                _known_publishes[payload] = publish
+        self._content = Content(publish)
+        if self._connection.house.alarm is not None and not self._connection.blocked:
+            self._connection.block()
+
+    def receive_header(self, payload: bytes) -> None:
+        content = self._content
+        if not self.is_open:
+            return
+        if content is None:
+            raise Refusal(505, "expected method frame, got non method frame instead", (0, 0))
+        if content.header is not None:
+            raise self._interrupted("non")
+        if payload[:2] != b"\0\x3c":
+            raise self._interrupted(f"class {int.from_bytes(payload[:2], 'big')}")
+        content.header = payload[12:]
+        content.size = int.from_bytes(payload[4:12], "big")
+        if not content.size:
+            self._finish_publish(content)
+
+    def receive_body(self, payload: bytes) -> None:
+        content = self._content
+        if not self.is_open:
+            return
+        if content is None:
+            raise Refusal(505, "expected method frame, got non method frame instead", (0, 0))
+        if content.header is None:
+            raise self._interrupted("non")
+        content.body = content.body + payload if content.body else payload
+        if len(content.body) == content.size:
+            self._finish_publish(content)
+
+    def _interrupted(self, instead: str) -> Refusal:
+        assert self._content is not None
+        if self._content.header is not None:
+            text = "expected content body, got non content body frame instead"
+        elif instead == "non":
+            text = "expected content header for class 60, got non content header frame instead"
+        else:
+            text = f"expected content header for class 60, got one for {instead} instead"
+        return Refusal(505, text, _PUBLISH)
+
+    def _finish_publish(self, content: Content) -> None:
+        self._content = None
+        assert content.header is not None
+        exchange, key, mandatory, immediate = content.publish
+        raw, body = content.header, content.body
+        try:
+            self._publish(exchange, key, mandatory, immediate, raw, body)
+        except Refusal as refusal:
+            refusal.method = _PUBLISH
+            if refusal.is_hard:
+                raise
+            self.refuse(refusal)
+
+    # From the exchange to the queues
+
+    def _publish(
+        self, name: str, key: str, mandatory: bool, immediate: bool, raw: bytes, body: bytes
+    ) -> None:
+        if immediate:
+            raise not_implemented("immediate=true")
+        self._allow("write", "exchange", name)
+        exchange = self._vhost.exchange(name)
+        if exchange.internal:
+            raise access_refused(
+                f"cannot publish to internal exchange '{name}' in vhost '{self._vhost.name}'"
+            )
+        message = Message(name, key, raw, body)
+        if message.user_id not in (None, self._user.name):
+            raise precondition_failed(
+                f"user_id property set to '{message.user_id}' but authenticated user was"
+                f" '{self._user.name}'"
+            )
+        if message.reply_to == REPLY_TO:
+            message = self._with_reply_address(message)
+        if self._transaction is not None:
+            self._transaction.publishes.append((message, mandatory))
+        else:
+            self._route(message, mandatory)
+
+    def _route(self, message: Message, mandatory: bool) -> None:
+        """Bring a message to its queues, return it, and note what its confirm will say."""
+        house = self._connection.house
+        verdict = house.verdict(message)
+        queues: tuple[Queue, ...] = ()
+        answered = False
+        if verdict is None:
+            if message.routing_key.startswith(REPLY_TO) and not message.exchange:
+                answered = self._answer(message)
+            queues = self._vhost.route(self._vhost.exchanges[message.exchange], message)
+        house.record(self, message, mandatory, tuple(queue.name for queue in queues))
+        acked = verdict != "nack"
+        for queue in queues:
+            acked = queue.publish(message) and acked
+        if mandatory and acked and not (queues or answered) and verdict != "lose":
+            self._return(message)
+        if self._confirms is not None:
+            self._note_outcome(self._confirms, acked, verdict)
+
+    def _note_outcome(self, confirms: Confirms, acked: bool, verdict: str | None) -> None:
+        if verdict == "lose":
+            confirms.lose()
+            return
+        if not confirms.is_owed:
+            self._connection.owes_confirms(self)
+        confirms.add(acked)
+
+    def _return(self, message: Message) -> None:
+        method = encode_method(
+            "basic.return", 312, "NO_ROUTE", message.exchange, message.routing_key
+        )
+        self._send_content(method, message)
+
+    # Direct reply-to
+
+    def _with_reply_address(self, message: Message) -> Message:
+        if self.replies_as is None:
+            raise precondition_failed("fast reply consumer does not exist")
+        raw = message.properties.replace(reply_to=self.replies_as).raw
+        return Message(message.exchange, message.routing_key, raw, message.body)
+
+    def _answer(self, message: Message) -> bool:
+        """Bring an answer straight to who asked; False if nobody waits for it."""
+        asker = self._vhost.reply_channels.get(message.routing_key)
+        if asker is None:
+            return False
+        asker.take_answer(message)
+        return True
+
+    def take_answer(self, message: Message) -> None:
+        """An answer came for this channel's consumer of direct reply-to."""
+        self._last_tag += 1
+        raw_tag = encode_method("basic.cancel-ok", self._reply_tag)[4:]
+        self._send_delivery(raw_tag, self._last_tag, False, message)
+
+    def _consume_replies(self, tag: str, no_ack: bool, no_wait: bool) -> None:
+        if not no_ack:
+            raise precondition_failed("reply consumer cannot acknowledge")
+        if self.replies_as is not None:
+            raise precondition_failed("reply consumer already set")
+        self._reply_tag = tag or self._vhost.make_name("amq.ctag-")
+        self.replies_as = self._vhost.make_name(f"{REPLY_TO}.")
+        self._vhost.reply_channels[self.replies_as] = self
+        self._reply(no_wait, "basic.consume-ok", self._reply_tag)
+
+    # Confirms and transactions
+
+    def _recv_confirm_select(self, no_wait: bool) -> None:
+        if self._transaction is not None:
+            raise precondition_failed("cannot switch from tx to confirm mode")
+        if self._confirms is None:
+            self._confirms = Confirms()
+        self._reply(no_wait, "confirm.select-ok")
+
+    def _recv_tx_select(self) -> None:
+        if self._confirms is not None:
+            raise precondition_failed("cannot switch from confirm to tx mode")
+        if self._transaction is None:
+            self._transaction = Transaction()
+        self.send("tx.select-ok")
+
+    def _recv_tx_commit(self) -> None:
+        transaction = self._transaction
+        if transaction is None:
+            raise precondition_failed("channel is not transactional")
+        self._transaction = Transaction()
+        for message, mandatory in transaction.publishes:
+            self._route(message, mandatory)
+        for action, taken in transaction.settlements:
+            action(taken)
+        self.send("tx.commit-ok")
+
+    def _recv_tx_rollback(self) -> None:
+        if self._transaction is None:
+            raise precondition_failed("channel is not transactional")
+        self._undo_settlements(self._transaction)
+        self._transaction = Transaction()
+        self.send("tx.rollback-ok")

@@ -1,0 +1,352 @@
+"""Connections: the handshake, permissions, broken frames, and both ways of closing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from evamqp.codec.fields import encode_table
+from evamqp.codec.frames import PROTOCOL_HEADER, body_frames, content_header_frame, frame
+from evamqp.codec.properties import Properties
+from tests.behaviour.client import CLIENT_PROPERTIES, FRAME_MAX, HungUp, Refused
+from tests.behaviour.rig import Rig
+
+HANGS_UP = (HungUp, ConnectionError)
+LOGIN_REFUSED = (
+    "ACCESS_REFUSED - Login was refused using authentication mechanism {}. For details see the"
+    " broker logfile."
+)
+# Bytes that break the protocol, and what is said of them.
+BROKEN: list[tuple[bytes, int, str, tuple[int, int]]] = [
+    (
+        bytes.fromhex("01 0001 00000004 00140028 cd"),
+        501,
+        "FRAME_ERROR - type 1, all octets = <<0,20,0,40>>: {invalid_frame_end_marker,205}",
+        (0, 0),
+    ),
+    (
+        bytes.fromhex("05 0001 00000004 00140028 ce"),
+        501,
+        "FRAME_ERROR - type 5, all octets = <<0,20,0,40>>: unknown_frame",
+        (0, 0),
+    ),
+    (
+        bytes.fromhex("01 0001 00100000 00140028 ce"),
+        501,
+        "FRAME_ERROR - type 1, all octets = <<>>: {frame_too_large,1048576,131064}",
+        (0, 0),
+    ),
+    (
+        bytes.fromhex("01 0001 00000005 003c000a00 ce"),
+        501,
+        "FRAME_ERROR - cannot decode <<0>>",
+        (60, 10),
+    ),
+    (frame(8, 1, b""), 505, "UNEXPECTED_FRAME - type 8, all octets = <<>>", (0, 0)),
+    (
+        content_header_frame(1, b"\0\0", 3),
+        505,
+        "UNEXPECTED_FRAME - expected method frame, got non method frame instead",
+        (0, 0),
+    ),
+    (
+        b"".join(body_frames(1, b"abc", FRAME_MAX)),
+        505,
+        "UNEXPECTED_FRAME - expected method frame, got non method frame instead",
+        (0, 0),
+    ),
+]
+NO_HEADER = "expected content header for class 60, got non content header frame instead"
+# What may not follow basic.publish.
+INTERRUPTED: list[tuple[bytes, str]] = [
+    (frame(1, 1, bytes.fromhex("003c000a 00000000 0000 00")), NO_HEADER),
+    (b"".join(body_frames(1, b"abc", FRAME_MAX)), NO_HEADER),
+    (
+        bytes.fromhex("02 0001 0000000e 0032 0000 0000000000000001 0000 ce"),
+        "expected content header for class 60, got one for class 50 instead",
+    ),
+    (
+        content_header_frame(1, b"\0\0", 1) + b"".join(body_frames(1, b"abc", FRAME_MAX)),
+        "expected content body, got non content body frame instead",
+    ),
+]
+
+
+def test_broker_introduces_itself(rig: Rig) -> None:
+    client = rig.connect()
+    assert set(client.mechanisms.split()) >= {b"PLAIN", b"AMQPLAIN"}
+    assert client.tune == (2047, 131072, 60)
+    capabilities = client.server_properties["capabilities"]
+    assert all(
+        capabilities[name] is True
+        for name in (
+            "authentication_failure_close",
+            "basic.nack",
+            "connection.blocked",
+            "consumer_cancel_notify",
+            "consumer_priorities",
+            "direct_reply_to",
+            "exchange_exchange_bindings",
+            "per_consumer_qos",
+            "publisher_confirms",
+        )
+    )
+
+
+def test_amqplain_logs_in(rig: Rig) -> None:
+    response = encode_table({"LOGIN": "guest", "PASSWORD": "guest"})[4:]
+    rig.connect(mechanism="AMQPLAIN", response=response).call(1, "channel.open")
+
+
+def test_secret_may_be_updated(rig: Rig) -> None:
+    rig.connect().call(0, "connection.update-secret", b"guest", "because")
+
+
+@pytest.mark.parametrize(("user", "password"), [("guest", "wrong"), ("nobody", "guest")])
+def test_wrong_login_is_403(rig: Rig, user: str, password: str) -> None:
+    with pytest.raises(Refused) as refused:
+        rig.connect(user=user, password=password)
+    assert refused.value.args == (403, LOGIN_REFUSED.format("PLAIN"))
+    assert refused.value.ids == (0, 0)
+
+
+def test_unknown_vhost_is_530(rig: Rig) -> None:
+    with pytest.raises(Refused) as refused:
+        rig.dial().open("no such vhost")
+    assert refused.value.args == (530, "NOT_ALLOWED - vhost no such vhost not found")
+    assert refused.value.ids == (10, 40)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"frame_max": 4095}, {"frame_max": FRAME_MAX + 1}]
+)
+def test_unacceptable_limits_end_without_a_word(rig: Rig, changes: dict[str, Any]) -> None:
+    with pytest.raises(HANGS_UP):
+        rig.connect(**changes)
+
+
+def test_wrong_protocol_header_is_answered_with_the_right_one(rig: Rig) -> None:
+    wire = rig.broker.connect()
+    wire.send(b"AMQP\0\1\0\0")
+    assert wire.receive(5.0)[:4] == PROTOCOL_HEADER[:4]
+    wire.close()
+
+
+@pytest.mark.parametrize(("data", "code", "text", "ids"), BROKEN)
+def test_broken_frame_ends_the_connection(
+    rig: Rig, data: bytes, code: int, text: str, ids: tuple[int, int]
+) -> None:
+    client = rig.open()
+    client.send_raw(data)
+    refused = client.closed()
+    assert refused.args == (code, text)
+    assert refused.ids == ids
+    assert refused.is_hard
+
+
+@pytest.mark.parametrize(("data", "text"), INTERRUPTED)
+def test_publish_that_is_interrupted_is_505(rig: Rig, data: bytes, text: str) -> None:
+    client = rig.open()
+    client.send(1, "basic.publish", "", "k", False, False)
+    client.send_raw(data)
+    client.send(1, "basic.qos", 0, 0, False)  # RabbitMQ looks at a body's excess no sooner
+    refused = client.closed()
+    assert refused.args == (505, f"UNEXPECTED_FRAME - {text}")
+    assert refused.ids == (60, 40)
+
+
+def test_unknown_method_ends_without_a_word(rig: Rig) -> None:
+    client = rig.open()
+    client.send_raw(frame(1, 1, bytes.fromhex("00c80001")))
+    assert client.at_end()
+
+
+@pytest.mark.parametrize(
+    ("channel", "method", "arguments", "text", "ids"),
+    [
+        (1, "channel.open", (), "second 'channel.open' seen", (20, 10)),
+        (2, "basic.qos", (0, 0, False), "expected 'channel.open'", (60, 10)),
+        (
+            0,
+            "basic.qos",
+            (0, 0, False),
+            "unexpected method in connection state running",
+            (60, 10),
+        ),
+        (
+            0,
+            "connection.open",
+            ("/",),
+            "unexpected method in connection state running",
+            (10, 40),
+        ),
+    ],
+)
+def test_method_in_the_wrong_place_is_504(
+    rig: Rig, channel: int, method: str, arguments: tuple[Any, ...], text: str, ids: tuple[int, int]
+) -> None:
+    client = rig.open()
+    client.send(channel, method, *arguments)
+    refused = client.closed()
+    assert refused.args == (504, f"CHANNEL_ERROR - {text}")
+    assert refused.ids == ids
+
+
+def test_method_of_the_server_is_503(rig: Rig) -> None:
+    client = rig.open()
+    client.send(1, "basic.qos-ok")
+    refused = client.closed()
+    assert refused.args == (503, "COMMAND_INVALID - unimplemented method")
+    assert refused.ids == (60, 11)
+
+
+def test_after_a_refusal_a_channel_answers_nothing_and_its_number_is_free(rig: Rig) -> None:
+    client = rig.open()
+    client.declare_queue("q")
+    client.send(1, "basic.get", "nope", True)
+    client.put("q", b"lost")
+    client.send(1, "basic.get", "q", True)
+    assert client.closed(1).code == 404
+    client.call(1, "channel.open")
+    assert client.get("q") is None
+    assert not client.events
+
+
+def test_other_channels_live_on(rig: Rig) -> None:
+    client = rig.open()
+    client.call(2, "channel.open")
+    client.refused(1, "basic.get", "nope", True)
+    client.call(2, "queue.declare", "q", False, False, False, False, False, {})
+
+
+def test_operator_closes_connections_with_320(rig: Rig) -> None:
+    client = rig.open()
+    rig.broker.sleep(0.5)  # RabbitMQ's operator sees a new connection a little later
+    rig.broker.close_connections("because")
+    refused = client.closed()
+    assert refused.args == (320, "CONNECTION_FORCED - because")
+    assert refused.ids == (0, 0)
+
+
+def test_silent_broker_sends_heartbeats(rig: Rig) -> None:
+    client = rig.connect(heartbeat=1)
+    assert client.expect("heartbeat").channel == 0
+    client.send_raw(frame(8, 0, b""))
+    assert client.expect("heartbeat").channel == 0
+
+
+def test_silent_client_is_cut_off(rig: Rig) -> None:
+    client = rig.connect(heartbeat=1)
+    assert client.beats_until_end() >= 1
+
+
+def test_restart_keeps_durable_things_and_persistent_messages(rig: Rig) -> None:
+    client = rig.open()
+    client.confirm()
+    client.declare_exchange("kept", "fanout", durable=True)
+    client.declare_exchange("lost", "fanout")
+    client.declare_queue("durable", durable=True)
+    client.declare_queue("transient")
+    client.declare_queue("mine", durable=True, exclusive=True)
+    for exchange in ("kept", "lost"):
+        client.bind("durable", exchange)
+    for number in range(4):
+        mode = 1 if number == 1 else 2
+        client.put("", b"%d" % number, Properties(delivery_mode=mode), exchange="kept")
+    client.confirms(4)
+    client.got("durable", no_ack=False)
+    rig.broker.restart()
+    refused = client.closed()
+    text = "CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'"
+    assert refused.args == (320, text)
+    client = rig.open()
+    assert client.holds("durable", 3)
+    events = [client.got("durable") for _ in range(3)]
+    assert [(event.body, event["redelivered"]) for event in events] == [
+        (b"0", True),
+        (b"2", False),
+        (b"3", False),
+    ]
+    client.put("", b"still bound", exchange="kept")
+    assert client.got("durable").body == b"still bound"
+    cases = (("exchange", ("lost", "fanout")), ("queue", ("transient",)), ("queue", ("mine",)))
+    for number, (kind, names) in enumerate(cases, start=2):
+        client.call(number, "channel.open")
+        refused = client.refused(
+            number, f"{kind}.declare", *names, True, False, False, False, False, {}
+        )
+        assert refused.code == 404
+
+
+# Permissions
+
+
+def test_user_without_permissions_may_not_enter(rig: Rig) -> None:
+    rig.broker.add_user("outside", "secret")
+    with pytest.raises(Refused) as refused:
+        rig.connect(user="outside", password="secret")
+    text = f"NOT_ALLOWED - access to vhost '{rig.vhost}' refused for user 'outside'"
+    assert refused.value.args == (530, text)
+
+
+def test_user_is_held_to_its_permissions(rig: Rig) -> None:
+    rig.broker.add_user("low", "secret", "^c", "^w", "^r")
+    owner = rig.open()
+    for name in ("cq", "wq", "rq", "nq"):
+        owner.declare_queue(name)
+    for name in ("rx", "nx"):
+        owner.declare_exchange(name)
+    nothing: dict[str, Any] = {}
+    cases: list[tuple[str, tuple[Any, ...], str]] = [
+        ("queue.declare", ("nq", False, False, False, False, False, nothing), "queue 'nq'"),
+        ("queue.declare", ("nq", True, False, False, False, False, nothing), ""),
+        ("queue.delete", ("missing", False, False, False), "queue 'missing'"),
+        ("basic.get", ("wq", True), "queue 'wq'"),
+        ("basic.get", ("rq", True), ""),
+        ("basic.consume", ("nq", "", False, True, False, False, nothing), "queue 'nq'"),
+        ("queue.purge", ("nq", False), "queue 'nq'"),
+        ("queue.bind", ("nq", "rx", "", False, nothing), "queue 'nq'"),
+        ("queue.bind", ("wq", "nx", "", False, nothing), "exchange 'nx'"),
+        ("queue.bind", ("wq", "rx", "", False, nothing), ""),
+        (
+            "exchange.declare",
+            ("nx", "direct", False, False, False, False, False, nothing),
+            "exchange 'nx'",
+        ),
+        (
+            "queue.declare",
+            ("cq2", False, False, False, False, False, {"x-dead-letter-exchange": "nx"}),
+            "queue 'cq2'",
+        ),
+        (
+            "exchange.declare",
+            ("cx", "direct", False, False, False, False, False, {"alternate-exchange": "nx"}),
+            "exchange 'cx'",
+        ),
+    ]
+    client = rig.connect(user="low", password="secret")
+    for number, (method, arguments, what) in enumerate(cases, start=1):
+        client.call(number, "channel.open")
+        if not what:
+            client.call(number, method, *arguments)
+            continue
+        refused = client.refused(number, method, *arguments)
+        text = f"ACCESS_REFUSED - access to {what} in vhost '{rig.vhost}' refused for user 'low'"
+        assert refused.args == (403, text), method
+
+
+@pytest.mark.parametrize(("exchange", "shown"), [("", "amq.default"), ("nope", "nope")])
+def test_publish_needs_permission_to_write(rig: Rig, exchange: str, shown: str) -> None:
+    rig.broker.add_user(f"reader{len(exchange)}", "secret", "", "", ".*")
+    client = rig.open(user=f"reader{len(exchange)}", password="secret")
+    client.put("k", b"", exchange=exchange)
+    refused = client.refusal()
+    assert refused.code == 403
+    assert f"access to exchange '{shown}' in vhost" in refused.text
+
+
+def test_client_of_no_capabilities_is_refused_without_a_word(rig: Rig) -> None:
+    properties = {**CLIENT_PROPERTIES, "capabilities": {}}
+    with pytest.raises(HANGS_UP):
+        rig.connect(user="guest", password="wrong", properties=properties)

@@ -1,0 +1,403 @@
+"""Declaring, binding and deleting: what is refused, with which code and in which words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.behaviour.client import Refused
+from tests.behaviour.rig import Rig
+
+DEFAULT_EXCHANGE = "ACCESS_REFUSED - operation not permitted on the default exchange"
+LOCKED = (
+    "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue 'q' in vhost '{}'. It could"
+    " be originally declared on another connection or the exclusive property value does not match"
+    " that of the original declaration."
+)
+# How a queue or exchange that does not exist is asked for, and what is blamed for it.
+MISSING: dict[str, tuple[str, tuple[Any, ...], tuple[int, int]]] = {
+    "get": ("basic.get", ("nope", True), (60, 70)),
+    "consume": ("basic.consume", ("nope", "", False, False, False, False, {}), (60, 20)),
+    "passive queue": ("queue.declare", ("nope", True, False, False, False, False, {}), (50, 10)),
+    "purge": ("queue.purge", ("nope", False), (50, 30)),
+    "bind": ("queue.bind", ("nope", "amq.direct", "", False, {}), (50, 20)),
+    "passive exchange": (
+        "exchange.declare",
+        ("nope", "direct", True, False, False, False, False, {}),
+        (40, 10),
+    ),
+    "bind exchange": ("exchange.bind", ("nope", "amq.direct", "", False, {}), (40, 30)),
+    "bind to exchange": ("exchange.bind", ("amq.direct", "nope", "", False, {}), (40, 30)),
+}
+# A first declaration, a second one that differs, and what RabbitMQ says of it.
+QUEUES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({}, {"durable": True}, "'durable' for {}: received 'true' but current is 'false'"),
+    ({}, {"auto_delete": True}, "'auto_delete' for {}: received 'true' but current is 'false'"),
+    (
+        {},
+        {"arguments": {"x-message-ttl": 5}},
+        "'x-message-ttl' for {}: received the value '5' of type 'signedint' but current is none",
+    ),
+    (
+        {"arguments": {"x-message-ttl": 5}},
+        {"arguments": {"x-message-ttl": 6}},
+        "'x-message-ttl' for {}: received '6' but current is '5'",
+    ),
+    (
+        {"arguments": {"x-dead-letter-exchange": "foo"}},
+        {},
+        (
+            "'x-dead-letter-exchange' for {}: received none but current is the value 'foo' of type"
+            " 'longstr'"
+        ),
+    ),
+]
+EXCHANGES: list[tuple[dict[str, Any], str]] = [
+    ({"kind": "fanout"}, "'type' for {}: received 'fanout' but current is 'direct'"),
+    ({"durable": True}, "'durable' for {}: received 'true' but current is 'false'"),
+    ({"auto_delete": True}, "'auto_delete' for {}: received 'true' but current is 'false'"),
+    ({"internal": True}, "'internal' for {}: received 'true' but current is 'false'"),
+    (
+        {"arguments": {"alternate-exchange": "foo"}},
+        (
+            "'alternate-exchange' for {}: received the value 'foo' of type 'longstr' but current is"
+            " none"
+        ),
+    ),
+]
+BAD_ARGUMENTS: list[tuple[str, Any, str]] = [
+    ("x-message-ttl", -1, "{value_negative,-1}"),
+    ("x-message-ttl", "a", '"expected integer, got longstr"'),
+    ("x-message-ttl", 2**40, "{value_too_large,1099511627776}"),
+    ("x-expires", 0, "{value_zero,0}"),
+    ("x-expires", -4, "{value_negative,-4}"),
+    ("x-max-length", -1, "{value_negative,-1}"),
+    ("x-max-length", "s", '"expected integer, got longstr"'),
+    ("x-max-length-bytes", -1, "{value_negative,-1}"),
+    ("x-overflow", "foo", "invalid_overflow"),
+    ("x-overflow", 5, "{unacceptable_type,signedint}"),
+    ("x-dead-letter-routing-key", "k", "routing_key_but_no_dlx_defined"),
+    ("x-queue-type", "foo", "\"unsupported queue type 'foo'\""),
+    ("x-queue-mode", "foo", "\"unsupported queue mode 'foo'\""),
+    ("x-queue-mode", 5, "{unacceptable_type,signedint}"),
+    ("x-queue-type", 5, "{unacceptable_type,signedint}"),
+    ("x-max-priority", 300, "{max_value_exceeded,300}"),
+    ("x-max-priority", "s", '"expected integer, got longstr"'),
+    ("x-single-active-consumer", 5, "{unacceptable_type,signedint}"),
+]
+
+
+@pytest.mark.parametrize("how", MISSING)
+def test_what_does_not_exist_is_404(rig: Rig, how: str) -> None:
+    method, arguments, ids = MISSING[how]
+    refused = rig.open().refused(1, method, *arguments)
+    kind = "exchange" if method.startswith("exchange") else "queue"
+    assert refused.args == (404, f"NOT_FOUND - no {kind} 'nope' in vhost '{rig.vhost}'")
+    assert refused.ids == ids
+    assert not refused.is_hard
+
+
+def test_binding_to_a_missing_exchange_is_404(rig: Rig) -> None:
+    client = rig.open()
+    client.declare_queue("q")
+    refused = client.refused(1, "queue.bind", "q", "nope", "", False, {})
+    assert refused.args == (404, f"NOT_FOUND - no exchange 'nope' in vhost '{rig.vhost}'")
+
+
+def test_deleting_and_unbinding_what_does_not_exist_is_no_error(rig: Rig) -> None:
+    client = rig.open()
+    assert client.delete_queue("nope")["message_count"] == 0
+    client.call(1, "exchange.delete", "nope", False, False)
+    client.unbind("nope", "amq.direct")
+    client.declare_queue("q")
+    client.unbind("q", "nope")
+    client.unbind("q", "amq.direct", "never bound")
+
+
+@pytest.mark.parametrize(("first", "second", "text"), QUEUES)
+def test_queue_declared_otherwise_is_406(
+    rig: Rig, first: dict[str, Any], second: dict[str, Any], text: str
+) -> None:
+    client = rig.open()
+    client.declare_queue("q", **first)
+    with pytest.raises(Refused) as refused:
+        client.declare_queue("q", **second)
+    what = text.format(f"queue 'q' in vhost '{rig.vhost}'")
+    assert refused.value.args == (406, f"PRECONDITION_FAILED - inequivalent arg {what}")
+    assert refused.value.ids == (50, 10)
+
+
+def test_queue_declared_the_same_is_no_error(rig: Rig) -> None:
+    client = rig.open()
+    arguments = {"x-message-ttl": 60_000, "x-unknown": 1}
+    client.declare_queue("q", durable=True, arguments=arguments)
+    client.put("q")
+    assert client.holds("q", 1)
+    arguments["x-unknown"] = 2
+    again = client.declare_queue("q", durable=True, arguments=arguments)
+    assert again.arguments == ("q", 1, 0)
+
+
+@pytest.mark.parametrize(("second", "text"), EXCHANGES)
+def test_exchange_declared_otherwise_is_406(rig: Rig, second: dict[str, Any], text: str) -> None:
+    client = rig.open()
+    client.declare_exchange("x")
+    with pytest.raises(Refused) as refused:
+        client.declare_exchange("x", **second)
+    what = text.format(f"exchange 'x' in vhost '{rig.vhost}'")
+    assert refused.value.args == (406, f"PRECONDITION_FAILED - inequivalent arg {what}")
+    assert refused.value.ids == (40, 10)
+
+
+@pytest.mark.parametrize(("name", "value", "fault"), BAD_ARGUMENTS)
+def test_bad_queue_argument_is_406(rig: Rig, name: str, value: Any, fault: str) -> None:
+    with pytest.raises(Refused) as refused:
+        rig.open().declare_queue("q", arguments={name: value})
+    text = f"PRECONDITION_FAILED - invalid arg '{name}' for queue 'q' in vhost '{rig.vhost}': "
+    assert refused.value.args == (406, text + fault)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("x-dead-letter-strategy", "at-least-once"),
+        ("x-delivery-limit", 3),
+        ("x-max-age", "1h"),
+        ("x-max-in-memory-length", 3),
+        ("x-queue-leader-locator", "local"),
+        ("x-quorum-initial-group-size", 3),
+    ],
+)
+def test_argument_of_another_queue_type_is_406(rig: Rig, name: str, value: Any) -> None:
+    with pytest.raises(Refused) as refused:
+        rig.open().declare_queue("q", arguments={name: value})
+    text = (
+        f"PRECONDITION_FAILED - invalid arg '{name}' for queue 'q' in vhost '{rig.vhost}' of queue"
+        " type rabbit_classic_queue"
+    )
+    assert refused.value.args == (406, text)
+
+
+def test_alternate_exchange_that_is_no_string_is_406(rig: Rig) -> None:
+    with pytest.raises(Refused) as refused:
+        rig.open().declare_exchange("x", arguments={"alternate-exchange": 5})
+    text = (
+        "PRECONDITION_FAILED - invalid type 'signedint' for arg 'alternate-exchange' in exchange"
+        f" 'x' in vhost '{rig.vhost}'"
+    )
+    assert refused.value.args == (406, text)
+
+
+def test_arguments_that_say_where_and_how_to_store_are_accepted(rig: Rig) -> None:
+    arguments = {
+        "x-queue-mode": "lazy",
+        "x-queue-version": 2,
+        "x-queue-master-locator": "min-masters",
+    }
+    rig.open().declare_queue("q", durable=True, arguments=arguments)
+
+
+def test_dead_letter_exchange_that_is_no_string_is_406(rig: Rig) -> None:
+    with pytest.raises(Refused) as refused:
+        rig.open().declare_queue("q", arguments={"x-dead-letter-exchange": 5})
+    text = (
+        "PRECONDITION_FAILED - invalid type 'signedint' for arg 'x-dead-letter-exchange' in queue"
+        f" 'q' in vhost '{rig.vhost}'"
+    )
+    assert refused.value.args == (406, text)
+
+
+def test_unknown_exchange_type_ends_the_connection(rig: Rig) -> None:
+    with pytest.raises(Refused) as refused:
+        rig.open().declare_exchange("x", "nope")
+    assert refused.value.args == (503, "COMMAND_INVALID - unknown exchange type 'nope'")
+    assert refused.value.is_hard
+
+
+def test_reserved_names_are_403(rig: Rig) -> None:
+    client = rig.open()
+    declare: tuple[Any, ...]
+    for number, kind in enumerate(("queue", "exchange"), start=2):
+        client.call(number, "channel.open")
+        declare = ("amq.foo", False, False, False, False, False, {})
+        if kind == "exchange":
+            declare = ("amq.foo", "direct", *declare[1:])
+        refused = client.refused(number, f"{kind}.declare", *declare)
+        text = f"ACCESS_REFUSED - {kind} name 'amq.foo' contains reserved prefix 'amq.*'"
+        assert refused.args == (403, text)
+
+
+def test_system_exchange_cannot_be_deleted(rig: Rig) -> None:
+    refused = rig.open().refused(1, "exchange.delete", "amq.direct", False, False)
+    text = (
+        f"ACCESS_REFUSED - deletion of system exchange 'amq.direct' in vhost '{rig.vhost}' not"
+        " allowed"
+    )
+    assert refused.args == (403, text)
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("queue.bind", ("q", "", "k", False, {})),
+        ("queue.unbind", ("q", "", "k", {})),
+        ("exchange.declare", ("", "direct", False, False, False, False, False, {})),
+        ("exchange.delete", ("", False, False)),
+        ("exchange.bind", ("", "amq.direct", "", False, {})),
+    ],
+)
+def test_default_exchange_is_not_to_be_touched(
+    rig: Rig, method: str, arguments: tuple[Any, ...]
+) -> None:
+    client = rig.open()
+    client.declare_queue("q")
+    assert client.refused(1, method, *arguments).args == (403, DEFAULT_EXCHANGE)
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("queue.declare", ("q", True, False, False, False, False, {})),
+        ("queue.declare", ("q", False, False, True, False, False, {})),
+        ("queue.bind", ("q", "amq.direct", "", False, {})),
+        ("queue.purge", ("q", False)),
+        ("queue.delete", ("q", False, False, False)),
+        ("basic.get", ("q", True)),
+        ("basic.consume", ("q", "", False, False, False, False, {})),
+    ],
+)
+def test_exclusive_queue_of_another_connection_is_405(
+    rig: Rig, method: str, arguments: tuple[Any, ...]
+) -> None:
+    rig.open().declare_queue("q", exclusive=True)
+    refused = rig.open().refused(1, method, *arguments)
+    assert refused.args == (405, LOCKED.format(rig.vhost)[:255])
+
+
+def test_exclusive_declaration_of_a_shared_queue_is_405(rig: Rig) -> None:
+    client = rig.open()
+    client.declare_queue("q")
+    with pytest.raises(Refused) as refused:
+        client.declare_queue("q", exclusive=True)
+    assert refused.value.code == 405
+
+
+def test_exclusive_queue_ends_with_its_connection(rig: Rig) -> None:
+    first, second = rig.open(), rig.open()
+    first.declare_queue("q", exclusive=True)
+    first.close()
+    # RabbitMQ says close-ok before the queue is gone, and 405 for a moment.
+    rig.broker.sleep(0.2)
+    with pytest.raises(Refused) as refused:
+        second.declare_queue("q", passive=True)
+    assert refused.value.code == 404
+
+
+def test_server_named_queue_is_the_last_declared(rig: Rig) -> None:
+    client = rig.open()
+    name = client.declare_queue("")["queue"]
+    assert name.startswith("amq.gen-")
+    assert len(name) == len("amq.gen-1DzEhsrmrxR2TdlCq06tFQ")
+    client.put(name, b"one")
+    assert client.got("").body == b"one"
+    client.bind("", "amq.fanout")
+    client.put("", b"two", exchange="amq.fanout")
+    assert client.bodies(name) == [b"two"]
+
+
+def test_binding_without_queue_and_key_uses_the_queue_name_as_key(rig: Rig) -> None:
+    client = rig.open()
+    client.declare_queue("q")
+    client.bind("", "amq.direct", "")
+    client.put("q", b"found", exchange="amq.direct")
+    assert client.bodies("q") == [b"found"]
+
+
+@pytest.mark.parametrize("method", ["queue.purge", "queue.bind"])
+def test_no_queue_declared_yet_is_404(rig: Rig, method: str) -> None:
+    arguments: tuple[Any, ...]
+    arguments = ("", False) if method == "queue.purge" else ("", "amq.direct", "", False, {})
+    refused = rig.open().refused(1, method, *arguments)
+    assert refused.args == (404, "NOT_FOUND - no previously declared queue")
+
+
+def test_delete_if_unused_and_if_empty(rig: Rig) -> None:
+    client = rig.open()
+    client.declare_queue("used")
+    client.declare_queue("full")
+    client.put("full")
+    client.consume("used")
+    for number, (queue, if_unused, text) in enumerate(
+        (("used", True, "in use"), ("full", False, "not empty")), start=2
+    ):
+        client.call(number, "channel.open")
+        refused = client.refused(
+            number, "queue.delete", queue, if_unused, not if_unused, False
+        )
+        what = f"PRECONDITION_FAILED - queue '{queue}' in vhost '{rig.vhost}' {text}"
+        assert refused.args == (406, what)
+    assert client.delete_queue("full")["message_count"] == 1
+
+
+def test_exchange_in_use_is_not_deleted_if_unused(rig: Rig) -> None:
+    client = rig.open()
+    client.declare_exchange("x")
+    client.declare_queue("q")
+    client.bind("q", "x")
+    refused = client.refused(1, "exchange.delete", "x", True, False)
+    text = f"PRECONDITION_FAILED - exchange 'x' in vhost '{rig.vhost}' in use"
+    assert refused.args == (406, text)
+
+
+def test_purge_counts_what_is_ready_only(rig: Rig) -> None:
+    client = rig.open()
+    client.declare_queue("q")
+    for _ in range(3):
+        client.put("q")
+    client.got("q", no_ack=False)
+    assert client.call(1, "queue.purge", "q", False)["message_count"] == 2
+    assert client.holds("q", 0)
+
+
+def test_auto_delete_queue_goes_with_its_last_consumer(rig: Rig) -> None:
+    client = rig.open()
+    client.declare_queue("q", auto_delete=True)
+    tags = [client.consume("q"), client.consume("q")]
+    client.cancel(tags[0])
+    client.declare_queue("q", passive=True)
+    client.cancel(tags[1])
+    with pytest.raises(Refused) as refused:
+        client.declare_queue("q", passive=True)
+    assert refused.value.code == 404
+
+
+def test_auto_delete_exchange_goes_with_its_last_binding(rig: Rig) -> None:
+    client = rig.open()
+    client.declare_exchange("x", auto_delete=True)
+    client.declare_queue("q")
+    client.bind("q", "x", "a")
+    client.bind("q", "x", "b")
+    client.unbind("q", "x", "a")
+    client.declare_exchange("x", passive=True)
+    client.delete_queue("q")
+    with pytest.raises(Refused) as refused:
+        client.declare_exchange("x", passive=True)
+    assert refused.value.code == 404
+
+
+def test_unused_queue_expires(rig: Rig) -> None:
+    client = rig.open()
+    client.declare_queue("q", arguments={"x-expires": 100})
+    rig.broker.sleep(0.5)
+    with pytest.raises(Refused) as refused:
+        client.declare_queue("q", passive=True)
+    assert refused.value.code == 404
+
+
+def test_queue_with_a_consumer_does_not_expire(rig: Rig) -> None:
+    client = rig.open()
+    client.declare_queue("q", arguments={"x-expires": 100})
+    client.consume("q")
+    rig.broker.sleep(0.3)
+    client.declare_queue("q", passive=True)

@@ -1,0 +1,235 @@
+"""Where a message goes: exchanges of every type, bindings between them, alternates, copies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from evamqp.codec.properties import Properties
+from tests.behaviour.client import Refused
+from tests.behaviour.rig import Rig, Talker
+
+# Pattern, key, and whether they match.
+TOPICS = [
+    ("a.b.c", "a.b.c", True),
+    ("a.b.c", "a.b", False),
+    ("a.*.c", "a.b.c", True),
+    ("a.*.c", "a.c", False),
+    ("a.*.c", "a..c", True),
+    ("a.*", "a.b.c", False),
+    ("*", "", False),
+    ("*", "a", True),
+    ("*.*", "a", False),
+    ("#", "", True),
+    ("#", "a.b.c", True),
+    ("a.#", "a", True),
+    ("a.#", "a.b.c", True),
+    ("#.c", "a.b.c", True),
+    ("#.c", "c", True),
+    ("#.c", "a.c.b", False),
+    ("a.#.c", "a.c", True),
+    ("a.#.c", "a.b.b.c", True),
+    ("#.b.#", "a.b.c", True),
+    ("#.b.#", "a.c", False),
+    ("#.#", "a", True),
+    ("*.#", "", False),
+    ("*.#", "a.b", True),
+    ("#.*", "a", True),
+    ("", "", True),
+    ("", "a", False),
+    ("a", "*", False),
+    ("#.#.#.a", "b.b.b.a", True),
+]
+# A binding's arguments, a message's headers, and whether they match.
+HEADERS: list[tuple[dict[str, Any], dict[str, Any], bool]] = [
+    ({"x-match": "all", "a": 1, "b": "2"}, {"a": 1, "b": "2", "c": 3}, True),
+    ({"x-match": "all", "a": 1, "b": "2"}, {"a": 1}, False),
+    ({"x-match": "any", "a": 1, "b": "2"}, {"b": "2"}, True),
+    ({"x-match": "any", "a": 1}, {"a": 2}, False),
+    ({"x-match": "any"}, {"a": 1}, False),
+    ({"x-match": "all"}, {}, True),
+    ({"a": 1}, {"a": 1}, True),
+    ({"a": 1}, {"a": "1"}, False),
+    ({"a": None}, {"a": 7}, True),
+    ({"a": None}, {}, False),
+    ({"a": True}, {"a": True}, True),
+    ({"a": 1, "x-foo": 5}, {"a": 1}, True),
+    ({"x-match": "all-with-x", "a": 1, "x-foo": 5}, {"a": 1}, False),
+    ({"x-match": "any-with-x", "x-foo": 5}, {"x-foo": 5}, True),
+    ({"x-match": "any", "x-foo": 5}, {"x-foo": 5}, False),
+]
+
+
+@pytest.fixture
+def client(rig: Rig) -> Talker:
+    """A client with two queues."""
+    client = rig.open()
+    client.declare_queue("q")
+    client.declare_queue("r")
+    return client
+
+
+def test_default_exchange_routes_to_the_queue_of_that_name(client: Talker) -> None:
+    client.put("q", b"one")
+    client.put("r", b"two")
+    client.put("nope", b"three")
+    assert client.bodies("q") == [b"one"]
+    assert client.bodies("r") == [b"two"]
+
+
+def test_direct_exchange_routes_by_equal_keys(client: Talker) -> None:
+    client.bind("q", "amq.direct", "a")
+    client.bind("r", "amq.direct", "a")
+    client.bind("r", "amq.direct", "b")
+    for key in ("a", "b", "c"):
+        client.put(key, key.encode(), exchange="amq.direct")
+    assert client.bodies("q") == [b"a"]
+    assert client.bodies("r") == [b"a", b"b"]
+
+
+def test_fanout_exchange_routes_to_every_queue_once(client: Talker) -> None:
+    for key in ("a", "b"):
+        client.bind("q", "amq.fanout", key)
+    client.bind("r", "amq.fanout", "")
+    client.put("whatever", b"one", exchange="amq.fanout")
+    assert client.bodies("q") == client.bodies("r") == [b"one"]
+
+
+def test_topic_exchange_matches_words(client: Talker) -> None:
+    wrong = []
+    for pattern, key, matches in TOPICS:
+        client.bind("q", "amq.topic", pattern)
+        client.put(key, b"m", exchange="amq.topic")
+        if bool(client.bodies("q")) is not matches:
+            wrong.append((pattern, key))
+        client.unbind("q", "amq.topic", pattern)
+    assert wrong == []
+
+
+def test_topic_exchange_finds_each_queue_once_and_forgets_what_is_unbound(client: Talker) -> None:
+    for pattern in ("#", "a.*", "*.b", "a.b"):
+        client.bind("q", "amq.topic", pattern)
+    client.bind("r", "amq.topic", "a.#")
+    client.put("a.b", b"one", exchange="amq.topic")
+    for pattern in ("#", "a.*", "*.b"):
+        client.unbind("q", "amq.topic", pattern)
+    client.put("a.c", b"two", exchange="amq.topic")
+    client.put("a.b", b"three", exchange="amq.topic")
+    assert client.bodies("q") == [b"one", b"three"]
+    assert client.bodies("r") == [b"one", b"two", b"three"]
+
+
+def test_headers_exchange_matches_headers(client: Talker) -> None:
+    wrong = []
+    for arguments, headers, matches in HEADERS:
+        client.bind("q", "amq.headers", "", arguments)
+        client.put("", b"m", Properties(headers=headers), exchange="amq.headers")
+        if bool(client.bodies("q")) is not matches:
+            wrong.append((arguments, headers))
+        client.unbind("q", "amq.headers", "", arguments)
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (
+            "foo",
+            'Invalid x-match field value <<"foo">>; expected all, any, all-with-x, or any-with-x',
+        ),
+        (5, "Invalid x-match field type signedint (value 5); expected longstr"),
+    ],
+)
+def test_unknown_match_is_406(client: Talker, value: Any, text: str) -> None:
+    refused = client.refused(1, "queue.bind", "q", "amq.headers", "", False, {"x-match": value})
+    assert refused.args == (406, f"PRECONDITION_FAILED - {text}")
+
+
+def test_binding_twice_delivers_once_and_one_unbind_undoes_it(client: Talker) -> None:
+    client.bind("q", "amq.direct", "a")
+    client.bind("q", "amq.direct", "a")
+    client.put("a", b"one", exchange="amq.direct")
+    client.unbind("q", "amq.direct", "a")
+    client.put("a", b"two", exchange="amq.direct")
+    assert client.bodies("q") == [b"one"]
+
+
+def test_exchanges_route_to_exchanges_even_in_a_circle(client: Talker) -> None:
+    client.declare_exchange("x", "fanout")
+    client.declare_exchange("y", "topic")
+    client.bind_exchange("y", "x")
+    client.bind_exchange("x", "y", "#")
+    client.bind("q", "y", "a.*")
+    client.bind("r", "x")
+    client.put("a.b", b"one", exchange="x")
+    client.put("b", b"two", exchange="x")
+    assert client.bodies("q") == [b"one"]
+    assert client.bodies("r") == [b"one", b"two"]
+
+
+def test_unbound_exchange_gets_nothing_more(client: Talker) -> None:
+    client.declare_exchange("x", "fanout")
+    client.bind("q", "x")
+    client.bind_exchange("x", "amq.direct", "k")
+    client.put("k", b"one", exchange="amq.direct")
+    client.call(1, "exchange.unbind", "x", "amq.direct", "k", False, {})
+    client.put("k", b"two", exchange="amq.direct")
+    assert client.bodies("q") == [b"one"]
+
+
+def test_alternate_exchange_takes_what_nobody_takes(client: Talker) -> None:
+    client.declare_exchange("rest", "fanout")
+    client.declare_exchange("x", arguments={"alternate-exchange": "rest"})
+    client.bind("q", "x", "a")
+    client.bind("r", "rest")
+    client.put("a", b"one", exchange="x")
+    client.put("b", b"two", exchange="x", mandatory=True)
+    assert client.bodies("q") == [b"one"]
+    assert client.bodies("r") == [b"two"]
+    assert not client.events
+
+
+def test_internal_exchange_takes_messages_of_exchanges_only(client: Talker, rig: Rig) -> None:
+    client.declare_exchange("inside", "fanout", internal=True)
+    client.bind("q", "inside")
+    client.bind_exchange("inside", "amq.fanout")
+    client.put("", b"one", exchange="amq.fanout")
+    assert client.bodies("q") == [b"one"]
+    client.put("", b"two", exchange="inside")
+    refused = client.refusal()
+    text = f"ACCESS_REFUSED - cannot publish to internal exchange 'inside' in vhost '{rig.vhost}'"
+    assert refused.args == (403, text)
+    assert refused.ids == (60, 40)
+
+
+def test_copies_go_to_further_keys_and_blind_ones_are_not_told(client: Talker) -> None:
+    client.declare_queue("s")
+    client.put("q", b"one", Properties(headers={"CC": ["r"], "BCC": ["s", "nope"], "h": 1}))
+    for queue in ("q", "r", "s"):
+        event = client.got(queue)
+        assert event.properties is not None
+        assert event.properties.headers == {"CC": ["r"], "h": 1}
+        assert event["routing_key"] == "q"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind"), [("CC", "x", "longstr"), ("BCC", 5, "signedint")]
+)
+def test_copies_that_are_no_list_are_406(
+    client: Talker, name: str, value: Any, kind: str
+) -> None:
+    client.put("q", b"", Properties(headers={name: value}))
+    text = f'invalid message: {{unacceptable_type_in_header,"{name}",{kind}}}'
+    assert client.refusal().args == (406, f"PRECONDITION_FAILED - {text}")
+
+
+def test_deleted_exchange_takes_its_bindings_along(client: Talker) -> None:
+    client.declare_exchange("x", "fanout")
+    client.bind("q", "x")
+    client.call(1, "exchange.delete", "x", False, False)
+    client.declare_exchange("x", "fanout")
+    client.put("", b"lost", exchange="x")
+    assert client.bodies("q") == []
+    with pytest.raises(Refused):
+        client.declare_exchange("gone", passive=True)

@@ -1,0 +1,56 @@
+"""Every block of Python in README.md runs, on a broker, as it stands there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rabbitmq_node import Vhost
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+URL = "amqp://guest:guest@localhost:5672/%2F"
+PATIENCE = 60.0
+
+PUBLISHER, ADAPTERS, AWAITING = BLOCKS
+ADAPTER_LINES = ADAPTERS.splitlines()
+
+
+def run(vhost: Vhost, program: str) -> str:
+    """Run a program against a virtual host, and return what it printed."""
+    assert URL in program
+    done = subprocess.run(
+        [sys.executable, "-c", program.replace(URL, vhost.url)],
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+@pytest.mark.parametrize("line", ADAPTER_LINES)
+def test_publisher_runs_on_each_loop_by_changing_one_line(vhost: Vhost, line: str) -> None:
+    assert PUBLISHER.count(ADAPTER_LINES[0]) == 1
+    assert run(vhost, PUBLISHER.replace(ADAPTER_LINES[0], line)) == "confirmed 1\n"
+
+
+def test_awaiting_program_runs(vhost: Vhost) -> None:
+    assert run(vhost, AWAITING) == "Hello again! None\n"
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\(([^)]+)\)", README))
+def test_link_leads_somewhere(path: str) -> None:
+    assert (ROOT / path).exists()
+
+
+@pytest.mark.parametrize("target", re.findall(r"^make (\w+)", README, re.MULTILINE))
+def test_command_exists(target: str) -> None:
+    assert f"\n{target}:" in (ROOT / "Makefile").read_text(encoding="utf-8")

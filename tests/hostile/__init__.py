@@ -1,0 +1,1 @@
+"""A malicious broker, in memory and on sockets: what it may do to us, and what it may not."""

@@ -1,0 +1,23 @@
+"""The loops that have sockets, for the attacks that need one.
+
+No attack lives here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.loops.loops import LOOPS, SOCKET_LOOPS, Loop
+
+
+@pytest.fixture(params=SOCKET_LOOPS)
+def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
+    """Every loop in turn; what nobody caught in it fails the test."""
+    loop = LOOPS[request.param]()
+    try:
+        yield loop
+        assert loop.errors == []
+    finally:
+        loop.close()

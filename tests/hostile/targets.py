@@ -1,0 +1,95 @@
+"""What fuzzers feed: one function of bytes for each reader of bytes.
+
+Each returns when all is well and raises when something undocumented happened.  ``tools/fuzz.py``
+and the kept inputs in ``regressions/`` use the same functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from evamqp.codec.fields import decode_table, encode_table
+from evamqp.codec.frames import split_frames
+from evamqp.codec.methods import decode_arguments
+from evamqp.codec.properties import Properties
+from evamqp.codec.spec import BY_KEY
+from evamqp.errors import BadArgument, MalformedData
+from tests.hostile.states import STATES
+from tests.hostile.victim import read_all
+
+NAMES = tuple(STATES)
+#: What the second byte of a session says: bytes in a read.
+READS = (2**20, 1, 2, 7, 8, 20, 64, 300)
+
+
+def frames(data: bytes) -> None:
+    """The frame splitter, and the arguments of every method in the frames."""
+    try:
+        found, used = split_frames(data, 0, 4096, 4096)
+    except MalformedData:
+        return
+    assert used == sum(len(payload) + 8 for _, _, payload in found)
+    for kind, _, payload in found:
+        method = BY_KEY.get(int.from_bytes(payload[:4], "big"))
+        if kind == 1 and method is not None:
+            try:
+                decode_arguments(method, payload)
+            except MalformedData:
+                continue
+
+
+def tables(data: bytes) -> None:
+    """A field table; what could be read can be written, unless it holds what we never send."""
+    try:
+        table, end = decode_table(len(data).to_bytes(4, "big") + data)
+    except MalformedData:
+        return
+    assert end == len(data) + 4
+    try:
+        encoded = encode_table(table)
+    except BadArgument:  # a timestamp beyond datetime, an unsigned number, a decimal
+        return
+    assert decode_table(encoded)[1] == len(encoded)
+
+
+def properties(data: bytes) -> None:
+    """Every property of a message, its repr, and a copy with one changed."""
+    received = Properties.from_raw(data)
+    read_all(received)
+    try:
+        changed = received.replace(app_id="x")
+    except MalformedData:
+        return
+    assert changed.app_id == "x"
+
+
+def session(data: bytes) -> None:
+    """A core: the first byte names its state, the second the size of reads, the rest is the peer.
+
+    It is played with the fused path and without; both have to say the same.
+    """
+    if len(data) < 2:
+        return
+    assert _play(data, fused=True) == _play(data, fused=False)
+
+
+def _play(data: bytes, *, fused: bool) -> tuple[object, ...]:
+    victim = STATES[NAMES[data[0] % len(NAMES)]]()
+    if not fused:
+        victim.connection._receiver._max_routes = 0
+        victim.connection._receiver.clear_routes()
+    size = READS[data[1] % len(READS)]
+    for at in range(2, len(data), size):
+        victim.feed(data[at : at + size])
+    victim.advance(1)
+    victim.finish()
+    reason = victim.witness.reason
+    return victim.witness.names, victim.witness.bodies, str(reason), victim.taken()
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "frames": frames,
+    "tables": tables,
+    "properties": properties,
+    "session": session,
+}

@@ -1,0 +1,1 @@
+"""Tests of what comes back: backoff, topology, ledger, reconnector."""

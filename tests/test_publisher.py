@@ -1,0 +1,1144 @@
+"""The Publisher's laws, on the memory loop against a broker that does as it is told."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import weakref
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+import evamqp
+from evamqp import Outcome, Properties, Topology
+from evamqp.errors import BadArgument, BadType, OutputFull, WrongState, WrongThread
+from evamqp.types import DeliveryMode
+from tests.perf.steady import count_calls, count_steps
+from tests.recovery.broker import Publish
+from tests.recovery.stage import HOUR, LONG, URL, Stage, numbered
+
+
+@pytest.fixture
+def stage() -> Stage:
+    """A memory loop with a scripted broker."""
+    return Stage()
+
+
+@pytest.fixture
+def confirming(stage: Stage) -> Stage:
+    """The same, with a broker that confirms everything."""
+    stage.server.on_publish = Publish.ack
+    return stage
+
+
+def is_bad(publish: Publish) -> bool:
+    return publish.body.startswith(b"bad")
+
+
+def refuse_bad(publish: Publish) -> None:
+    """What a broker does: it closes the channel for some, and confirms the others."""
+    if is_bad(publish):
+        publish.refuse()
+    else:
+        publish.ack()
+
+
+def connected(stage: Stage, **options: Any) -> evamqp.Publisher:
+    publisher = stage.publisher(**options)
+    stage.turn()
+    assert publisher.is_writable
+    return publisher
+
+
+# --- the ordinary way ---------------------------------------------------------------------------
+
+
+def test_a_publish_before_the_first_connect_is_sent_and_confirmed(confirming: Stage) -> None:
+    publisher = confirming.publisher()
+    (publication,) = confirming.publish(publisher, [b"early"])
+    assert publication.outcome is None
+    assert publisher.pending == 1
+    confirming.turn()
+    assert confirming.fates.log == [(b"early", Outcome.CONFIRMED)]
+    assert publisher.pending == 0
+
+
+def test_a_publication_can_be_awaited_and_tells_its_outcome(confirming: Stage) -> None:
+    publisher = connected(confirming)
+    publication = publisher.publish("", "work", b"x")
+    assert confirming.adapter.run_until(publication) is Outcome.CONFIRMED
+    assert publication.outcome is Outcome.CONFIRMED
+    assert publication.detail is None
+
+
+def test_publications_are_numbered_from_one_without_gaps(stage: Stage) -> None:
+    publisher = stage.publisher(max_messages=2)
+    first = publisher.publish("", "work", b"1")
+    with pytest.raises(BadType):
+        publisher.publish("", "work", "text")  # type: ignore[arg-type]
+    second = publisher.publish("", "work", b"2")
+    with pytest.raises(OutputFull):
+        publisher.publish("", "work", b"3")
+    stage.server.on_publish = Publish.ack
+    stage.turn()
+    third = publisher.publish("", "work", b"3")
+    assert [p.number for p in (first, second, third)] == [1, 2, 3]
+
+
+def test_messages_are_persistent_and_mandatory_unless_told_otherwise(stage: Stage) -> None:
+    publisher = connected(stage)
+    publisher.publish("", "work", b"1")
+    publisher.publish("", "work", b"2", persistent=False, mandatory=False)
+    publisher.publish("", "work", b"3", Properties(content_type="x"))
+    publisher.publish("", "work", b"4", Properties(delivery_mode=DeliveryMode.TRANSIENT))
+    stage.turn()
+    sent = stage.server.published
+    modes = [Properties.from_raw(publish.properties).delivery_mode for publish in sent]
+    assert modes == [2, None, 2, 1]
+    assert [publish.mandatory for publish in sent] == [True, False, True, True]
+    assert Properties.from_raw(sent[2].properties).content_type == "x"
+
+
+def test_one_properties_object_is_completed_once_for_many_messages(stage: Stage) -> None:
+    publisher = connected(stage)
+    shared = Properties(content_type="x")
+    first, second = (publisher.publish("", "work", b"x", shared) for _ in range(2))
+    assert first.properties is second.properties
+
+
+def test_a_body_that_is_not_bytes_is_copied_at_the_call(stage: Stage) -> None:
+    publisher = stage.publisher()
+    body = bytearray(b"before")
+    publisher.publish("", "work", body)
+    body[:] = b"after!"
+    stage.turn()
+    assert stage.server.bodies == [b"before"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error"),
+    [
+        (("", "k" * 256, b""), {}, BadArgument),
+        ((1, "k", b""), {}, BadType),
+        (("", "k", "text"), {}, BadType),
+        (("", "k", b"", {"delivery_mode": 2}), {}, BadType),
+        (("", "k", b""), {"timeout": "soon"}, BadType),
+        (("", "k", b""), {"timeout": float("nan")}, BadArgument),
+        (("", "k", b""), {"callback": "no function"}, BadType),
+    ],
+)
+def test_a_publish_that_cannot_be_sent_raises_and_takes_nothing(
+    stage: Stage, arguments: Any, options: Any, error: type[Exception]
+) -> None:
+    publisher = stage.publisher()
+    with pytest.raises(error):
+        publisher.publish(*arguments, **options)
+    assert publisher.pending == 0
+    stage.turn()
+    assert stage.server.published == []
+
+
+def test_publish_from_another_thread_raises(stage: Stage) -> None:
+    publisher = stage.publisher()
+    stage.adapter.advance(0)  # the loop has run, so it has a thread
+    caught: list[BaseException] = []
+
+    def attempt() -> None:
+        for call in (lambda: publisher.publish("", "q", b""), publisher.close):
+            try:
+                call()
+            except WrongThread as error:
+                caught.append(error)
+
+    thread = threading.Thread(target=attempt)
+    thread.start()
+    thread.join()
+    assert len(caught) == 2
+    assert publisher.pending == 0
+
+
+def test_publish_from_another_thread_raises_while_nothing_answers_yet(stage: Stage) -> None:
+    stage.server.is_mute = True
+    test_publish_from_another_thread_raises(stage)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_publish_in_a_forked_child_raises(stage: Stage) -> None:
+    publisher = connected(stage)
+    child = os.fork()
+    if not child:  # pragma: no cover
+        code = 1
+        try:
+            publisher.publish("", "q", b"")
+        except WrongThread:
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_messages": 0}, {"max_bytes": 0}, {"resends": -1}, {"topology": "t"}]
+)
+def test_impossible_settings_are_refused_and_nothing_is_dialled(
+    stage: Stage, options: dict[str, Any]
+) -> None:
+    with pytest.raises((BadArgument, BadType)):
+        stage.publisher(**options)
+    stage.turn()
+    assert stage.server.wires == []
+
+
+# --- bounds -------------------------------------------------------------------------------------
+
+
+def test_the_window_is_bounded_by_count(stage: Stage) -> None:
+    publisher = stage.publisher(max_messages=3)
+    stage.publish(publisher, numbered(3))
+    with pytest.raises(OutputFull, match="3 messages"):
+        publisher.publish("", "work", b"more")
+    assert publisher.pending == 3
+    stage.turn()
+    assert stage.server.bodies == numbered(3)
+
+
+def test_the_window_is_bounded_by_bytes(stage: Stage) -> None:
+    publisher = stage.publisher(max_bytes=1000)
+    publisher.publish("", "work", bytes(600))
+    with pytest.raises(OutputFull):
+        publisher.publish("", "work", bytes(600))
+    publisher.publish("", "work", bytes(100))
+
+
+def test_one_message_of_any_size_is_taken_by_an_empty_publisher(confirming: Stage) -> None:
+    publisher = connected(confirming, max_bytes=10)
+    confirming.publish(publisher, [bytes(100)])
+    assert not publisher.is_writable
+    confirming.turn()
+    assert confirming.fates.of(Outcome.CONFIRMED) == [bytes(100)]
+    assert publisher.is_writable
+
+
+def test_a_refused_publish_is_always_followed_by_writable(stage: Stage) -> None:
+    publisher = connected(stage, max_bytes=1000)
+    stage.publish(publisher, [bytes(600)])
+    stage.turn()
+    stage.events.clear()
+    with pytest.raises(OutputFull):
+        publisher.publish("", "work", bytes(600))
+    assert not publisher.is_writable
+    stage.server.published[0].ack()
+    stage.turn()
+    assert stage.told("writable") == [[False], [True]]
+    publisher.publish("", "work", bytes(600))
+
+
+@pytest.mark.parametrize("bodies", [[bytes(500_000)], [b"first", bytes(500_000), b"last"]])
+def test_a_message_larger_than_the_output_buffer_is_sent_all_the_same(
+    confirming: Stage, bodies: list[bytes]
+) -> None:
+    target = evamqp.Parameters.from_url(URL, output_max=200_000, output_high_water=100_000)
+    publisher = confirming.publisher(target)
+    confirming.publish(publisher, bodies)
+    confirming.advance(LONG)
+    assert confirming.fates.of(Outcome.CONFIRMED) == bodies
+
+
+# --- order and loss -----------------------------------------------------------------------------
+
+
+def test_what_was_unconfirmed_is_sent_again_in_order_before_what_is_new(stage: Stage) -> None:
+    publisher = connected(stage)
+    stage.publish(publisher, numbered(5))
+    stage.turn()
+    stage.server.published[1].ack()
+    stage.turn()
+    stage.server.down()
+    stage.turn()
+    stage.publish(publisher, numbered(2, first=5))
+    stage.server.published.clear()
+    stage.server.on_publish = Publish.ack
+    stage.server.up()
+    stage.advance(LONG)
+    assert stage.server.bodies == [b"0", b"2", b"3", b"4", b"5", b"6"]
+    assert sorted(stage.fates.of(Outcome.CONFIRMED)) == numbered(7)
+
+
+def test_a_hundred_losses_lose_and_settle_twice_nothing(stage: Stage) -> None:
+    publisher = connected(stage)
+    for number in range(100):
+        stage.publish(publisher, [b"%d" % number])
+        stage.turn()
+        stage.server.published[-1].ack()
+        stage.publish(publisher, [b"x%d" % number])
+        stage.turn()
+        stage.wire.cut()
+        stage.advance(LONG)
+    stage.server.on_publish = Publish.ack
+    stage.wire.cut()
+    stage.advance(LONG)
+    assert len(stage.fates.log) == 200
+    assert {fate for _, fate in stage.fates.log} == {Outcome.CONFIRMED}
+    assert len(set(stage.fates.log)) == 200
+
+
+def test_hours_without_a_broker_lose_nothing(confirming: Stage) -> None:
+    confirming.server.down()
+    publisher = confirming.publisher()
+    confirming.publish(publisher, numbered(10))
+    confirming.advance(12 * HOUR)
+    assert confirming.fates.log == []
+    confirming.server.up()
+    confirming.advance(LONG)
+    assert confirming.fates.of(Outcome.CONFIRMED) == numbered(10)
+
+
+def test_confirms_are_taken_multiple_and_out_of_order(stage: Stage) -> None:
+    publisher = connected(stage)
+    stage.publish(publisher, numbered(6))
+    stage.turn()
+    stage.server.published[4].ack()
+    stage.server.published[2].ack(multiple=True)
+    stage.server.published[2].ack()  # a second time means nothing
+    stage.turn()
+    assert stage.fates.of(Outcome.CONFIRMED) == [b"4", b"0", b"1", b"2"]
+    assert publisher.pending == 2
+
+
+def test_a_channel_that_ends_without_blame_is_opened_again(stage: Stage) -> None:
+    publisher = connected(stage)
+    stage.publish(publisher, numbered(3))
+    stage.turn()
+    stage.server.published[0].channel.close()
+    stage.server.on_publish = Publish.ack
+    stage.turn()
+    assert stage.fates.of(Outcome.CONFIRMED) == numbered(3)
+    assert stage.told("writable") == [[True], [False], [True]]
+    assert len(stage.server.wires) == 1
+
+
+def test_a_channel_that_is_refused_again_and_again_is_opened_ever_more_slowly(
+    stage: Stage,
+) -> None:
+    stage.server.refuse("confirm.select", 541)
+    stage.publisher()
+    stage.advance(60)
+    fast = stage.wire.names.count("channel.open")
+    stage.advance(600)
+    assert 4 <= fast <= 60
+    assert stage.wire.names.count("channel.open") - fast < 100
+
+
+def test_a_channel_that_confirmed_is_opened_again_at_once(confirming: Stage) -> None:
+    publisher = connected(confirming)
+    for _ in range(20):
+        confirming.publish(publisher, [b"x"])
+        confirming.turn()
+        confirming.server.published[-1].channel.close()
+        confirming.turn()
+        assert publisher.is_writable
+
+
+def test_lost_connections_do_not_slow_down_a_channel_error(stage: Stage) -> None:
+    publisher = connected(stage)
+    for _ in range(20):
+        stage.wire.cut()
+        stage.advance(LONG)
+    stage.publish(publisher, [b"x"])
+    stage.turn()
+    stage.server.on_publish = Publish.ack
+    stage.server.published[0].channel.close()
+    stage.turn()
+    assert stage.fates.of(Outcome.CONFIRMED) == [b"x"]
+
+
+def test_confirms_of_a_lost_connection_settle_nothing(stage: Stage) -> None:
+    publisher = connected(stage)
+    stage.publish(publisher, [b"x"])
+    stage.turn()
+    old = stage.server.published[0]
+    stage.wire.cut()
+    old.ack()
+    stage.turn()
+    assert stage.fates.log == []
+
+
+# --- returned, nacked ---------------------------------------------------------------------------
+
+
+def test_an_unroutable_message_ends_as_returned_with_its_return(stage: Stage) -> None:
+    publisher = connected(stage)
+    stage.publish(publisher, numbered(3))
+    stage.turn()
+    stage.server.published[1].give_back()
+    stage.server.published[2].ack(multiple=True)
+    stage.turn()
+    assert stage.fates.names == ["0 CONFIRMED", "1 RETURNED", "2 CONFIRMED"]
+
+
+def test_a_return_is_in_the_detail_of_its_publication_only(stage: Stage) -> None:
+    publisher = connected(stage)
+    first, second = stage.publish(publisher, numbered(2))
+    stage.turn()
+    stage.server.published[1].give_back()
+    stage.server.published[1].ack(multiple=True)
+    stage.turn()
+    assert first.detail is None
+    assert isinstance(second.detail, evamqp.Returned)
+    assert (second.detail.code, second.detail.text) == (312, "NO_ROUTE")
+
+
+def test_returns_of_byte_equal_twins_are_matched_in_publish_order(stage: Stage) -> None:
+    publisher = connected(stage)
+    twins = stage.publish(publisher, [b"twin"] * 3)
+    stage.turn()
+    stage.server.published[0].give_back()
+    stage.server.published[1].give_back()
+    stage.server.published[2].ack(multiple=True)
+    stage.turn()
+    outcomes = [twin.outcome for twin in twins]
+    assert outcomes == [Outcome.RETURNED, Outcome.RETURNED, Outcome.CONFIRMED]
+
+
+def test_a_return_is_matched_to_mandatory_messages_only(stage: Stage) -> None:
+    publisher = connected(stage)
+    (plain,) = stage.publish(publisher, [b"twin"], mandatory=False)
+    (mandatory,) = stage.publish(publisher, [b"twin"])
+    stage.turn()
+    stage.server.published[1].give_back()
+    stage.server.published[1].ack(multiple=True)
+    stage.turn()
+    assert plain.outcome is Outcome.CONFIRMED
+    assert mandatory.outcome is Outcome.RETURNED
+
+
+def test_a_return_that_nobody_published_is_ignored(stage: Stage) -> None:
+    publisher = connected(stage)
+    (publication,) = stage.publish(publisher, [b"x"])
+    stage.turn()
+    stage.server.published[0].body = b"other"
+    stage.server.published[0].give_back()
+    stage.server.published[0].ack()
+    stage.turn()
+    assert publication.outcome is Outcome.CONFIRMED
+
+
+def test_a_return_is_forgotten_when_the_message_is_sent_again(stage: Stage) -> None:
+    publisher = connected(stage)
+    (publication,) = stage.publish(publisher, [b"x"])
+    stage.turn()
+    stage.server.published[0].give_back()
+    stage.turn()
+    stage.wire.cut()
+    stage.server.on_publish = Publish.ack
+    stage.advance(LONG)
+    assert publication.outcome is Outcome.CONFIRMED
+    assert publication.detail is None
+
+
+def test_a_nacked_return_is_forgotten_as_well(stage: Stage) -> None:
+    publisher = connected(stage)
+    (publication,) = stage.publish(publisher, [b"x"])
+    stage.turn()
+    stage.server.published[0].give_back()
+    stage.server.published[0].nack()
+    stage.server.on_publish = Publish.ack
+    stage.advance(LONG)
+    assert publication.outcome is Outcome.CONFIRMED
+    assert publication.detail is None
+
+
+def test_a_nacked_message_is_sent_again_with_growing_delays_then_ends_as_nacked(
+    stage: Stage,
+) -> None:
+    times: list[float] = []
+
+    def nack(publish: Publish) -> None:
+        times.append(stage.adapter.time())
+        publish.nack()
+
+    stage.server.on_publish = nack
+    publisher = connected(stage, resends=6)
+    stage.publish(publisher, [b"x"])
+    stage.advance(LONG)
+    assert stage.fates.names == ["x NACKED"]
+    gaps = [round(later - earlier, 9) for earlier, later in pairwise(times)]
+    assert gaps == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0]
+
+
+def test_a_nack_is_final_where_no_resends_are_wanted(stage: Stage) -> None:
+    publisher = connected(stage, resends=0)
+    stage.publish(publisher, [b"x"])
+    stage.turn()
+    stage.server.published[0].nack()
+    stage.turn()
+    assert stage.fates.names == ["x NACKED"]
+
+
+def test_thousands_of_resends_are_as_possible_as_one(stage: Stage) -> None:
+    stage.server.on_publish = Publish.nack
+    publisher = connected(stage, resends=2000)
+    stage.publish(publisher, [b"x"])
+    stage.advance(HOUR)
+    assert stage.fates.names == ["x NACKED"]
+    assert len(stage.server.published) == 2001
+
+
+def test_a_message_that_waits_to_be_resent_survives_a_loss(stage: Stage) -> None:
+    publisher = connected(stage)
+    stage.publish(publisher, [b"x"])
+    stage.turn()
+    stage.server.published[0].nack()
+    stage.turn()
+    stage.wire.cut()
+    stage.server.on_publish = Publish.ack
+    stage.advance(LONG)
+    assert stage.fates.names == ["x CONFIRMED"]
+
+
+# --- refused ------------------------------------------------------------------------------------
+
+
+def test_a_publish_that_closes_the_channel_ends_as_refused_with_the_reason(stage: Stage) -> None:
+    publisher = connected(stage)
+    (publication,) = stage.publish(publisher, [b"bad"])
+    stage.turn()
+    stage.server.published[0].refuse(406, "PRECONDITION_FAILED - invalid expiration")
+    stage.turn()
+    assert publication.outcome is Outcome.REFUSED
+    assert isinstance(publication.detail, evamqp.ChannelClosed)
+    assert publication.detail.code == 406
+
+
+@pytest.mark.parametrize("culprits", [[0], [9], [4], [0, 9], [3, 4, 5], list(range(10))])
+def test_culprits_are_refused_and_no_good_message_is_lost_or_starved(
+    stage: Stage, culprits: list[int]
+) -> None:
+    stage.server.on_publish = refuse_bad
+    publisher = connected(stage)
+    bodies = [b"bad%d" % n if n in culprits else b"%d" % n for n in range(10)]
+    stage.publish(publisher, bodies)
+    stage.advance(LONG)
+    assert stage.fates.of(Outcome.REFUSED) == [body for body in bodies if b"bad" in body]
+    assert stage.fates.of(Outcome.CONFIRMED) == [body for body in bodies if b"bad" not in body]
+    assert publisher.is_writable
+    assert publisher.pending == 0
+
+
+def test_after_a_culprit_is_found_the_window_is_as_wide_as_before(stage: Stage) -> None:
+    stage.server.on_publish = refuse_bad
+    publisher = connected(stage)
+    stage.publish(publisher, [b"0", b"bad", b"1"])
+    stage.advance(LONG)
+    stage.server.on_publish = lambda publish: None
+    stage.server.published.clear()
+    stage.publish(publisher, numbered(5))
+    stage.turn()
+    assert stage.server.bodies == numbered(5)
+
+
+def test_what_is_left_when_the_culprit_is_found_is_sent_side_by_side(stage: Stage) -> None:
+    publisher = connected(stage)
+    stage.publish(publisher, [b"bad", b"0", b"1", b"2"])
+    stage.turn()
+    for _ in range(2):
+        stage.server.published[0].refuse()
+        stage.server.published.clear()
+        stage.turn()
+    assert stage.fates.names == ["bad REFUSED"]
+    assert stage.server.bodies == numbered(3)
+
+
+def test_a_culprit_that_does_it_no_more_does_not_narrow_the_window_for_ever(stage: Stage) -> None:
+    publisher = connected(stage)
+    stage.publish(publisher, numbered(3))
+    stage.turn()
+    stage.server.published[1].refuse(404, "NOT_FOUND - no exchange")
+    stage.server.on_publish = Publish.ack  # somebody has made the exchange meanwhile
+    stage.turn()
+    assert stage.fates.of(Outcome.CONFIRMED) == numbered(3)
+    stage.server.on_publish = lambda publish: None
+    stage.server.published.clear()
+    stage.publish(publisher, numbered(5))
+    stage.turn()
+    assert stage.server.bodies == numbered(5)
+
+
+def test_a_suspect_that_expires_does_not_narrow_the_window_for_ever(stage: Stage) -> None:
+    publisher = connected(stage)
+    stage.publish(publisher, [b"0", b"1"], timeout=5)
+    stage.turn()
+    stage.server.published[1].refuse()
+    stage.turn()
+    stage.server.published[-1].ack()  # of the first suspect, alone
+    stage.advance(10)
+    assert stage.fates.names == ["0 CONFIRMED", "1 EXPIRED"]
+    stage.server.published[-1].ack()
+    stage.turn()
+    stage.server.published.clear()
+    stage.publish(publisher, numbered(5))
+    stage.turn()
+    assert stage.server.bodies == numbered(5)
+
+
+def test_an_expired_suspect_under_way_is_not_mistaken_for_the_next(stage: Stage) -> None:
+    publisher = connected(stage)
+    (good,) = stage.publish(publisher, [b"good"])
+    (bad,) = stage.publish(publisher, [b"bad"], timeout=5)
+    (other,) = stage.publish(publisher, [b"other"])
+    stage.turn()
+    stage.server.published[1].refuse()
+    stage.turn()
+    stage.server.published[-1].ack()
+    stage.turn()
+    suspect = stage.server.published[-1]
+    assert suspect.body == b"bad"
+    stage.advance(10)  # it expires while it is under way, and only then closes the channel
+    suspect.refuse()
+    stage.server.on_publish = Publish.ack
+    stage.turn()
+    outcomes = [publication.outcome for publication in (good, bad, other)]
+    assert outcomes == [Outcome.CONFIRMED, Outcome.EXPIRED, Outcome.CONFIRMED]
+
+
+def test_an_expired_culprit_is_not_mistaken_for_a_good_message(stage: Stage) -> None:
+    publisher = connected(stage)
+    (bad,) = stage.publish(publisher, [b"bad"], timeout=5)
+    (good,) = stage.publish(publisher, [b"good"])
+    stage.advance(10)
+    stage.server.published[0].refuse()
+    stage.server.on_publish = Publish.ack
+    stage.turn()
+    assert [bad.outcome, good.outcome] == [Outcome.EXPIRED, Outcome.CONFIRMED]
+
+
+def test_a_nacked_suspect_is_cleared(stage: Stage) -> None:
+    publisher = connected(stage)
+    stage.publish(publisher, [b"0", b"1"])
+    stage.turn()
+    stage.server.published[1].refuse()
+    stage.turn()
+    stage.server.published[-1].ack()
+    stage.turn()
+    stage.server.published[-1].nack()
+    stage.turn()
+    stage.server.published.clear()
+    stage.publish(publisher, numbered(3, first=2))
+    stage.turn()
+    assert stage.server.bodies == numbered(3, first=2)
+
+
+def test_a_publish_that_closes_the_connection_is_refused_as_well(stage: Stage) -> None:
+    def refuse(publish: Publish) -> None:
+        if is_bad(publish):
+            publish.channel.wire.close(502, "SYNTAX_ERROR", "basic.publish")
+        else:
+            publish.ack()
+
+    stage.server.on_publish = refuse
+    publisher = connected(stage)
+    bodies = [b"0", b"bad", b"1", b"2"]
+    stage.publish(publisher, bodies)
+    stage.advance(10 * LONG)
+    assert stage.fates.of(Outcome.REFUSED) == [b"bad"]
+    assert stage.fates.of(Outcome.CONFIRMED) == [b"0", b"1", b"2"]
+
+
+# --- deadlines ----------------------------------------------------------------------------------
+
+
+def test_an_unsent_message_expires(stage: Stage) -> None:
+    stage.server.down()
+    publisher = stage.publisher()
+    stage.publish(publisher, [b"x"], timeout=5)
+    stage.advance(4.9)
+    assert stage.fates.log == []
+    stage.advance(0.2)
+    assert stage.fates.names == ["x EXPIRED"]
+    stage.server.up()
+    stage.advance(LONG)
+    assert stage.server.published == []
+
+
+def test_a_sent_message_expires_and_its_confirm_means_nothing_then(stage: Stage) -> None:
+    publisher = connected(stage)
+    stage.publish(publisher, [b"x"], timeout=5)
+    stage.advance(10)
+    stage.server.published[0].ack()
+    stage.turn()
+    assert stage.fates.names == ["x EXPIRED"]
+    assert publisher.pending == 0
+
+
+def test_an_expired_message_is_not_sent_again(stage: Stage) -> None:
+    publisher = connected(stage)
+    stage.publish(publisher, [b"x"], timeout=5)
+    stage.turn()
+    stage.server.down()
+    stage.advance(10)
+    stage.server.up()
+    stage.advance(LONG)
+    assert stage.server.bodies == [b"x"]
+    assert stage.fates.names == ["x EXPIRED"]
+
+
+def test_a_message_that_waits_to_be_resent_expires(stage: Stage) -> None:
+    stage.server.on_publish = Publish.nack
+    publisher = connected(stage, resends=1000)
+    stage.publish(publisher, [b"x"], timeout=5)
+    stage.advance(10)
+    assert stage.fates.names == ["x EXPIRED"]
+    sent = len(stage.server.published)
+    stage.advance(LONG)
+    assert len(stage.server.published) == sent
+
+
+def test_a_message_that_expired_before_its_resend_is_not_abandoned_as_well(stage: Stage) -> None:
+    stage.server.on_publish = Publish.nack
+    publisher = connected(stage, resends=1000)
+    stage.publish(publisher, [b"x"], timeout=5)
+    stage.advance(5)
+    assert stage.fates.names == ["x EXPIRED"]
+    assert stage.ended(publisher.close(timeout=0)) == []
+    assert publisher.pending == 0
+
+
+def test_messages_expire_in_the_order_of_their_deadlines(stage: Stage) -> None:
+    stage.server.down()
+    publisher = stage.publisher()
+    for body, timeout in ((b"c", 3.0), (b"a", 1.0), (b"b", 2.0), (b"now", 0.0)):
+        stage.publish(publisher, [body], timeout=timeout)
+    stage.advance(LONG)
+    assert stage.fates.of(Outcome.EXPIRED) == [b"now", b"a", b"b", b"c"]
+
+
+def test_expired_returns_leave_no_detail(stage: Stage) -> None:
+    publisher = connected(stage)
+    (publication,) = stage.publish(publisher, [b"x"], timeout=5)
+    stage.advance(10)
+    stage.server.published[0].give_back()
+    stage.turn()
+    assert publication.outcome is Outcome.EXPIRED
+    assert publication.detail is None
+
+
+def test_a_return_whose_message_expires_before_its_ack_leaves_no_detail(stage: Stage) -> None:
+    publisher = connected(stage)
+    (publication,) = stage.publish(publisher, [b"x"], timeout=5)
+    stage.turn()
+    stage.server.published[0].give_back()
+    stage.advance(10)
+    assert publication.outcome is Outcome.EXPIRED
+    assert publication.detail is None
+
+
+def test_messages_that_expire_unsent_leave_no_memory(stage: Stage) -> None:
+    stage.server.down()
+    publisher = stage.publisher()
+    for number in range(5000):
+        publisher.publish("", "work", b"%d" % number, timeout=1)
+        stage.advance(2)
+    assert publisher.pending == 0
+    assert _publications(publisher) <= 1010
+
+
+def test_confirmed_messages_do_not_live_until_their_deadline(confirming: Stage) -> None:
+    publisher = connected(confirming)
+    for _ in range(500):
+        publisher.publish("", "work", b"x", timeout=HOUR)
+        confirming.turn()
+    assert publisher.pending == 0
+    assert _publications(publisher) == 0
+
+
+def test_deadlines_of_what_was_confirmed_are_bounded(confirming: Stage) -> None:
+    publisher = connected(confirming)
+    for _ in range(5000):
+        publisher.publish("", "work", b"x", timeout=HOUR)
+        confirming.turn()
+    assert len(publisher._deadlines) <= 1100
+
+
+def test_messages_that_expire_under_way_leave_no_memory(stage: Stage) -> None:
+    publisher = connected(stage)
+    for _ in range(50):
+        stage.publish(publisher, numbered(50), timeout=1)
+        stage.advance(2)
+    stage.fates.log.clear()
+    assert publisher.pending == 0
+    assert _publications(publisher) == 0
+
+
+def _publications(publisher: evamqp.Publisher) -> int:
+    """Publications that are alive and are of this publisher."""
+    gc.collect()
+    return sum(
+        isinstance(thing, evamqp.Publication) and thing._host is publisher
+        for thing in gc.get_objects()
+    )
+
+
+# --- writable -----------------------------------------------------------------------------------
+
+
+def test_writable_joins_connection_alarm_and_window(stage: Stage) -> None:
+    publisher = stage.publisher(max_messages=2)
+    assert not publisher.is_writable
+    stage.turn()
+    assert stage.told("writable") == [[True]]
+    stage.wire.block()
+    stage.turn()
+    stage.wire.unblock()
+    stage.turn()
+    stage.publish(publisher, numbered(2))
+    stage.turn()
+    stage.server.published[0].ack()
+    stage.turn()
+    stage.wire.cut()
+    stage.advance(LONG)
+    assert stage.told("writable") == [[True], [False], [True], [False], [True], [False], [True]]
+
+
+def test_nothing_is_sent_while_the_broker_blocks(confirming: Stage) -> None:
+    publisher = connected(confirming)
+    confirming.wire.block()
+    confirming.turn()
+    confirming.publish(publisher, numbered(3))
+    confirming.advance(HOUR)
+    assert confirming.server.published == []
+    confirming.wire.unblock()
+    confirming.turn()
+    assert confirming.fates.of(Outcome.CONFIRMED) == numbered(3)
+
+
+def test_a_full_socket_makes_it_unwritable_and_what_waits_follows(confirming: Stage) -> None:
+    target = evamqp.Parameters.from_url(URL, output_high_water=10_000)
+    publisher = confirming.publisher(target, max_bytes=10**9)
+    confirming.turn()
+    confirming.wire.transport.pause_reading()
+    bodies = [b"%d" % n + bytes(1000) for n in range(500)]
+    confirming.publish(publisher, bodies)
+    confirming.turn()
+    assert not publisher.is_writable
+    assert publisher.reconnector.connection is not None
+    assert publisher.reconnector.connection.output_size < 300_000
+    confirming.wire.transport.resume_reading()
+    confirming.turn()
+    assert confirming.fates.of(Outcome.CONFIRMED) == bodies
+    assert publisher.is_writable
+
+
+def test_on_writable_never_comes_from_inside_a_call(stage: Stage) -> None:
+    inside = [False]
+    faults = []
+
+    def on_writable(writable: bool) -> None:
+        if inside[0]:
+            faults.append(writable)
+
+    publisher = connected(stage, max_messages=1, on_writable=on_writable)
+    inside[0] = True
+    publisher.publish("", "work", b"x")
+    publisher.close(timeout=0)
+    inside[0] = False
+    stage.turn()
+    assert faults == []
+
+
+# --- callbacks ----------------------------------------------------------------------------------
+
+
+def test_publishing_inside_a_callback_is_legal(confirming: Stage) -> None:
+    publisher = connected(confirming)
+    left = [50]
+
+    def again(publication: evamqp.Publication) -> None:
+        if left[0]:
+            left[0] -= 1
+            confirming.publish(publisher, [b"more"])
+
+    confirming.fates.inside = again
+    confirming.publish(publisher, [b"first"])
+    confirming.turn()
+    assert len(confirming.fates.of(Outcome.CONFIRMED)) == 51
+
+
+def test_a_callback_that_raises_harms_nothing(
+    confirming: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(publication: evamqp.Publication) -> None:
+        raise ValueError("mine")
+
+    publisher = connected(confirming, on_writable=lambda writable: 1 // 0)
+    confirming.fates.inside = fail
+    confirming.publish(publisher, numbered(3))
+    confirming.turn()
+    confirming.wire.cut()
+    confirming.advance(LONG)
+    assert publisher.is_writable
+    assert confirming.fates.of(Outcome.CONFIRMED) == numbered(3)
+    assert "mine" in caplog.text
+
+
+@pytest.mark.parametrize("what", ["publisher", "connection", "reconnector", "timeout"])
+def test_closing_inside_a_callback_is_legal(confirming: Stage, what: str) -> None:
+    publisher = connected(confirming)
+
+    def close(publication: evamqp.Publication) -> None:
+        connection = publisher.reconnector.connection
+        if what == "publisher":
+            publisher.close()
+        elif what == "timeout":
+            publisher.close(timeout=0)
+        elif what == "reconnector":
+            publisher.reconnector.close()
+        elif connection is not None:
+            connection.close()
+
+    confirming.fates.inside = close
+    confirming.publish(publisher, numbered(3))
+    confirming.advance(LONG)
+    assert [body for body, _ in confirming.fates.log] == numbered(3)
+    if what != "connection":
+        assert confirming.ended(publisher.close()) == []
+
+
+def test_a_cancelled_publication_calls_nobody_and_still_gets_its_outcome(
+    confirming: Stage,
+) -> None:
+    publisher = connected(confirming)
+    (publication,) = confirming.publish(publisher, [b"x"])
+    publication.cancel()
+    confirming.turn()
+    assert confirming.fates.log == []
+    assert publication.outcome is Outcome.CONFIRMED
+
+
+# --- the end ------------------------------------------------------------------------------------
+
+
+def test_close_waits_for_the_outcomes_and_reports_nothing_left(stage: Stage) -> None:
+    publisher = connected(stage)
+    stage.publish(publisher, numbered(2))
+    closing = publisher.close()
+    stage.turn()
+    assert not closing.is_done
+    stage.server.published[1].ack(multiple=True)
+    assert stage.ended(closing) == []
+    assert stage.fates.of(Outcome.CONFIRMED) == numbered(2)
+    assert not stage.wire.is_up
+
+
+def test_close_with_a_timeout_reports_what_is_left_in_publish_order(stage: Stage) -> None:
+    publisher = connected(stage)
+    stage.publish(publisher, numbered(4))
+    stage.turn()
+    stage.server.published[0].nack()  # waits to be resent, so it is no more the first to send
+    stage.server.published[2].ack()
+    closing = publisher.close(timeout=0.01)
+    stage.advance(1)
+    left = stage.ended(closing)
+    assert [publication.body for publication in left] == [b"0", b"1", b"3"]
+    assert {publication.outcome for publication in left} == {Outcome.ABANDONED}
+    assert stage.fates.of(Outcome.ABANDONED) == [b"0", b"1", b"3"]
+    assert publisher.pending == 0
+
+
+def test_close_without_a_broker_ends_at_its_timeout(stage: Stage) -> None:
+    stage.server.down()
+    publisher = stage.publisher()
+    stage.publish(publisher, numbered(2))
+    closing = publisher.close(timeout=5)
+    stage.advance(6)
+    assert [publication.body for publication in stage.ended(closing)] == numbered(2)
+
+
+def test_close_before_the_first_connect_of_an_empty_publisher_ends_at_once(stage: Stage) -> None:
+    publisher = stage.publisher()
+    assert stage.ended(publisher.close()) == []
+    stage.advance(HOUR)
+    assert all(not wire.is_up for wire in stage.server.wires)
+
+
+def test_close_is_idempotent_and_every_call_gets_the_same_report(stage: Stage) -> None:
+    publisher = connected(stage)
+    stage.publish(publisher, numbered(1))
+    first, second = publisher.close(), publisher.close(timeout=1)
+    stage.advance(2)
+    assert stage.ended(first) == stage.ended(second)
+    assert len(stage.ended(first)) == 1
+    assert stage.ended(publisher.close()) == stage.ended(first)
+
+
+def test_a_close_while_closing_waits_for_the_same_end(stage: Stage) -> None:
+    publisher = connected(stage)
+    stage.server.held.add("connection.close")
+    publisher.close()
+    stage.adapter.call_soon(lambda: None)
+    stage.turn()
+    stage.adapter.accepted[-1].silence()
+    first = publisher.close()
+    second = publisher.close()
+    stage.advance(LONG)
+    assert first.is_done
+    assert second.is_done
+
+
+def test_publish_after_close_raises(stage: Stage) -> None:
+    publisher = connected(stage)
+    publisher.close()
+    with pytest.raises(WrongState):
+        publisher.publish("", "work", b"x")
+    stage.turn()
+    with pytest.raises(WrongState):
+        publisher.publish("", "work", b"x")
+
+
+def test_close_does_not_stop_resends_and_recovery(stage: Stage) -> None:
+    publisher = connected(stage)
+    stage.publish(publisher, [b"nacked", b"lost"])
+    stage.turn()
+    stage.server.published[0].nack()
+    closing = publisher.close()
+    stage.turn()
+    stage.wire.cut()
+    stage.server.on_publish = Publish.ack
+    stage.advance(LONG)
+    assert stage.ended(closing) == []
+    assert sorted(stage.fates.of(Outcome.CONFIRMED)) == [b"lost", b"nacked"]
+
+
+def test_a_failed_topology_abandons_everything_with_the_reason(stage: Stage) -> None:
+    stage.server.refuse("queue.declare", 406)
+    topology = Topology("fail")
+    topology.queue("work")
+    publisher = stage.publisher(topology=topology)
+    (publication,) = stage.publish(publisher, [b"x"])
+    stage.advance(LONG)
+    assert publication.outcome is Outcome.ABANDONED
+    assert isinstance(publication.detail, evamqp.TopologyFailed)
+    with pytest.raises(WrongState, match="could not declare"):
+        publisher.publish("", "work", b"y")
+    assert stage.ended(publisher.close()) == [publication]
+
+
+def test_a_publisher_of_a_closed_reconnector_is_refused(stage: Stage) -> None:
+    reconnector = stage.reconnector()
+    reconnector.close()
+    with pytest.raises(WrongState):
+        stage.publisher(reconnector)
+    stage.turn()
+    with pytest.raises(WrongState):
+        stage.publisher(reconnector)
+
+
+def test_closing_a_shared_reconnector_abandons_what_is_left(stage: Stage) -> None:
+    reconnector = stage.reconnector()
+    publisher = stage.publisher(reconnector)
+    stage.turn()
+    (publication,) = stage.publish(publisher, [b"x"])
+    reconnector.close()
+    stage.turn()
+    assert publication.outcome is Outcome.ABANDONED
+    assert not publisher.is_writable
+
+
+def test_publishers_on_one_reconnector_leave_it_open_when_they_close(confirming: Stage) -> None:
+    reconnector = confirming.reconnector()
+    first, second = confirming.publisher(reconnector), confirming.publisher(reconnector)
+    confirming.publish(first, [b"1"])
+    confirming.publish(second, [b"2"])
+    confirming.turn()
+    assert confirming.ended(first.close()) == []
+    confirming.publish(second, [b"3"])
+    confirming.turn()
+    assert sorted(confirming.fates.of(Outcome.CONFIRMED)) == [b"1", b"2", b"3"]
+    assert len(confirming.server.wires) == 1
+
+
+def test_a_closed_publisher_leaves_nothing_behind(confirming: Stage) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        publisher = connected(confirming)
+        confirming.publish(publisher, numbered(10), timeout=HOUR)
+        confirming.turn()
+        confirming.server.on_publish = Publish.nack
+        confirming.publish(publisher, [b"nacked"])
+        confirming.turn()
+        confirming.wire.cut()
+        confirming.advance(LONG)
+        publisher.close(timeout=1)
+        confirming.advance(LONG)
+        gone = weakref.ref(publisher.reconnector)
+        confirming.fates.log.clear()
+        del publisher
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+# --- cost ---------------------------------------------------------------------------------------
+
+
+def test_the_cost_of_a_publish_does_not_grow_with_the_window(stage: Stage) -> None:
+    publisher = connected(stage, max_messages=100_000, max_bytes=10**9)
+
+    def publish(count: int) -> None:
+        for _ in range(count):
+            publisher.publish("", "work", b"x", timeout=HOUR)
+
+    publish(20)
+    few = count_steps(lambda: publish(20))
+    publish(5000)
+    assert count_steps(lambda: publish(20)) < 2 * few
+
+
+def test_the_cost_of_a_confirm_does_not_grow_with_the_window(stage: Stage) -> None:
+    publisher = connected(stage, max_messages=100_000, max_bytes=10**9)
+
+    def confirm(number: int) -> None:
+        publisher._confirmed(range(number, number + 10), True)
+
+    stage.publish(publisher, numbered(20))
+    few = count_steps(lambda: confirm(1))
+    stage.publish(publisher, numbered(5000))
+    assert count_steps(lambda: confirm(11)) < 2 * few
+
+
+def test_the_cost_of_a_return_does_not_grow_with_the_window(stage: Stage) -> None:
+    publisher = connected(stage, max_messages=100_000, max_bytes=10**9)
+    bodies = numbered(3000)
+    stage.publish(publisher, bodies)
+    returns = [
+        evamqp.Returned(312, "", "", "work", Properties(delivery_mode=2), body) for body in bodies
+    ]
+
+    def take(some: list[evamqp.Returned]) -> None:
+        for returned in some:
+            publisher._ledger.match_return(returned)
+
+    few = count_steps(lambda: take(returns[:10]))
+    take(returns[10:2900])
+    assert count_steps(lambda: take(returns[2900:2910])) < 2 * few
+
+
+def test_a_publish_costs_few_calls_more_than_a_raw_one(stage: Stage) -> None:
+    publisher = connected(stage, max_messages=10_000)
+    channel = publisher._channel
+    assert channel is not None
+
+    def raw(count: int) -> None:
+        for _ in range(count):
+            channel.basic_publish("", "work", b"x", publisher._completed[1], True)
+
+    def kept(count: int) -> None:
+        for _ in range(count):
+            publisher.publish("", "work", b"x")
+
+    for work in (raw, kept):
+        work(100)
+    # Checks, the ledger's entry, and the look at whether more may be sent.
+    assert count_calls(lambda: kept(100)) - count_calls(lambda: raw(100)) <= 35 * 100

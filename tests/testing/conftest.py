@@ -1,0 +1,10 @@
+"""The plugin's fixtures, as a project that has evamqp installed finds them.
+
+No law lives here.
+"""
+
+from __future__ import annotations
+
+from pytest_evamqp import _amqp_server, amqp_broker, amqp_memory
+
+__all__ = ["_amqp_server", "amqp_broker", "amqp_memory"]

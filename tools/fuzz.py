@@ -1,0 +1,150 @@
+"""Feed the readers of bytes with what nobody would send, and keep what breaks them.
+
+With atheris installed the inputs are led by coverage; without it they are mutations of what an
+honest broker sends.  An input that breaks something is written to tests/hostile/regressions/, where
+the tests play it from then on.  The corpus stays in .fuzz/ and is gone on from.
+
+    python tools/fuzz.py --minutes 10
+    python tools/fuzz.py --minutes 1 --target tables
+    python tools/fuzz.py --replay tests/hostile/regressions/tables-0123.bin
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.util
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from random import Random
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+CORPUS = ROOT / ".fuzz"
+REGRESSIONS = ROOT / "tests" / "hostile" / "regressions"
+NAMES = ("session", "tables", "properties", "frames")
+LONGEST = 64 * 1024
+#: Share of the time: the core has most of the states.
+SHARES = {"session": 0.7, "tables": 0.1, "properties": 0.1, "frames": 0.1}
+
+
+def seeds(name: str) -> list[bytes]:
+    """Inputs to begin with."""
+    from evamqp.codec.properties import Properties
+    from tests.hostile import mutator, targets
+
+    headers = {"a": [1, 2.5, None, True, b"x", "y", {"z": -1}], "t": 2**40, "é": ""}
+    if name == "session":
+        states = range(len(targets.NAMES))
+        return [bytes((state, 0)) + frame for state in states for frame in mutator.FRAMES]
+    if name == "frames":
+        return list(mutator.FRAMES)
+    raw = Properties(content_type="a", headers=headers, priority=1, timestamp=5, app_id="b").raw
+    return [raw] if name == "properties" else [Properties(headers=headers).raw[6:]]
+
+
+def work(name: str, seconds: int) -> None:
+    """Fuzz one target, led by coverage; atheris ends the process."""
+    import atheris  # type: ignore[import-untyped, import-not-found, unused-ignore]
+
+    # The whole package, and the oracle, whose branches tell sessions apart.
+    with atheris.instrument_imports(include=["evamqp", "tests.hostile"]):
+        from tests.hostile.targets import TARGETS
+
+    folder = CORPUS / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for data in seeds(name):
+        (folder / hashlib.sha1(data).hexdigest()).write_bytes(data)
+    arguments = [
+        f"-max_total_time={seconds}",
+        f"-max_len={LONGEST if name != 'session' else 4096}",
+        f"-artifact_prefix={REGRESSIONS}/{name}-",
+        "-timeout=10",
+        "-print_final_stats=1",
+        "-verbosity=0",
+        str(folder),
+    ]
+    atheris.Setup([sys.argv[0], *arguments], TARGETS[name])
+    atheris.Fuzz()
+
+
+def led(name: str, seconds: int) -> tuple[int, int]:
+    """Fuzz one target with atheris in a process of its own: executions, and findings."""
+    command = [sys.executable, __file__, "--worker", name, "--seconds", str(seconds)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    executions = re.search(r"number_of_executed_units: (\d+)", done.stderr)
+    findings = 0
+    for kind in ("crash", "timeout", "oom"):
+        for path in REGRESSIONS.glob(f"{name}-{kind}-*"):
+            path.rename(REGRESSIONS / f"{name}-{path.name[-12:]}.bin")
+            findings += 1
+    if findings or executions is None:
+        print(done.stdout + done.stderr)
+    return (int(executions[1]) if executions else 0), findings
+
+
+def unled(name: str, seconds: int, seed: int) -> tuple[int, int]:
+    """Fuzz one target with mutations: executions, and findings.  Ends at the first."""
+    from tests.hostile import mutator, targets
+
+    rng = Random(seed)
+    honest = seeds(name)
+    end = time.monotonic() + seconds
+    count = 0
+    while time.monotonic() < end:
+        data = bytearray()
+        for _ in range(rng.randrange(1, 6)):
+            piece = rng.choice(honest)
+            data += piece if rng.random() < 0.5 else mutator.mutated(piece, rng)
+        count += 1
+        try:
+            targets.TARGETS[name](bytes(data))
+        except Exception:
+            path = REGRESSIONS / f"{name}-{hashlib.sha1(data).hexdigest()[:12]}.bin"
+            path.write_bytes(data)
+            print(f"{path.relative_to(ROOT)} (seed {seed})")
+            replay(path)
+            return count, 1
+    return count, 0
+
+
+def replay(path: Path) -> None:
+    """Play one kept input; what it breaks is raised."""
+    from tests.hostile.targets import TARGETS
+
+    TARGETS[path.name.partition("-")[0]](path.read_bytes())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--target", choices=NAMES, action="append")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="without atheris")
+    parser.add_argument("--replay", type=Path)
+    parser.add_argument("--worker", choices=NAMES, help=argparse.SUPPRESS)
+    parser.add_argument("--seconds", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        work(options.worker, options.seconds)
+    if options.replay:
+        replay(options.replay)
+        return 0
+    chosen = options.target or NAMES
+    whole = sum(SHARES[name] for name in chosen)
+    is_led = importlib.util.find_spec("atheris") is not None
+    print("led by coverage" if is_led else f"atheris is not installed: mutations, {options.seed=}")
+    total = 0
+    for name in chosen:
+        seconds = max(1, round(options.minutes * 60 * SHARES[name] / whole))
+        count, findings = led(name, seconds) if is_led else unled(name, seconds, options.seed)
+        print(f"{name:<11} {count:>10} executions in {seconds} s, {findings} findings", flush=True)
+        total += findings
+    return 1 if total else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
