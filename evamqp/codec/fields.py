@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from decimal import Decimal
+from math import isfinite
 from struct import Struct
 from struct import error as StructError
 from typing import TYPE_CHECKING, Any
@@ -435,6 +436,9 @@ def _encode_int(value: int, depth: int) -> bytes:
 
 
 def _encode_float(value: float, depth: int) -> bytes:
+    # RabbitMQ's parser knows no other floats: it closes the connection with 541.
+    if not isfinite(value):
+        raise _Refused(BadArgument, f"is {value}; only finite numbers can be sent")
     return _pack_double(_DOUBLE, value)
 
 

@@ -35,7 +35,7 @@ scalars = (
     | st.integers(-(2**63), 2**63 - 1)
     | st.integers(-(2**31) - 2, -(2**31) + 2)
     | st.integers(2**31 - 2, 2**31 + 2)
-    | st.floats(allow_nan=False)
+    | st.floats(allow_nan=False, allow_infinity=False)
     | decimals
     | text
     | raw_text
