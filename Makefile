@@ -22,7 +22,6 @@ ARGS ?=
 SCENARIO ?= S3
 N ?= 100000
 FAULTS ?= 60
-MINUTES ?=
 SEED ?=
 DRIVER ?= evamqp-select
 
@@ -35,7 +34,7 @@ lint: $(STAMP)
 	@$(VENV)/bin/ruff check --quiet .
 
 types: $(STAMP)
-	@$(VENV)/bin/python -m mypy --strict --no-error-summary evamqp pytest_evamqp.py tests tools
+	@$(VENV)/bin/python -m mypy --strict --no-error-summary evamqp pytest_evamqp.py tests tools examples
 
 demo: $(STAMP)
 	@$(VENV)/bin/python tools/demo.py --adapter $(ADAPTER) $(DEMO_OPTIONS)

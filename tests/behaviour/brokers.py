@@ -38,6 +38,9 @@ class UnderTest(Protocol):
     def restart(self) -> None:
         """Stop the broker gracefully, and start it again."""
 
+    def give_back(self) -> None:
+        """The virtual host is empty again."""
+
 
 class Embedded:
     """evamqp.testing, on memory or on TCP."""
@@ -74,12 +77,16 @@ class Embedded:
     def restart(self) -> None:
         self.broker.faults.restart()
 
+    def give_back(self) -> None:
+        """The next law gets a new one all the same: it costs nothing."""
+
 
 class Rabbit:
     """The run's RabbitMQ."""
 
-    def __init__(self, vhost: Vhost) -> None:
-        self._vhost = vhost
+    def __init__(self, pool: RabbitVhosts) -> None:
+        self._pool = pool
+        self._vhost = vhost = pool.take()
         self.vhost = vhost.name
 
     def connect(self) -> Wire:
@@ -102,21 +109,29 @@ class Rabbit:
     def restart(self) -> None:
         self._vhost.node.restart()
 
+    def give_back(self) -> None:
+        self._pool.give_back(self._vhost)
+
 
 class RabbitVhosts:
-    """Virtual hosts of RabbitMQ, made in batches: one at a time costs more than most laws."""
+    """Virtual hosts of RabbitMQ, made in batches and used again: one costs more than most laws."""
 
-    BATCH = 32
+    BATCH = 8
 
     def __init__(self, node: RabbitNode) -> None:
         self._node = node
         self._made = 0
-        self._ready: list[str] = []
+        self._ready: list[Vhost] = []
 
     def take(self) -> Vhost:
-        """One that was never given out."""
+        """One that is empty."""
         if not self._ready:
-            self._ready = [f"behaviour{self._made + offset}" for offset in range(self.BATCH)]
+            names = [f"behaviour{self._made + offset}" for offset in range(self.BATCH)]
             self._made += self.BATCH
-            self._node.add_vhost(*self._ready)
-        return Vhost(self._node, self._ready.pop(0))
+            self._node.add_vhost(*names)
+            self._ready = [Vhost(self._node, name) for name in names]
+        return self._ready.pop()
+
+    def give_back(self, vhost: Vhost) -> None:
+        """One that is empty again."""
+        self._ready.append(vhost)

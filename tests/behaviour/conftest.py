@@ -48,7 +48,7 @@ def under_test(request: pytest.FixtureRequest) -> Iterator[UnderTest]:
         node: RabbitNode = request.getfixturevalue("rabbit")
         node.repair()
         pool: RabbitVhosts = request.getfixturevalue("behaviour_vhosts")
-        yield Rabbit(pool.take())
+        yield Rabbit(pool)
         node.repair()
     elif request.param == "tcp":
         broker: Broker = request.getfixturevalue("tcp_broker")

@@ -6,11 +6,12 @@ No law lives here.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from evamqp.codec.properties import Properties
 from tests.behaviour.brokers import UnderTest
-from tests.behaviour.client import Client, Event, HungUp, Refused
+from tests.behaviour.client import Client, Event, HungUp, Refused, Wire
 
 # Looks at a queue, and seconds between two of them.
 LOOKS = 500
@@ -18,10 +19,40 @@ PAUSE = 0.01
 NOTHING: Mapping[str, Any] = {}
 
 
+class Traces:
+    """What a law leaves behind in the virtual host.
+
+    Attributes:
+        names: Of queues and exchanges that were declared, by ``"queue"`` and ``"exchange"``.
+        are_removable: False after an exclusive or server-named queue: the one goes in its own time,
+            and the other's name is not known here.
+    """
+
+    def __init__(self) -> None:
+        self.names: dict[str, set[str]] = {"exchange": set(), "queue": set()}
+        self.are_removable = True
+
+    def note(self, method: str, arguments: tuple[object, ...]) -> None:
+        """A method is sent."""
+        kind, _, verb = method.partition(".")
+        if verb == "declare":
+            self.names[kind].add(str(arguments[0]))
+            if kind == "queue" and (arguments[3] or not arguments[0]):
+                self.are_removable = False
+
+
 class Talker(Client):
     """A client in short words; every method speaks on ``number``, which begins as channel 1."""
 
     number = 1
+
+    def __init__(self, wire: Wire, traces: Traces) -> None:
+        super().__init__(wire)
+        self._traces = traces
+
+    def send(self, channel: int, name: str, *arguments: object) -> None:
+        self._traces.note(name, arguments)
+        super().send(channel, name, *arguments)
 
     def declare_queue(
         self,
@@ -192,10 +223,11 @@ class Rig:
         self.broker = broker
         self.vhost = broker.vhost
         self._clients: list[Talker] = []
+        self._traces = Traces()
 
     def dial(self) -> Talker:
         """A client whose handshake has not begun."""
-        client = Talker(self.broker.connect())
+        client = Talker(self.broker.connect(), self._traces)
         self._clients.append(client)
         return client
 
@@ -212,5 +244,19 @@ class Rig:
         return client
 
     def close(self) -> None:
+        """Close every client, and leave the virtual host as it was, if that can be."""
         for client in self._clients:
             client.close()
+        if self._traces.are_removable:
+            self._remove_traces()
+            self.broker.give_back()
+
+    def _remove_traces(self) -> None:
+        names = [(kind, name) for kind in self._traces.names for name in self._traces.names[kind]]
+        client = self.connect()
+        for number, (kind, name) in enumerate(names, start=1):
+            client.call(number, "channel.open")
+            bits = [False] * (2 if kind == "exchange" else 3)
+            with suppress(Refused):  # a name that the broker has refused before
+                client.call(number, f"{kind}.delete", name, *bits)
+        client.close()
