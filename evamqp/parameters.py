@@ -1,4 +1,4 @@
-"""How to reach a broker and what to ask of it: Parameters, Credentials and the URL grammar.
+"""How to reach a broker and what to ask of it: Parameters and Credentials.
 
 No socket, no loop and no ``import ssl`` at module level belongs here.  A password that enters this
 file leaves it through ``Credentials.password`` and the TLS context alone: no message quotes a URL.
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeAlias, runtime_ch
 from .adapters.base import Endpoint
 from .errors import BadArgument, BadType
 from .types import TableLike
+from .url import parse_url
 
 if TYPE_CHECKING:
     import ssl
@@ -444,8 +445,11 @@ class Parameters(_Immutable):
             BadType: ``url`` is not a str.
             BadArgument: Not such a URL.  The message never quotes it.
         """
-        values: dict[str, Any] = {**_parse_url(url), **overrides}
-        return cls(**values)
+        values = parse_url(url)
+        userinfo = values.pop("userinfo", None)
+        if userinfo is not None:
+            values["credentials"] = Credentials(*userinfo)
+        return cls(**{**values, **overrides})
 
     def replace(self, **changes: object) -> Parameters:
         """The same with some fields changed.  A default port follows a change of ``tls``.
@@ -588,161 +592,3 @@ def parse_targets(
     return tuple(
         entry if isinstance(entry, Parameters) else Parameters.from_url(entry) for entry in target
     )
-
-
-# --- the URL.  Split by hand: urllib's own errors quote what they cannot read. ---
-
-
-def _url_integer(key: str, text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 20):
-        raise BadArgument(f"{key} in the URL must be a whole number")
-    return int(text)
-
-
-def _url_seconds(key: str, text: str) -> float:
-    if not text.isascii() or not text.replace(".", "", 1).isdigit():
-        raise BadArgument(f"{key} in the URL must be a number of seconds")
-    return float(text)
-
-
-def _url_milliseconds(key: str, text: str) -> float:
-    return _url_integer(key, text) / 1000
-
-
-def _url_text(key: str, text: str) -> str:
-    return text
-
-
-def _url_verify(key: str, text: str) -> bool:
-    if text not in ("verify_peer", "verify_none"):
-        raise BadArgument(f"{key} in the URL must be verify_peer or verify_none")
-    return text == "verify_peer"
-
-
-# Key, the field it sets, how its text is read.
-_URL_KEYS: dict[str, tuple[str, Callable[[str, str], object]]] = {
-    "cacertfile": ("cacertfile", _url_text),
-    "certfile": ("certfile", _url_text),
-    "keyfile": ("keyfile", _url_text),
-    "password": ("keyfile_password", _url_text),
-    "verify": ("verify", _url_verify),
-    "server_name_indication": ("server_hostname", _url_text),
-    "auth_mechanism": ("mechanisms", _url_text),
-    "heartbeat": ("heartbeat", _url_integer),
-    "connection_timeout": ("connect_timeout", _url_milliseconds),
-    "channel_max": ("channel_max", _url_integer),
-    "frame_max": ("frame_max", _url_integer),
-    "name": ("name", _url_text),
-    "request_timeout": ("request_timeout", _url_seconds),
-    "blocked_timeout": ("blocked_timeout", _url_seconds),
-    "handshake_timeout": ("handshake_timeout", _url_seconds),
-}
-_TLS_KEYS = tuple(_URL_KEYS)[:6]
-_SCHEMES = {"amqp": False, "amqps": True}
-
-
-def _parse_url(url: object) -> dict[str, Any]:
-    """The fields that the URL sets."""
-    scheme, found, rest = _text("the URL", url).partition("://")
-    tls = _SCHEMES.get(scheme.lower())
-    if tls is None or not found:
-        raise BadArgument("the URL must begin with amqp:// or amqps://")
-    if "#" in rest:
-        raise BadArgument("the URL holds a '#': write %23")
-    rest, _, query = rest.partition("?")
-    authority, _, path = rest.partition("/")
-    return {
-        "tls": tls,
-        # The path first: a stray slash in a password would make the rest look like a port.
-        **_parse_path(path),
-        **_parse_authority(authority),
-        **_parse_query(query, tls),
-    }
-
-
-def _parse_path(path: str) -> dict[str, Any]:
-    # An '@' here is most likely the end of a password with a bare slash in it, and connecting
-    # would send the password's beginning to a wrong host.
-    if "@" in path:
-        raise BadArgument(
-            "the URL holds an '@' behind a '/': write %40 in a virtual host, %2F in a password"
-        )
-    if "/" in path:
-        raise BadArgument(
-            "the URL's virtual host holds a '/': write %2F for each of its slashes, "
-            "so /a%2Fb for a/b and /%2Fa%2Fb for /a/b"
-        )
-    return {"virtual_host": _decode("the virtual host", path)} if path else {}
-
-
-def _parse_authority(authority: str) -> dict[str, Any]:
-    userinfo, found, location = authority.rpartition("@")
-    fields = _parse_location(location)
-    if found:
-        username, _, password = userinfo.partition(":")
-        fields["credentials"] = Credentials(
-            _decode("the user", username), _decode("the password", password)
-        )
-    return fields
-
-
-def _parse_location(location: str) -> dict[str, Any]:
-    if location.startswith("["):
-        host, found, port = location[1:].partition("]")
-        if not found or host.count(":") < 2 or port[:1] not in ("", ":"):
-            raise BadArgument("the URL's IPv6 address must be written as [address]:port")
-        port = port[1:]
-    else:
-        host, _, port = location.partition(":")
-    fields: dict[str, Any] = {}
-    if host:
-        fields["host"] = _decode("the host", host)
-    if port:
-        fields["port"] = _url_port(port)
-    return fields
-
-
-def _url_port(text: str) -> int:
-    # Not quoted: in "amqp://user:password" it is a password whose '@host' was forgotten.
-    if not (text.isascii() and text.isdigit() and len(text) < 6 and 0 < int(text) < 65536):
-        raise BadArgument("the port in the URL must be a number, 1..65535")
-    return int(text)
-
-
-def _parse_query(query: str, tls: bool) -> dict[str, Any]:
-    fields: dict[str, Any] = {}
-    for entry in filter(None, query.split("&")):
-        key, found, text = entry.partition("=")
-        if key not in _URL_KEYS or not found:
-            raise BadArgument(_unknown_key(query, key))
-        if key in _TLS_KEYS and not tls:
-            raise BadArgument(f"{key} in the URL needs TLS: use amqps://")
-        field, read = _URL_KEYS[key]
-        value = read(key, _decode(key, text))
-        if key == "auth_mechanism":
-            fields.setdefault(field, []).append(value)
-        elif field in fields:
-            raise BadArgument(f"{key} stands in the URL twice")
-        else:
-            fields[field] = value
-    return fields
-
-
-def _unknown_key(query: str, key: str) -> str:
-    # With an '@' in it, the query may be the end of a password with a bare '?'.
-    shown = f" {key!r}" if key.isidentifier() and "@" not in query else ""
-    return f"unknown query key{shown} in the URL; known, each as key=value: {', '.join(_URL_KEYS)}"
-
-
-def _decode(name: str, text: str) -> str:
-    """Undo percent-encoding, strictly: what is not clear is not guessed, least in a password."""
-    from urllib.parse import unquote_to_bytes
-
-    hexadecimal = set("0123456789abcdefABCDEF")
-    for escape in text.split("%")[1:]:
-        if len(escape) < 2 or not hexadecimal.issuperset(escape[:2]):
-            raise BadArgument(f"{name} in the URL holds a '%' without two hex digits: write %25")
-    decoded = unquote_to_bytes(text).decode(errors="surrogateescape")
-    if not _is_utf8(decoded):
-        raise BadArgument(f"{name} in the URL is not UTF-8 once decoded")
-    return decoded

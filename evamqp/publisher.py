@@ -6,6 +6,7 @@ What is kept lives in ``recovery/ledger.py``, how it comes back in ``recovery/re
 from __future__ import annotations
 
 import heapq
+import logging
 from collections.abc import Callable
 from functools import partial
 from threading import get_ident
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from evamqp.errors import ConnectionClosed
     from evamqp.recovery.topology import Entity, Topology
     from evamqp.types import Body, Tags
+
+log = logging.getLogger(__name__)
 
 # Seconds before the resends of a nacked message: a quorum queue without a leader nacks for some
 # tenths of a second.
@@ -240,6 +243,8 @@ class Publisher(Service[list[Publication]]):
 
     def _pump(self) -> None:
         """Send what may be sent now, in order."""
+        if self._is_stale and self._ledger.is_idle:
+            self._renew_channel()
         channel = self._channel
         if channel is not None:
             self._send(channel)
@@ -314,8 +319,6 @@ class Publisher(Service[list[Publication]]):
                 self._settle(entry, Outcome.RETURNED)
             else:
                 self._settle(entry, Outcome.CONFIRMED)
-        if self._is_stale and not self._ledger.under_way:
-            self._renew_channel()
         self._pump()
         self._close_if_done()
 
@@ -391,10 +394,12 @@ class Publisher(Service[list[Publication]]):
         self._pump()
 
     def _renew_channel(self) -> None:
+        """Nothing is under way on a channel that only nacks: replace it."""
         channel, self._channel = self._channel, None
         if channel is not None:
             channel.close()
-        self._open_channel()
+            self._ledger.take_back()  # tags begin anew
+            self._open_channel()
 
     def _channel_closed(self, channel: Channel, reason: ChannelClosed) -> None:
         if channel is not self._channel:
@@ -407,6 +412,7 @@ class Publisher(Service[list[Publication]]):
         self._refresh_writable()
         if channel.connection.is_open:
             delay = 0.0 if is_blamed else self._channel_backoff.next()
+            log.warning("the channel of a publisher closed, next in %.2f s: %s", delay, reason)
             self._try_later(delay, self._open_channel)
         self._owe(self._close_if_done)
 

@@ -31,6 +31,7 @@ FLOORS = {
     "evamqp.errors": 0,
     "evamqp.types": 0,
     "evamqp.parameters": 0,
+    "evamqp.url": 0,
     "evamqp.adapters.base": 0,
 }
 # Where a loop's package may be imported.  Tornado's loop is asyncio underneath.

@@ -486,6 +486,44 @@ def test_thousands_of_resends_are_as_possible_as_one(stage: Stage) -> None:
     assert len(stage.server.published) == 2001
 
 
+def test_a_channel_that_only_nacks_is_replaced_though_what_it_owes_expires(stage: Stage) -> None:
+    stage.server.on_publish = lambda publish: publish.nack() if publish.body == b"x" else None
+    publisher = connected(stage, resends=1000)
+    stage.publish(publisher, [b"owed"], timeout=5)
+    stage.publish(publisher, [b"x"])
+    stage.advance(4)
+    first = stage.server.published[0].channel
+    stage.server.on_publish = lambda publish: (
+        publish.nack() if publish.channel is first else publish.ack()
+    )
+    stage.advance(LONG)
+    assert stage.fates.names == ["owed EXPIRED", "x CONFIRMED"]
+
+
+def test_returns_are_matched_in_order_on_a_channel_that_replaced_another(stage: Stage) -> None:
+    publisher = connected(stage, resends=1000)
+    stage.publish(publisher, numbered(5))
+    stage.turn()
+    for publish in stage.server.published:
+        publish.give_back()
+    stage.server.published[-1].ack(multiple=True)
+    stage.server.on_publish = Publish.nack
+    stage.publish(publisher, [b"x"])
+    stage.advance(0.6)
+    stage.server.on_publish = lambda publish: None
+    stage.server.published.clear()
+    stage.advance(LONG)
+    stage.server.published[-1].ack()
+    stage.turn()
+    twins = stage.publish(publisher, [b"twin"] * 3)
+    stage.turn()
+    stage.server.published[-3].give_back()
+    stage.server.published[-1].ack(multiple=True)
+    stage.turn()
+    outcomes = [twin.outcome for twin in twins]
+    assert outcomes == [Outcome.RETURNED, Outcome.CONFIRMED, Outcome.CONFIRMED]
+
+
 def test_a_message_that_waits_to_be_resent_survives_a_loss(stage: Stage) -> None:
     publisher = connected(stage)
     stage.publish(publisher, [b"x"])
@@ -696,12 +734,15 @@ def test_a_message_that_waits_to_be_resent_expires(stage: Stage) -> None:
 
 
 def test_a_message_that_expired_before_its_resend_is_not_abandoned_as_well(stage: Stage) -> None:
-    stage.server.on_publish = Publish.nack
+    stage.server.on_publish = lambda publish: publish.nack() if publish.body == b"x" else None
     publisher = connected(stage, resends=1000)
     stage.publish(publisher, [b"x"], timeout=5)
+    (pending,) = stage.publish(publisher, [b"pending"])
     stage.advance(5)
     assert stage.fates.names == ["x EXPIRED"]
-    assert stage.ended(publisher.close(timeout=0)) == []
+    closing = publisher.close(timeout=0.01)
+    stage.advance(0.01)
+    assert stage.ended(closing) == [pending]
     assert publisher.pending == 0
 
 

@@ -164,6 +164,11 @@ class Ledger:
         return list(self._sent.values())
 
     @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way."""
+        return not self._sent
+
+    @property
     def has_room(self) -> bool:
         """Whether it would take what it last refused; if it refused nothing, anything at all."""
         if not self.count:

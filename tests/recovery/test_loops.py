@@ -233,9 +233,7 @@ def test_a_handler_that_returns_what_no_loop_can_await_fails(rig: Rig) -> None:
             raise ValueError("of no loop")
 
     rig.broker(lambda server: server.fill("work", b"a"))
-    consumer = evamqp.Consumer(
-        rig.url, "work", lambda message: Foreign(), adapter=rig.loop.adapter
-    )
+    consumer = evamqp.Consumer(rig.url, "work", lambda message: Foreign(), adapter=rig.loop.adapter)
     rig.until(lambda: rig.broker(lambda server: server.settled) == [("dropped", b"a")])
     assert consumer.at_work == 0
     rig.finish(consumer)

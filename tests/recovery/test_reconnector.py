@@ -821,9 +821,7 @@ class Member:
 
 
 @every_state
-def test_a_member_is_told_each_connection_each_loss_and_the_end(
-    stage: Stage, state: State
-) -> None:
+def test_a_member_is_told_each_connection_each_loss_and_the_end(stage: Stage, state: State) -> None:
     reconnector = REACHED[state](stage)
     member = Member()
     if state in (State.CLOSING, State.CLOSED):
