@@ -19,8 +19,8 @@ from evamqp.core.state import Disposition
 from evamqp.errors import AmqpError, BadType, ConnectFailed, WrongState
 
 if TYPE_CHECKING:
+    from evamqp.core.calls import Runtime
     from evamqp.core.handler import Handler
-    from evamqp.core.link import Runtime
     from evamqp.parameters import Parameters
 
 # Bytes handed to the transport within one turn of the loop.  Beyond that they stay in the core,

@@ -8,19 +8,17 @@ of a connection is in ``connection.py``.
 from __future__ import annotations
 
 import logging
-import os
-import weakref
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any
 
 from evamqp.codec.frames import HEARTBEAT_FRAME, PROTOCOL_HEADER, method_frame
 from evamqp.codec.methods import decode_arguments
 from evamqp.codec.spec import BY_KEY, Method
+from evamqp.core.calls import Calls, Runtime
 from evamqp.core.clock import RequestClock
-from evamqp.core.handler import CallbackContext, Handler
+from evamqp.core.handler import Handler
 from evamqp.core.handshake import Handshake, Limits, loss, negotiate, refusal, wrong_peer
 from evamqp.core.heartbeat import Heartbeat
 from evamqp.core.output import Output
@@ -44,64 +42,41 @@ from evamqp.errors import (
     RequestTimeout,
     UsageError,
     WrongState,
-    WrongThread,
 )
 from evamqp.types import Table
 
 if TYPE_CHECKING:
-    from evamqp.adapters.base import Promise
     from evamqp.core.channel import Channel
-    from evamqp.core.connection import Connection
-    from evamqp.core.message import Message
     from evamqp.core.session import Recorder, Session
     from evamqp.parameters import Parameters
 
 log = logging.getLogger(__name__)
 
 
-class Runtime(Protocol):
-    """What a core is handed: a clock, futures, and a way to be called."""
-
-    @property
-    def adapter(self) -> Any: ...
-    def time(self) -> float: ...
-    def create_future(self) -> Promise: ...
-    def call_soon_threadsafe(self, callback: Callable[[], object]) -> None: ...
-    def output_ready(self) -> None:
-        """There is something to send, or a deadline has come nearer."""
-
-
-class Link:
+class Link(Calls):
     """What a connection does without being asked.  ``Connection`` is this and its verbs."""
 
     __slots__ = (
-        "__weakref__",
         "_blocked_since",
         "_body_max",
         "_channels",
         "_clock",
         "_close_waiters",
-        "_counts",
         "_deadlines",
         "_free",
-        "_handler",
         "_handshake",
         "_heartbeat",
         "_inbox",
         "_inbox_woken",
-        "_is_forked",
         "_is_over",
         "_next_number",
         "_open_waiters",
         "_output",
-        "_owed",
-        "_owner",
         "_progress",
         "_receiver",
         "_recorder",
         "_requests",
         "_retired",
-        "_runtime",
         "_stopped_channels",
         "_was_open",
         "_writable_waiters",
@@ -118,8 +93,7 @@ class Link:
     )
 
     def __init__(self, handler: Handler, runtime: Runtime) -> None:
-        self._handler = handler
-        self._runtime = runtime
+        super().__init__(handler, runtime)
         # What recovery is told of requests that succeeded; None where nobody recovers.
         self._recorder: Recorder | None = None
         self.state = ConnectionState.CONNECTING
@@ -130,10 +104,6 @@ class Link:
         self.channel_max = self.frame_max = self.heartbeat = 0
         self.is_writable = False
         self.reading = True
-        self._counts = Stats()
-        # The thread that the loop runs in, from the first callback on; 0 before and in a fork.
-        self._owner = 0
-        self._is_forked = False
         self._output = Output(runtime.output_ready, self._pressure_changed)
         self._receiver = Receiver(self)
         self._body_max = 0
@@ -149,7 +119,6 @@ class Link:
         self._open_waiters: list[Request[None]] = []
         self._close_waiters: list[Request[ConnectionClosed]] = []
         self._writable_waiters: list[Request[None]] = []
-        self._owed: deque[Callable[[], object]] = deque()
         self._was_open = False
         self._is_over = False
         self._inbox: deque[Callable[[], object]] = deque()
@@ -159,7 +128,6 @@ class Link:
         self._deadlines: dict[str, float] = {}
         self._progress = (0, 0, 0.0)
         self._blocked_since: float | None = None
-        _living.add(self)
 
     def __repr__(self) -> str:
         where = f" to {self.parameters.address}" if self.parameters else ""
@@ -408,27 +376,8 @@ class Link:
         why = f": {self.reason}" if self.reason else ""
         return WrongState(f"{what}: connection is {self.state.value}{why}")
 
-    def _foreign_caller(self, what: str) -> WrongThread | None:
-        """Why the calling thread may not touch the connection; None if it may."""
-        if self._is_forked:
-            return WrongThread(f"{what}: in a forked child; open a connection of its own there")
-        if self._owner not in (0, get_ident()):
-            return WrongThread(f"{what}: wrong thread; use connection.call_soon_threadsafe")
-        return None
-
-    def _check_caller(self, what: str) -> None:
-        foreign = self._foreign_caller(what)
-        if foreign is not None:
-            raise foreign
-
-    def _bind_owner(self) -> None:
-        if not self._owner and not self._is_forked:
-            self._owner = get_ident()
-
     def _disown(self) -> None:
-        """After a fork, in the child: nothing here may be used or may touch the loop."""
-        self._is_forked = True
-        self._owner = 0
+        super()._disown()
         # The parent sends these bytes; sent twice they would wreck the stream that both share.
         self._output.clear()
         for channel in self._channels.values():
@@ -666,51 +615,6 @@ class Link:
             self._receiver.detach()
             self._output.detach()
 
-    # Callbacks
-
-    def _create_future(self) -> Promise:
-        return self._runtime.create_future()
-
-    def _owe(self, function: Callable[..., object], *arguments: object) -> None:
-        """Have a function called by the loop, in order, before anything else comes in."""
-        self._owed.append(partial(function, *arguments))
-        if len(self._owed) == 1:
-            self._runtime.output_ready()
-
-    def _run_owed(self) -> None:
-        # What these owe in turn waits for the next turn of the loop.
-        for _ in range(len(self._owed)):
-            self._owed.popleft()()
-
-    def _tell(
-        self,
-        name: str,
-        channel: Channel | None,
-        function: Callable[..., object],
-        *arguments: object,
-        message: Message | None = None,
-    ) -> None:
-        """Call a function of the user's; what it raises goes to on_callback_error."""
-        try:
-            function(*arguments)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:
-            self._callback_failed(name, channel, message, error)
-
-    def _callback_failed(
-        self, name: str, channel: Channel | None, message: Message | None, error: BaseException
-    ) -> None:
-        self._counts.callback_errors += 1
-        handler = self._handler if channel is None else channel._handler
-        context = CallbackContext(name, cast("Connection", self), channel, message)
-        try:
-            handler.on_callback_error(context, error)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException:
-            log.exception("on_callback_error raised, for %s", name)
-
 
 def _bare(error: E) -> E:
     """An error of ours without its traceback.
@@ -730,15 +634,3 @@ def _as_closed(error: AmqpError) -> ConnectionClosed:
     reason = ConnectionClosed(str(error) or type(error).__name__, by="client")
     reason.__cause__ = error
     return reason
-
-
-# Those that a fork has to disown.
-_living: weakref.WeakSet[Link] = weakref.WeakSet()
-
-
-def _disown_all() -> None:
-    for connection in list(_living):
-        connection._disown()
-
-
-os.register_at_fork(after_in_child=_disown_all)

@@ -36,7 +36,7 @@ from evamqp.testing.users import MECHANISMS, User, credentials_of
 from evamqp.types import Table
 
 if TYPE_CHECKING:
-    from evamqp.core.link import Runtime
+    from evamqp.core.calls import Runtime
     from evamqp.parameters import Parameters
     from evamqp.testing.virtual_host import VirtualHost
 
