@@ -159,6 +159,9 @@ class Driver(Generic[C]):
         core = self._core
         if core is None:
             return
+        if isinstance(exc, OSError):
+            # The end's cause from now on; the frames of a failed write would keep us alive by it.
+            exc = exc.with_traceback(None)
         if self._transport is None and core.disposition is Disposition.KEEP:
             assert self._target is not None
             self._failures.append((self._target.address, exc or ConnectionError("hung up")))

@@ -250,15 +250,15 @@ class Recovery:
 
     Attributes:
         done: Names of the faults so far.
-        times: Seconds from the end of a fault that cost the publisher its connection until the
-            broker confirmed a message again.
+        times: For each fault that cost the publisher its connection, seconds from its end until
+            the broker confirmed a message again, and its name.
     """
 
     def __init__(self, stage: Stage, faults: list[Fault]) -> None:
         self._stage = stage
         self._faults = faults
         self.done: list[str] = []
-        self.times: list[float] = []
+        self.times: list[tuple[float, str]] = []
         traffic = stage.traffic
         self._share = traffic.total / (len(faults) + 1)
         traffic.burst = max(1, round(self._share / BURSTS))
@@ -290,5 +290,5 @@ class Recovery:
         what = f"the traffic goes on after {fault.__name__}"
         wait_until(lambda: traffic.confirmed > confirmed, what)
         if traffic.publishing.losses > losses:
-            self.times.append(time.monotonic() - reachable)
+            self.times.append((time.monotonic() - reachable, fault.__name__))
         wait_until(lambda: traffic.consumed > consumed, what)

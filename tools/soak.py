@@ -42,6 +42,7 @@ class Soak:
 
     def __init__(self, options: argparse.Namespace, adapter: Adapter, stage: Stage) -> None:
         self._adapter = adapter
+        self._name = options.adapter
         self._stage = stage
         self._minutes = options.minutes
         self._start = time.monotonic()
@@ -91,13 +92,13 @@ class Soak:
 
     def _figures(self) -> str:
         done = Counter(self.recovery.done)
-        times = sorted(self.recovery.times) or [0.0]
+        times = sorted(self.recovery.times) or [(0.0, "none")]
         traffic = self._stage.traffic
         return (
-            f"seconds={self.seconds:.0f} faults={done.total()} kills={done['kill']}"
-            f" alarms={done['alarm']} disconnects={traffic.publishing.losses}"
-            f"+{traffic.consuming.losses} back={statistics.median(times):.3f}s"
-            f" worst={times[-1]:.3f}s"
+            f"adapter={self._name} seconds={self.seconds:.0f} faults={done.total()}"
+            f" kills={done['kill']} alarms={done['alarm']} disconnects={traffic.publishing.losses}"
+            f"+{traffic.consuming.losses} back={statistics.median_low(times)[0]:.3f}s"
+            f" worst={times[-1][0]:.3f}s ({times[-1][1]})"
         )
 
 

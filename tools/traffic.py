@@ -68,7 +68,7 @@ class Account:
         lost: Confirmed and never consumed.
         invented: Consumed and never published.
         duplicates: Consumed again.
-        allowed: Duplicates that the losses of connections explain.
+        allowed: Duplicates that lost connections explain, and nacks: not those returned.
         disordered: First occurrences behind a later number.
         again: Publishes that came back, or were nacked to the end, and were published again.
         wrong: Outcomes that no message should have, or more than one for one message.
@@ -134,7 +134,9 @@ class Traffic:
         self._highest = -1
         self._returned: deque[int] = deque()  # to be published again
         self._republished: set[int] = set()
-        self._again = self._invented = self._duplicates = self._disordered = self._wrong = 0
+        self._again = self._nacked = self._invented = self._duplicates = self._disordered = (
+            self._wrong
+        ) = 0
         self._is_stopping = self.is_over = False
         # One consumer at a time: only so does the broker promise an order over reconnections.
         topology = evamqp.Topology()
@@ -183,7 +185,7 @@ class Traffic:
             ),
             invented=self._invented,
             duplicates=self._duplicates,
-            allowed=losses + self._again,
+            allowed=losses + self._nacked,
             disordered=self._disordered,
             again=self._again,
             wrong=self._wrong,
@@ -212,7 +214,7 @@ class Traffic:
             return
         self._adapter.call_later(INTERVAL, self._publish)
         end = min(self.limit, self.total, self.published + self.burst)
-        while self._returned and self._publisher.pending < WINDOW:
+        for _ in range(min(self.burst, len(self._returned), WINDOW - self._publisher.pending)):
             self._send(self._returned.popleft())
         while self.published < end and self._publisher.pending < WINDOW:
             self._send(self.published)
@@ -230,6 +232,7 @@ class Traffic:
         elif publication.outcome in (evamqp.Outcome.RETURNED, evamqp.Outcome.NACKED):
             # There was no queue, or it was ill: an application would try again later.
             self._again += 1
+            self._nacked += publication.outcome is evamqp.Outcome.NACKED
             self._republished.add(number)
             self._returned.append(number)
         elif not self._is_stopping:

@@ -196,7 +196,7 @@ class SocketTransport:
         except BlockingIOError:
             return
         except OSError as error:
-            self._error = error
+            self._error = error.with_traceback(None)  # whose frames would keep us alive
             self._lose()
             return
         if data:
@@ -244,7 +244,7 @@ class SocketTransport:
 
     def _break(self, error: OSError) -> None:
         """A send failed: no more output, but the input that is already here is still due."""
-        self._error = error
+        self._error = error.with_traceback(None)
         self._watch(0)
         self._call_soon(self._deliver_rest if self._accepting else self._lose)
         self._accepting = False

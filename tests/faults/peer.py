@@ -7,6 +7,7 @@ fault is made here.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import sys
 import threading
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from chaos_proxy import NO_LINGER
 from evamqp.adapters.base import Transport
 from evamqp.codec.frames import (
     FRAME_BODY,
@@ -277,6 +279,8 @@ class PeerProtocol(asyncio.Protocol):
 
     def _crash(self) -> None:
         self._peer.end()
+        sock = self._transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
         self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
