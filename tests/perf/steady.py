@@ -134,6 +134,8 @@ def count_steps(work: Callable[[], object]) -> int:
         return note
 
     before = sys.gettrace()
+    # CPython 3.12 sends opcodes only if some frame had asked for them before settrace().
+    sys._getframe().f_trace_opcodes = True
     sys.settrace(note)
     try:
         work()
