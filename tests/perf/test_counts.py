@@ -163,7 +163,8 @@ def test_a_delivery_costs_the_same_on_one_and_on_1000_channels(
 
 def test_a_delivery_costs_the_same_with_10000_routing_keys_and_many_sizes() -> None:
     for counter in (count_calls, count_steps):
-        assert per_message(counter, delivering_varied()) == per_message(counter, delivering(ignore))
+        same = per_message(counter, delivering(ignore))
+        assert per_message(counter, delivering_varied()) == pytest.approx(same, rel=FLAT)
 
 
 def test_10000_routing_keys_and_many_sizes_cost_a_publish_at_most_half_as_much_again() -> None:
