@@ -61,10 +61,6 @@ class Confirms:
             return waiting
         return _contiguous([tag for tag in waiting if tag not in self._holes])
 
-    def count(self, next_tag: int) -> int:
-        """How many tags below ``next_tag`` have no outcome."""
-        return next_tag - self._lowest - len(self._holes)
-
     @property
     def lowest(self) -> int:
         """Everything below this has its outcome."""

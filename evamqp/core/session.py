@@ -297,7 +297,6 @@ class Session:
         return possible[0] if len(possible) == 1 else None
 
     def _recv_open_ok(self) -> None:
-        self._content = None
         self._recv_reply(BY_NAME["channel.open-ok"], ())
         self._tell("on_channel_open", self._handler.on_channel_open, self)
 
