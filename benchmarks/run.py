@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from imports import run_imports
+
 HERE = Path(__file__).resolve().parent
 DRIVERS = HERE / "drivers"
 ROOT = HERE.parent
@@ -62,6 +64,7 @@ class Scenario:
 PATHS = os.pathsep.join((str(DRIVERS), str(ROOT)))
 ENVIRONMENT = {**os.environ, "PYTHONPATH": PATHS}
 
+KIB_64 = 64 * 1024
 MIB = 1024 * 1024
 SCENARIOS = {
     "S1": Scenario("publish 100 B", "op=publish n={n}"),
@@ -79,14 +82,18 @@ SCENARIOS = {
         "consume, prefetch 200, ack each", "op=consume no_ack=0 prefetch=200 n={n}", "--count={n}"
     ),
     "S5": Scenario("confirm round trip, one at a time", "op=latency n={n}", "--batch=1", 100),
-    "S6p": Scenario("publish 1 MiB", f"op=publish body={MIB} n={{n}}", "", 10),
-    "S6c": Scenario(
+    "S6p64k": Scenario("publish 64 KiB", f"op=publish body={KIB_64} n={{n}}", "", 100),
+    "S6p1m": Scenario("publish 1 MiB", f"op=publish body={MIB} n={{n}}", "", 10),
+    "S6c64k": Scenario(
+        "consume 64 KiB", f"op=consume body={KIB_64} n={{n}}", f"--count={{n}} --body={KIB_64}", 100
+    ),
+    "S6c1m": Scenario(
         "consume 1 MiB", f"op=consume body={MIB} n={{n}}", f"--count={{n}} --body={MIB}", 10
     ),
     "S7": Scenario(
         "consume, 8 headers read", "op=consume headers=1 n={n}", "--count={n} --headers=1"
     ),
-    "S8": Scenario("connect to channel open", "op=connect repeat={n}", fixed=50),
+    "S8": Scenario("connect to channel open", "op=connect repeat={n}", fixed=200),
     "S9": Scenario(
         "consume over 1000 channels",
         "op=consume channels=1000 n={n}",
@@ -95,10 +102,14 @@ SCENARIOS = {
     ),
 }
 # What RabbitMQ can be asked as well: it makes up no deliveries of a wanted shape.
-ON_RABBIT = ("S1", "S1p", "S2", "S3", "S4", "S5", "S6p", "S8")
-DEFAULT = "S1,S1p,S2,S3,S4,S5,S7"
+ON_RABBIT = ("S1", "S1p", "S2", "S3", "S4", "S5", "S6p64k", "S6p1m", "S8")
+DEFAULT = "S1,S1p,S2,S3,S4,S5,S7,S8,S8i"
+# No scenario, since it has no broker: what importing costs.
+IMPORTS = "S8i"
 
 Outcome = dict[str, Any]
+# Of each driver and round: CPU microseconds per message of the client, and of the sink.
+Costs = dict[str, list[tuple[float, float]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +148,7 @@ class Sink:
     """The broker of our own, a process of its own for each run."""
 
     kind = "sink"
+    cpu = 0.0  # seconds of the last run; 0 where that is not known
 
     @contextmanager
     def serving(self, scenario: Scenario, count: int) -> Iterator[Sink]:
@@ -157,6 +169,8 @@ class Sink:
     def check(self, scenario: Scenario, count: int, driver: Driver) -> str:
         """What is wrong with what the broker saw; empty if nothing is."""
         seen = json.loads(self._output.readline())
+        # Where each connection is a message, the line tells of the first one only.
+        self.cpu = 0.0 if scenario.fixed else seen["cpu"]
         kind = "delivered" if scenario.is_consuming else "published"
         wrong = {name: seen[name] for name in ("unacked",) if seen[name]}
         if scenario.fixed == 0 and seen[kind] != count:
@@ -170,6 +184,7 @@ class Rabbit:
     """A private RabbitMQ for all runs; each run finds the queue as it needs it."""
 
     kind = "rabbit"
+    cpu = 0.0
 
     def __init__(self, port: int, helper: Driver) -> None:
         self.port = port
@@ -230,7 +245,7 @@ def measure(
         outcome = call(driver, broker.port, options, profile)
         if outcome["ok"] and (wrong := broker.check(scenario, count, driver)):
             outcome = {"ok": False, "error": wrong}
-    return outcome
+    return {**outcome, "broker": broker.cpu}
 
 
 def calibrate(
@@ -252,8 +267,8 @@ def calibrate(
 
 def run_scenario(
     broker: Broker, name: str, drivers: Sequence[Driver], rounds: int, seconds: float
-) -> dict[str, list[float]]:
-    """CPU microseconds per message of each driver and round, interleaved."""
+) -> Costs:
+    """Measure each driver in each round, interleaved."""
     scenario = SCENARIOS[name]
     counts: dict[Driver, int] = {}
     for driver in drivers:
@@ -264,29 +279,34 @@ def run_scenario(
             counts[driver] = count
         elif NOT_INSTALLED not in why:
             print(f"  {name} {driver.name}: left out: {why}", flush=True)
-    costs: dict[str, list[float]] = {driver.name: [] for driver in counts}
+    costs: Costs = {driver.name: [] for driver in counts}
     order = list(counts)
     for number in range(rounds):
         first = number % max(1, len(order))
         for driver in order[first:] + order[:first]:
             outcome = measure(broker, scenario, driver, counts[driver])
             if outcome["ok"]:
-                costs[driver.name].append(outcome["cpu"] / counts[driver] * 1e6)
+                each = 1e6 / counts[driver]
+                costs[driver.name].append((outcome["cpu"] * each, outcome["broker"] * each))
             else:
                 print(f"  {name} {driver.name}: {outcome['error']}", flush=True)
     return costs
 
 
-def show(name: str, costs: dict[str, list[float]], baseline: str) -> None:
+def show(name: str, costs: Costs, baseline: str) -> None:
     """Print the table of one scenario."""
     print(f"\n{name}  {SCENARIOS[name].title}")
-    print(f"  {'':24}{'CPU us/message':>16}{'min':>10}{'max':>10}{'x ' + baseline:>18}")
-    base = statistics.median(costs[baseline]) if costs.get(baseline) else 0.0
-    for driver, values in costs.items():
-        if values:
-            median = statistics.median(values)
+    head = f"{'CPU us/message':>16}{'min':>10}{'max':>10}{'sink':>10}"
+    print(f"  {'':24}{head}{'x ' + baseline:>18}")
+    base = statistics.median(cpu for cpu, _ in costs[baseline]) if costs.get(baseline) else 0.0
+    for driver, rounds in costs.items():
+        if rounds:
+            values, sinks = zip(*rounds, strict=True)
+            median, sink = statistics.median(values), statistics.median(sinks)
+            figures = f"{median:16.3f}{min(values):10.3f}{max(values):10.3f}"
+            told = f"{sink:10.3f}" if sink else f"{'':10}"
             ratio = f"{median / base:.2f}" if base else ""
-            print(f"  {driver:24}{median:16.3f}{min(values):10.3f}{max(values):10.3f}{ratio:>18}")
+            print(f"  {driver:24}{figures}{told}{ratio:>18}")
     sys.stdout.flush()
 
 
@@ -316,7 +336,8 @@ def a_rabbit() -> Iterator[Rabbit]:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="What evamqp and other clients cost.")
-    parser.add_argument("--scenarios", default=DEFAULT, help=f"of {', '.join(SCENARIOS)}")
+    everything = (*SCENARIOS, IMPORTS)
+    parser.add_argument("--scenarios", default=DEFAULT, help=f"of {', '.join(everything)}")
     parser.add_argument("--drivers", default="", help="names, as in the tables (default: all)")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each driver")
     parser.add_argument("--seconds", type=float, default=0.5, help="about how long a run takes")
@@ -325,7 +346,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--profile", action="store_true", help="profile the first driver named")
     arguments = parser.parse_args()
     arguments.scenarios = arguments.scenarios.split(",")
-    unknown = set(arguments.scenarios) - set(ON_RABBIT if arguments.rabbit else SCENARIOS)
+    known = ON_RABBIT if arguments.rabbit else everything
+    unknown = set(arguments.scenarios) - set(known)
     if unknown:
         parser.error(f"no such scenario here: {', '.join(sorted(unknown))}")
     return arguments
@@ -342,7 +364,9 @@ def main() -> None:
         broker = stack.enter_context(a_rabbit()) if arguments.rabbit else Sink()
         started = time.monotonic()
         for name in arguments.scenarios:
-            if arguments.profile:
+            if name == IMPORTS:
+                run_imports(arguments.rounds, ENVIRONMENT)
+            elif arguments.profile:
                 profile(broker, name, chosen[0], arguments.seconds)
             else:
                 costs = run_scenario(broker, name, chosen, arguments.rounds, arguments.seconds)

@@ -97,9 +97,11 @@ async def consume(config: Config, meter: Meter, first: Any, connection: Any) -> 
     queues = [await channel.declare_queue(config.queue) for channel in channels]
     if config.prefetch:
         await first.set_qos(prefetch_count=config.prefetch)
-    meter.start()
-    for queue in queues:
+    for queue in queues[:-1]:
         await queue.consume(take, no_ack=bool(config.no_ack))
+    # The last consumer starts the broker, and so the clock.
+    meter.start()
+    await queues[-1].consume(take, no_ack=bool(config.no_ack))
     await done
     await first.declare_queue(config.queue, passive=True)
     meter.stop()

@@ -159,12 +159,20 @@ class Scenario:
         self.send(channel, 1)
 
     def begin_consume(self, last: Any) -> None:
-        config = self.config
-        if config.prefetch:
-            last.basic_qos(prefetch_count=config.prefetch)
+        if self.config.prefetch:
+            last.basic_qos(prefetch_count=self.config.prefetch)
+        for channel in self.opened:
+            self.consume(channel)
+        # The last consumer starts the broker, and so the clock.
+        last.queue_declare(self.config.queue, callback=lambda _: self.start_consuming(last))
+
+    def start_consuming(self, last: Any) -> None:
         self.meter.start()
-        for channel in (*self.opened, last):
-            channel.basic_consume(config.queue, self.take, auto_ack=bool(config.no_ack))
+        self.consume(last)
+
+    def consume(self, channel: Any) -> None:
+        no_ack = bool(self.config.no_ack)
+        channel.basic_consume(self.config.queue, self.take, auto_ack=no_ack)
 
     def take(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
         config = self.config

