@@ -95,10 +95,13 @@ class _Timers:
 
     def move_due(self, now: float, ready: deque[_Call]) -> None:
         """Move every timer whose time has come to ``ready``."""
-        while (when := self.next_time()) is not None and when <= now:
+        while self._heap and self._heap[0][0] <= now:
             timer = heapq.heappop(self._heap)[2]
-            timer.timers = None
-            ready.append(timer)
+            if timer.callback is None:
+                self._cancelled -= 1
+            else:
+                timer.timers = None
+                ready.append(timer)
 
 
 class SelectAdapter:
@@ -281,6 +284,10 @@ class SelectAdapter:
             key.data(events)
         ready = self._ready
         self._timers.move_due(self.time(), ready)
+        if ready:
+            self._run_ready(ready)
+
+    def _run_ready(self, ready: deque[_Call]) -> None:
         # Only what is due now: a callback that calls call_soon() must not starve the sockets.
         for _ in range(len(ready)):
             call = ready.popleft()
@@ -294,7 +301,8 @@ class SelectAdapter:
         when = self._timers.next_time()
         if when is None:
             return None
-        return min(max(0.0, when - self.time()), LONGEST_SLEEP)
+        delay = when - self.time()
+        return delay if 0.0 < delay < LONGEST_SLEEP else min(max(0.0, delay), LONGEST_SLEEP)
 
     def _wake_up(self) -> None:
         if self._is_woken:

@@ -30,7 +30,8 @@ class Confirms:
             return ()
         if tag == self._lowest:
             self._lowest += 1
-            self._close_holes()
+            if self._holes:
+                self._close_holes()
         else:
             self._holes.add(tag)
         return range(tag, tag + 1)

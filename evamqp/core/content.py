@@ -52,7 +52,7 @@ class Content:
         self.properties = b""
         self.size = -1  # bytes of body announced; -1 before the header
         self._received = 0
-        self._pieces: list[bytes | bytearray] = []
+        self._pieces: list[bytes | bytearray | memoryview] = []
 
     @property
     def is_complete(self) -> bool:
@@ -94,7 +94,7 @@ class Content:
                 f"the body of {self.name} exceeds the {self.size} bytes announced", SYNTAX_ERROR
             )
 
-    def append(self, piece: bytes) -> None:
+    def append(self, piece: bytes | memoryview) -> None:
         self._received += len(piece)
         pieces = self._pieces
         if len(piece) >= SMALL_PIECE or not pieces:

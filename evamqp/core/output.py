@@ -37,6 +37,7 @@ class Output:
 
     __slots__ = (
         "_cap",
+        "_first_mark",
         "_gathered",
         "_gathered_size",
         "_high_water",
@@ -55,7 +56,7 @@ class Output:
         self.mark = 0
         self.is_full = False
         self.paused = False
-        self._high_water = self._cap = 0
+        self._high_water = self._cap = self._first_mark = 0
         self._gathered = self._gathered_size = 0  # pieces that were looked at, and their bytes
         self._ready = ready
         self._pressure = pressure
@@ -64,6 +65,7 @@ class Output:
         """Bytes above which ``is_full`` holds, and above which publishing is refused."""
         self._high_water = high_water
         self._cap = cap
+        self._first_mark = min(FLUSH_AT, high_water)
 
     def detach(self) -> None:
         """Tell nobody any more, so that no reference cycle is left."""
@@ -89,6 +91,11 @@ class Output:
         return size <= self._cap + EXEMPT_ROOM
 
     def _grow(self, count: int) -> int:
+        if not self.size and not self.paused and count <= self._first_mark:
+            # The first of a turn, and mostly all: it takes the way below in one step.
+            self._ready()
+            self.mark = self._first_mark
+            return count
         if not self.paused:
             self._ready()
         self._gather()
@@ -102,7 +109,7 @@ class Output:
             # Nobody took it, so this turn has written its share.
             self.mark = min(self._high_water, size + GATHER_AFTER)
         else:
-            self.mark = min(FLUSH_AT, self._high_water)
+            self.mark = self._first_mark
         return size
 
     def _gather(self) -> None:

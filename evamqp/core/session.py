@@ -322,17 +322,22 @@ class Session:
 
     def _route(self, consumer: Consumer, tag: bytes, size: int) -> Route:
         """A route for deliveries of ``size`` bytes of arguments; the fused path learns it."""
-        channel = cast("Channel", self)
-        tag_at = 7 + 4 + len(tag)
-        length = 7 + 4 + size + 1
-        route = Route(channel, consumer.tag, consumer.on_message, consumer.auto_ack, length, tag_at)
-        if not self._cancelling:
-            head = b"%b%b\x00\x3c\x00\x3c%b" % (
-                self._ack_head[:3],
-                (4 + size).to_bytes(4, "big"),
-                tag,
+        receiver = self.connection._receiver
+        length = (4 + size).to_bytes(4, "big")
+        head = b"%b%b\x00\x3c\x00\x3c%b" % (self._ack_head[:3], length, tag)
+        route = receiver.find_route(head)
+        if route is None:
+            tag_at = 7 + 4 + len(tag)
+            route = Route(
+                cast("Channel", self),
+                consumer.tag,
+                consumer.on_message,
+                consumer.auto_ack,
+                7 + 4 + size + 1,
+                tag_at,
             )
-            self.connection._receiver.add_route(head, route)
+            if not self._cancelling:
+                receiver.add_route(head, route)
         return route
 
     def _raw(self, content: Content, skip: int) -> bytes:

@@ -5,7 +5,8 @@ What a peer may send is bounded, and each breach has its code.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -407,7 +408,12 @@ def played(client: Client, chunks: Sequence[bytes]) -> list[Any]:
         for m in client.recorder.messages
     ]
     stats = client.connection.stats
-    counts = (stats.messages_received, stats.unknown_confirms, stats.callback_errors)
+    counts = (
+        stats.messages_received,
+        stats.frames_received,
+        stats.unknown_confirms,
+        stats.callback_errors,
+    )
     return [log, messages, client.taken(), counts]
 
 
@@ -478,24 +484,40 @@ def streams(draw: st.DrawFn) -> bytes:
     return b"".join(pieces)
 
 
+# Bytes of a delivery up to which it waits for its rest; with few it is begun as a big one is.
+waits = st.sampled_from([WAITS_WHOLE, 60, 0])
+
+
+@contextmanager
+def waiting_for(size: int) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("evamqp.core.receiver.WAITS_WHOLE", size)
+        patch.setattr("evamqp.core.receiver.VIEWED", size)
+        yield
+
+
 chunk_sizes = st.lists(st.sampled_from([1, 2, 7, 20, 21, 22, 60, 300, 5000]), max_size=40)
 
 
-@given(streams(), chunk_sizes)
-@settings(max_examples=120)
-def test_any_chunking_gives_the_same_callbacks(data: bytes, pieces: list[int]) -> None:
+@given(streams(), chunk_sizes, waits)
+@settings(max_examples=200)
+def test_any_chunking_gives_the_same_callbacks(
+    data: bytes, pieces: list[int], waited: int
+) -> None:
     whole = played(session(MAX_ROUTES), [data])
-    assert played(session(MAX_ROUTES), cut(data, pieces)) == whole
+    with waiting_for(waited):
+        assert played(session(MAX_ROUTES), cut(data, pieces)) == whole
 
 
-@given(streams(), chunk_sizes)
-@settings(max_examples=150)
+@given(streams(), chunk_sizes, waits)
+@settings(max_examples=250)
 def test_the_fused_path_and_the_plain_one_give_the_same_callbacks(
-    data: bytes, pieces: list[int]
+    data: bytes, pieces: list[int], waited: int
 ) -> None:
     warm = frames_of(1, ("basic.deliver", ("a", 1, False, "ex", "key"), b"x", NO_PROPERTIES))
     chunks = cut(b"".join(warm) + data, pieces)
-    assert played(session(MAX_ROUTES), chunks) == played(session(0), chunks)
+    with waiting_for(waited):
+        assert played(session(MAX_ROUTES), chunks) == played(session(0), chunks)
 
 
 mutations = st.lists(
@@ -522,14 +544,15 @@ def mutate(data: bytes, changes: Sequence[tuple[str, int, int]]) -> bytes:
     return bytes(mutated)
 
 
-@given(streams(), chunk_sizes, mutations)
-@settings(max_examples=250)
+@given(streams(), chunk_sizes, mutations, waits)
+@settings(max_examples=400)
 def test_mutated_frames_give_the_same_callbacks_on_both_paths(
-    data: bytes, pieces: list[int], changes: list[tuple[str, int, int]]
+    data: bytes, pieces: list[int], changes: list[tuple[str, int, int]], waited: int
 ) -> None:
     warm = frames_of(1, ("basic.deliver", ("a", 1, False, "ex", "key"), b"x", NO_PROPERTIES))
     chunks = cut(b"".join(warm * 2) + mutate(data, changes), pieces)
-    assert played(session(MAX_ROUTES), chunks) == played(session(0), chunks)
+    with waiting_for(waited):
+        assert played(session(MAX_ROUTES), chunks) == played(session(0), chunks)
 
 
 WRONG_BYTES = (0, 1, 2, 3, 4, 7, 60, 80, 127, 128, 206, 255)
@@ -545,6 +568,43 @@ def test_a_frame_with_one_wrong_byte_is_judged_alike_on_both_paths(
         chunks = [deliver(1, "a", 1) + deliver(1, "b", 1), ack(1, 1)]
         chunks.append(b"".join((wrong, deliver(1, "a", 3), ack(1, 2), deliver(1, "a", 4)[:-9])))
         assert played(session(MAX_ROUTES), chunks) == played(session(0), chunks), at
+
+
+@pytest.mark.parametrize("value", WRONG_BYTES)
+def test_a_big_delivery_with_one_wrong_byte_is_judged_alike_on_both_paths(value: int) -> None:
+    big = deliver(1, "a", 2, bytes(100))
+    head = len(big) - 101
+    for at in (*range(head), len(big) - 1):
+        wrong = big[:at] + bytes((value,)) + big[at + 1 :]
+        for size in (head - 1, head, head + 1, len(big) - 1):
+            chunks = [deliver(1, "a", 1), wrong[:size], wrong[size:] + deliver(1, "a", 3)]
+            with waiting_for(0):
+                assert played(session(MAX_ROUTES), chunks) == played(session(0), chunks), at
+
+
+def test_a_channel_closed_while_a_big_delivery_comes_gets_none_of_it() -> None:
+    client, channel = consuming()
+    client.feed(deliver(1, "tag", 1))
+    big = deliver(1, "tag", 2, bytes(100_000))
+    client.feed(big[:50_000])
+    channel.close()
+    client.feed(big[50_000:] + method_frame(1, "channel.close-ok"))
+    assert [message.delivery_tag for message in client.recorder.messages] == [1]
+    assert client.connection._receiver.body_bytes == 0
+    assert client.connection._receiver.header_bytes == 0
+    assert client.connection._receiver.unfinished == 0
+
+
+def test_a_consumer_cancelled_while_a_big_delivery_comes_sends_it_back() -> None:
+    client, channel = consuming()
+    client.feed(deliver(1, "tag", 1))
+    big = deliver(1, "tag", 2, bytes(100_000))
+    client.feed(big[:50_000])
+    channel.basic_cancel("tag")
+    client.taken()
+    client.feed(big[50_000:])
+    assert [message.delivery_tag for message in client.recorder.messages] == [1]
+    assert names(client.sent()) == ["basic.nack"]
 
 
 @pytest.mark.parametrize("max_routes", [MAX_ROUTES, 0])
