@@ -20,12 +20,7 @@ from evamqp.adapters.base import Adapter
 
 EXCHANGE = "evamqp-example"
 QUEUE = "evamqp-example"
-ADAPTERS = {
-    "select": "SelectAdapter",
-    "asyncio": "AsyncioAdapter",
-    "tornado": "TornadoAdapter",
-    "twisted": "TwistedAdapter",
-}
+ADAPTERS = ("select", "asyncio", "tornado", "twisted")
 PREFETCH = 100  # messages that the broker sends ahead of our acknowledgements
 DRAIN_TIME = 5.0  # seconds that handlers may take when we stop
 
@@ -131,7 +126,7 @@ def parse_options() -> argparse.Namespace:
 def main() -> None:
     options = parse_options()
     module = importlib.import_module(f"evamqp.adapters.{options.adapter}")
-    adapter: Adapter = getattr(module, ADAPTERS[options.adapter])()
+    adapter: Adapter = getattr(module, f"{options.adapter.capitalize()}Adapter")()
     numbers = Numbers(adapter, options)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: adapter.call_soon_threadsafe(numbers.stop))
@@ -140,6 +135,7 @@ def main() -> None:
     adapter.run()
     missing = sum(seen.missing for seen in numbers.seen.values())
     say(f"consumer: consumed={numbers.consumed} duplicates={numbers.duplicates} missing={missing}")
+    adapter.close()
 
 
 if __name__ == "__main__":

@@ -21,12 +21,7 @@ from evamqp.adapters.base import Adapter
 EXCHANGE = "evamqp-example"
 QUEUE = "evamqp-example"
 ROUTING_KEY = "example.numbers"
-ADAPTERS = {
-    "select": "SelectAdapter",
-    "asyncio": "AsyncioAdapter",
-    "tornado": "TornadoAdapter",
-    "twisted": "TwistedAdapter",
-}
+ADAPTERS = ("select", "asyncio", "tornado", "twisted")
 DRAIN_TIME = 5.0  # seconds that the last confirms may take when we stop
 
 
@@ -103,7 +98,7 @@ def parse_options() -> argparse.Namespace:
 def main() -> None:
     options = parse_options()
     module = importlib.import_module(f"evamqp.adapters.{options.adapter}")
-    adapter: Adapter = getattr(module, ADAPTERS[options.adapter])()
+    adapter: Adapter = getattr(module, f"{options.adapter.capitalize()}Adapter")()
     numbers = Numbers(adapter, options)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: adapter.call_soon_threadsafe(numbers.stop))
@@ -114,6 +109,7 @@ def main() -> None:
         f"publisher: published={numbers.published} confirmed={numbers.confirmed}"
         f" nacked={numbers.nacked} unknown={numbers.unknown}"
     )
+    adapter.close()
 
 
 if __name__ == "__main__":

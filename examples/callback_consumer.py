@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Consume what async_publisher.py publishes, acknowledge it, and live through broker restarts.
+"""Consume what callback_publisher.py publishes, acknowledge it, and live through broker restarts.
 
-    python examples/async_consumer.py --adapter asyncio
+    python examples/callback_consumer.py --adapter asyncio
 
 A plain connection never reconnects, so each attempt makes a new one.  What was not acknowledged
 when one is lost comes again: a message may come twice, but none is skipped.
@@ -21,12 +21,7 @@ from evamqp.adapters.base import Adapter, Handle
 
 EXCHANGE = "evamqp-example"
 QUEUE = "evamqp-example"
-ADAPTERS = {
-    "select": "SelectAdapter",
-    "asyncio": "AsyncioAdapter",
-    "tornado": "TornadoAdapter",
-    "twisted": "TwistedAdapter",
-}
+ADAPTERS = ("select", "asyncio", "tornado", "twisted")
 PREFETCH = 100  # messages that the broker sends ahead of our acknowledgements
 MAX_DELAY = 5.0  # seconds between two attempts to connect
 
@@ -132,7 +127,7 @@ def parse_options() -> argparse.Namespace:
 def main() -> None:
     options = parse_options()
     module = importlib.import_module(f"evamqp.adapters.{options.adapter}")
-    adapter: Adapter = getattr(module, ADAPTERS[options.adapter])()
+    adapter: Adapter = getattr(module, f"{options.adapter.capitalize()}Adapter")()
     consumer = Consumer(adapter, options)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: adapter.call_soon_threadsafe(consumer.stop))
@@ -141,6 +136,7 @@ def main() -> None:
         consumer.show_progress()
     adapter.run()
     say(f"consumer: consumed={consumer.consumed}")
+    adapter.close()
 
 
 if __name__ == "__main__":

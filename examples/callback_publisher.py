@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Publish numbered messages with confirms, and live through the broker's restarts.
 
-    python examples/async_publisher.py --adapter tornado --interval 0.1
+    python examples/callback_publisher.py --adapter tornado --interval 0.1
 
 A plain connection never reconnects, so each attempt makes a new one.  What was under way when one
 is lost is counted as unknown: the broker may have it or not.
@@ -22,12 +22,7 @@ from evamqp.adapters.base import Adapter, Handle
 EXCHANGE = "evamqp-example"
 QUEUE = "evamqp-example"
 ROUTING_KEY = "example.numbers"
-ADAPTERS = {
-    "select": "SelectAdapter",
-    "asyncio": "AsyncioAdapter",
-    "tornado": "TornadoAdapter",
-    "twisted": "TwistedAdapter",
-}
+ADAPTERS = ("select", "asyncio", "tornado", "twisted")
 PERSISTENT = evamqp.Properties(
     content_type="text/plain", delivery_mode=evamqp.DeliveryMode.PERSISTENT
 )
@@ -149,7 +144,7 @@ def parse_options() -> argparse.Namespace:
 def main() -> None:
     options = parse_options()
     module = importlib.import_module(f"evamqp.adapters.{options.adapter}")
-    adapter: Adapter = getattr(module, ADAPTERS[options.adapter])()
+    adapter: Adapter = getattr(module, f"{options.adapter.capitalize()}Adapter")()
     publisher = Publisher(adapter, options)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: adapter.call_soon_threadsafe(publisher.stop))
@@ -161,6 +156,7 @@ def main() -> None:
         f"publisher: published={publisher.published} confirmed={publisher.confirmed}"
         f" nacked={publisher.nacked} unknown={publisher.unknown}"
     )
+    adapter.close()
 
 
 if __name__ == "__main__":

@@ -137,6 +137,9 @@ class Adapter(Protocol):
     def stop(self) -> None:
         """End run().  Idempotent; legal in a signal handler and before run()."""
 
+    def close(self) -> None:
+        """Release what the adapter made for itself; a loop of yours stays open.  Idempotent."""
+
 
 class Listener(Protocol):
     """What an adapter that can accept connections offers besides."""

@@ -161,6 +161,9 @@ class MemoryAdapter:
         """End run() after this turn; before run(), let it return at once."""
         self._stopping = True
 
+    def close(self) -> None:
+        """Nothing is held that would have to be released."""
+
     def listener_at(self, host: str, port: int) -> _Listener | None:
         """What listens there; None if nothing does."""
         return self._listeners.get((host, port))

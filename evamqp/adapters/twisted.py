@@ -100,6 +100,9 @@ class TwistedAdapter:
         with suppress(error.ReactorNotRunning):  # it is stopping already
             self.reactor.stop()
 
+    def close(self) -> None:
+        """The reactor is the process's own, and is never closed."""
+
     def _run_soon(self) -> None:
         calls, self._soon = self._soon, deque()
         try:

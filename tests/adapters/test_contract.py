@@ -30,8 +30,8 @@ class TestUvloop(AdapterContract, ListenerContract):
     def make_adapter(self) -> Adapter:
         import uvloop
 
-        self.loop = uvloop.new_event_loop()
-        return AsyncioAdapter(self.loop)
+        return AsyncioAdapter(uvloop.new_event_loop())
 
     def dispose(self, adapter: Adapter) -> None:
-        self.loop.close()
+        assert isinstance(adapter, AsyncioAdapter)
+        adapter.loop.close()

@@ -9,13 +9,26 @@ import time
 import pytest
 
 from rabbitmq_node import Vhost
-from tests.examples.programs import running
+from tests.examples.program import Program
 
 ADAPTERS = ["select", "asyncio", "tornado", "twisted"]
 STYLES = ["async", "callback"]
 # What the consumer that keeps books says when nothing is wrong.
 CLEAN = {"async": {"duplicates": 0, "missing": 0}, "callback": {}}
 FAST = ("--progress", "--interval", "0.002")
+
+
+class Example(Program):
+    """A publisher or a consumer that tells its totals at the end.
+
+    Args:
+        name: ``publisher`` or ``consumer``.
+        style: ``async`` are those that reconnect by themselves, ``callback`` the plain ones.
+    """
+
+    def __init__(self, name: str, url: str, *options: str, style: str = "async") -> None:
+        super().__init__(f"examples/{style}_{name}.py", "--url", url, *options)
+        self.last_words = f"{name}: "
 
 
 def ready(vhost: Vhost) -> int:
@@ -33,8 +46,8 @@ def test_what_one_publishes_the_other_consumes(vhost: Vhost, adapter: str, style
     options = ("--adapter", adapter, "--count", "200")
     fast = (*options, "--interval", "0.001")
     with (
-        running("consumer", vhost.url, *options, style=style) as consumer,
-        running("publisher", vhost.url, *fast, style=style) as publisher,
+        Example("consumer", vhost.url, *options, style=style) as consumer,
+        Example("publisher", vhost.url, *fast, style=style) as publisher,
     ):
         totals = publisher.end()
         assert totals == {"published": 200, "confirmed": 200, "nacked": 0, "unknown": 0}
@@ -47,8 +60,8 @@ def test_what_one_publishes_the_other_consumes(vhost: Vhost, adapter: str, style
 def test_signal_stops_both_cleanly(vhost: Vhost, adapter: str, number: int) -> None:
     options = ("--adapter", adapter, *FAST)
     with (
-        running("consumer", vhost.url, *options) as consumer,
-        running("publisher", vhost.url, *options) as publisher,
+        Example("consumer", vhost.url, *options) as consumer,
+        Example("publisher", vhost.url, *options) as publisher,
     ):
         publisher.until_counted("confirmed", 1)
         consumer.until_counted("consumed", 1)
@@ -66,7 +79,7 @@ def test_signal_stops_it_while_there_is_no_broker(adapter: str, name: str, style
     with socket.socket() as unheard:
         unheard.bind(("127.0.0.1", 0))
         url = f"amqp://127.0.0.1:{unheard.getsockname()[1]}"
-        with running(name, url, "--adapter", adapter, style=style) as program:
+        with Example(name, url, "--adapter", adapter, style=style) as program:
             program.until_said("attempt")
             assert set(program.stop().values()) == {0}
 
@@ -78,14 +91,14 @@ def test_signal_stops_it_while_there_is_no_broker(adapter: str, name: str, style
 def test_restart_of_the_broker_loses_nothing(vhost: Vhost, adapter: str, crash: bool) -> None:
     options = ("--adapter", adapter, *FAST)
     with (
-        running("consumer", vhost.url, *options) as consumer,
-        running("publisher", vhost.url, *options) as publisher,
+        Example("consumer", vhost.url, *options) as consumer,
+        Example("publisher", vhost.url, *options) as publisher,
     ):
         publisher.until_counted("confirmed", 100)
         consumer.until_counted("consumed", 1)
         vhost.node.kill() if crash else vhost.node.stop()
         vhost.node.start()
-        before = publisher.counts["confirmed"]
+        before = publisher.count("confirmed")
         publisher.until_counted("confirmed", before + 100)
         totals = publisher.stop()
         assert totals["published"] == totals["confirmed"]
@@ -98,14 +111,14 @@ def test_restart_of_the_broker_loses_nothing(vhost: Vhost, adapter: str, crash: 
 def test_restart_of_the_broker_loses_nothing_confirmed(vhost: Vhost) -> None:
     options = ("--adapter", "select", *FAST)
     with (
-        running("consumer", vhost.url, *options, style="callback") as consumer,
-        running("publisher", vhost.url, *options, style="callback") as publisher,
+        Example("consumer", vhost.url, *options, style="callback") as consumer,
+        Example("publisher", vhost.url, *options, style="callback") as publisher,
     ):
         publisher.until_counted("confirmed", 100)
         consumer.until_counted("consumed", 1)
         vhost.node.kill()
         vhost.node.start()
-        before = publisher.counts["confirmed"]
+        before = publisher.count("confirmed")
         publisher.until_counted("confirmed", before + 100)
         totals = publisher.stop()
         consumer.until_counted("consumed", totals["confirmed"])
@@ -115,9 +128,9 @@ def test_restart_of_the_broker_loses_nothing_confirmed(vhost: Vhost) -> None:
 
 
 def test_consumer_that_works_slowly_acknowledges_after_its_work(vhost: Vhost) -> None:
-    with running("publisher", vhost.url, "--count", "300", "--interval", "0") as publisher:
+    with Example("publisher", vhost.url, "--count", "300", "--interval", "0") as publisher:
         publisher.end()
-    with running("consumer", vhost.url, "--progress", "--interval", "0.2") as consumer:
+    with Example("consumer", vhost.url, "--progress", "--interval", "0.2") as consumer:
         consumer.until_counted("consumed", 100)
         consumed = consumer.stop()["consumed"]
     deadline = time.monotonic() + 10
@@ -126,7 +139,7 @@ def test_consumer_that_works_slowly_acknowledges_after_its_work(vhost: Vhost) ->
 
 
 def test_frozen_broker_does_not_hold_up_the_end(vhost: Vhost) -> None:
-    with running("publisher", vhost.url, *FAST) as publisher:
+    with Example("publisher", vhost.url, *FAST) as publisher:
         publisher.until_counted("confirmed", 1)
         vhost.node.freeze()
         lines = len(publisher.lines)

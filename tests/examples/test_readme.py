@@ -5,17 +5,15 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from rabbitmq_node import Vhost
+from tests.examples.program import PATIENCE, ROOT
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 URL = "amqp://guest:guest@localhost:5672/%2F"
-PATIENCE = 60.0
 
 PUBLISHER, ADAPTERS, AWAITING = BLOCKS
 ADAPTER_LINES = ADAPTERS.splitlines()

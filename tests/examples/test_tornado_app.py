@@ -8,18 +8,18 @@ from http.client import HTTPConnection, HTTPResponse
 import pytest
 
 from rabbitmq_node import Vhost, choose_ports
-from tests.examples.running import EXAMPLES, PATIENCE, Running, until
-
-SCRIPT = str(EXAMPLES / "tornado_app.py")
+from tests.examples.program import PATIENCE, Program
 
 pytest.importorskip("tornado")
 
 
-class App(Running):
+class App(Program):
     """The application, and a browser or two."""
 
+    last_words = "stopped"
+
     def __init__(self, url: str) -> None:
-        super().__init__([SCRIPT, "--port", "0"], url)
+        super().__init__("examples/tornado_app.py", "--port", "0", AMQP_URL=url)
 
     def request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, str]:
         """One request: the status and the text of the answer."""
@@ -40,7 +40,7 @@ class App(Running):
         return Events(browser)
 
     def _browser(self) -> HTTPConnection:
-        port = int(self.wait_for(r"http://127.0.0.1:(\d+)/")[1])
+        port = int(self.until_said(r"http://127.0.0.1:(\d+)/")[1])
         return HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
 
 
@@ -69,7 +69,7 @@ def test_application_confirms_streams_and_lives_through_a_crash_of_the_broker(
     vhost: Vhost,
 ) -> None:
     with App(vhost.url) as app:
-        until(lambda: app.publish(b"first")[0] == 200, "a publish that is confirmed")
+        app.until(lambda: app.publish(b"first")[0] == 200)
         status, page = app.request("GET", "/")
         assert status == 200
         assert "EventSource" in page
@@ -79,28 +79,24 @@ def test_application_confirms_streams_and_lives_through_a_crash_of_the_broker(
         assert events.next() == "hello\nworld"
 
         vhost.node.kill()
-        until(lambda: app.publish(b"lost")[0] == 503, "an answer that says what is wrong")
+        app.until(lambda: app.publish(b"lost")[0] == 503)
         vhost.node.start()
-        until(lambda: app.publish(b"back again")[0] == 200, "a publish that is confirmed")
+        app.until(lambda: app.publish(b"back again")[0] == 200)
         assert events.next() == "back again"
 
         gone = app.events()
         gone.close()
         assert app.publish(b"one browser less") == (200, "confirmed\n")
         assert events.next() == "one browser less"
-        assert app.stop(signal.SIGTERM) == 0
+        app.stop(signal.SIGTERM)
         assert events.next() == ""
         events.close()
-        assert app.lines[-1] == "stopped"
-        assert not any("Traceback" in line for line in app.lines), app.lines
 
 
 @pytest.mark.slow
 def test_application_without_a_broker_says_so_and_stops_at_once() -> None:
     (port,) = choose_ports(1)
     with App(f"amqp://guest:guest@127.0.0.1:{port}/%2F") as app:
-        app.wait_for("the next attempt is in")
+        app.until_said("the next attempt is in")
         assert app.publish(b"body") == (503, "not connected\n")
-        assert app.stop(signal.SIGINT) == 0
-        assert app.lines[-1] == "stopped"
-        assert not any("Traceback" in line for line in app.lines), app.lines
+        app.stop(signal.SIGINT)
