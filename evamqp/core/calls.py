@@ -1,22 +1,19 @@
-"""Calls in and calls out: whose thread it is, and callbacks that may raise and never come inside.
+"""Calls out: callbacks that may raise, and never come inside a call of the user's.
 
-What the calls are about is ``link.py`` and ``session.py``; nothing of AMQP is known here.
+What they are about is ``link.py`` and ``session.py``; nothing of AMQP is known here.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import weakref
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from evamqp.core.handler import CallbackContext, Handler
+from evamqp.core.ownership import Owned
 from evamqp.core.stats import Stats
-from evamqp.errors import WrongThread
 
 if TYPE_CHECKING:
     from evamqp.adapters.base import Promise
@@ -39,54 +36,19 @@ class Runtime(Protocol):
         """There is something to send, or a deadline has come nearer."""
 
 
-class Calls:
-    """What a connection needs to be called, and to call back."""
+class Calls(Owned):
+    """What a connection needs to call back."""
 
-    __slots__ = (
-        "__weakref__",
-        "_counts",
-        "_handler",
-        "_is_forked",
-        "_owed",
-        "_owner",
-        "_runtime",
-    )
+    __slots__ = ("_counts", "_handler", "_owed", "_runtime")
+
+    _door = "connection"
 
     def __init__(self, handler: Handler, runtime: Runtime) -> None:
+        super().__init__()
         self._handler = handler
         self._runtime = runtime
         self._counts = Stats()
-        # The thread that the loop runs in, from the first callback on; 0 before and in a fork.
-        self._owner = 0
-        self._is_forked = False
         self._owed: deque[Callable[[], object]] = deque()
-        _living.add(self)
-
-    # In
-
-    def _foreign_caller(self, what: str) -> WrongThread | None:
-        """Why the calling thread may not touch the connection; None if it may."""
-        if self._is_forked:
-            return WrongThread(f"{what}: in a forked child; open a connection of its own there")
-        if self._owner not in (0, get_ident()):
-            return WrongThread(f"{what}: wrong thread; use connection.call_soon_threadsafe")
-        return None
-
-    def _check_caller(self, what: str) -> None:
-        foreign = self._foreign_caller(what)
-        if foreign is not None:
-            raise foreign
-
-    def _bind_owner(self) -> None:
-        if not self._owner and not self._is_forked:
-            self._owner = get_ident()
-
-    def _disown(self) -> None:
-        """After a fork, in the child: nothing here may be used or may touch the loop."""
-        self._is_forked = True
-        self._owner = 0
-
-    # Out
 
     def _create_future(self) -> Promise:
         return self._runtime.create_future()
@@ -130,15 +92,3 @@ class Calls:
             raise
         except BaseException:
             log.exception("on_callback_error raised, for %s", name)
-
-
-# Those that a fork has to disown.
-_living: weakref.WeakSet[Calls] = weakref.WeakSet()
-
-
-def _disown_all() -> None:
-    for connection in list(_living):
-        connection._disown()
-
-
-os.register_at_fork(after_in_child=_disown_all)

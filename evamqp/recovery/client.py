@@ -6,14 +6,12 @@ No connection is known here.
 from __future__ import annotations
 
 import logging
-import os
-import weakref
 from collections.abc import Callable
 from functools import partial
-from threading import get_ident
 from typing import TYPE_CHECKING
 
-from evamqp.errors import BadArgument, BadType, WrongThread
+from evamqp.core.ownership import Owned
+from evamqp.errors import BadArgument, BadType
 from evamqp.parameters import LONGEST_SECONDS
 
 if TYPE_CHECKING:
@@ -22,26 +20,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# What the thread of a forked child is taken for; no thread has it.
-_NOBODY = -1
 
-
-class Client:
-    """An object of one loop.  The thread is that of the loop's first callback."""
+class Client(Owned):
+    """An object of one loop."""
 
     def __init__(self, adapter: Adapter) -> None:
+        super().__init__()
         self.adapter = adapter
-        self._owner = 0
-        _living.add(self)
-
-    def _bind_owner(self) -> None:
-        if not self._owner:
-            self._owner = get_ident()
-
-    def _check_caller(self, what: str) -> None:
-        if self._owner not in (0, get_ident()):
-            why = "in a forked child" if self._owner == _NOBODY else "wrong thread"
-            raise WrongThread(f"{what}: {why}; use adapter.call_soon_threadsafe")
 
     def _create_future(self) -> Promise:
         return self.adapter.create_future()
@@ -87,15 +72,3 @@ def checked_timeout(timeout: float | None) -> float | None:
     if not timeout <= LONGEST_SECONDS:
         raise BadArgument(f"timeout must be at most {LONGEST_SECONDS} seconds, not {timeout}")
     return max(0.0, timeout)
-
-
-# Those that a fork has to disown.
-_living: weakref.WeakSet[Client] = weakref.WeakSet()
-
-
-def _disown_all() -> None:
-    for client in list(_living):
-        client._owner = _NOBODY
-
-
-os.register_at_fork(after_in_child=_disown_all)

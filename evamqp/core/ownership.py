@@ -1,0 +1,65 @@
+"""Whose thread an object is, and that a forked child may not use what its parent made.
+
+Nothing is known here of what the object is for.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from threading import get_ident
+
+from evamqp.errors import WrongThread
+
+
+class Owned:
+    """An object of the thread that its loop runs in, from the loop's first callback on.
+
+    Attributes:
+        _owner: That thread; 0 before, and in a forked child, where no thread may use it.
+        _door: What has the ``call_soon_threadsafe`` that other threads may call.
+    """
+
+    __slots__ = ("__weakref__", "_is_forked", "_owner")
+
+    _door = "adapter"
+
+    def __init__(self) -> None:
+        self._owner = 0
+        self._is_forked = False
+        _living.add(self)
+
+    def _bind_owner(self) -> None:
+        if not self._owner and not self._is_forked:
+            self._owner = get_ident()
+
+    def _foreign_caller(self, what: str) -> WrongThread | None:
+        """Why the calling thread may not use the object; None if it may."""
+        if self._is_forked:
+            return WrongThread(f"{what}: in a forked child; open a connection of its own there")
+        if self._owner not in (0, get_ident()):
+            return WrongThread(f"{what}: wrong thread; use {self._door}.call_soon_threadsafe")
+        return None
+
+    def _check_caller(self, what: str) -> None:
+        foreign = self._foreign_caller(what)
+        if foreign is not None:
+            raise foreign
+
+    def _disown(self) -> None:
+        """After a fork, in the child: nothing here may be used or may touch the loop."""
+        self._is_forked = True
+        self._owner = 0
+
+
+# Those that a fork has to disown.  To ask for the process at each call would cost more than the
+# call.
+_living: weakref.WeakSet[Owned] = weakref.WeakSet()
+
+
+def _disown_all() -> None:
+    for owned in list(_living):
+        owned._disown()
+
+
+os.register_at_fork(after_in_child=_disown_all)
