@@ -9,15 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.loops.loops import LOOPS, SOCKET_LOOPS, Loop
+from tests.loops.loops import SOCKET_LOOPS, Loop, opened
 
 
 @pytest.fixture(params=SOCKET_LOOPS)
 def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
     """Every loop in turn; what nobody caught in it fails the test."""
-    loop = LOOPS[request.param]()
-    try:
+    with opened(request.param) as loop:
         yield loop
-        assert loop.errors == []
-    finally:
-        loop.close()

@@ -9,19 +9,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.loops.loops import LOOPS, Loop
+from tests.loops.loops import LOOPS, Loop, opened
 from tests.loops.rig import Rig
 
 
 @pytest.fixture
 def loop(loop_name: str) -> Iterator[Loop]:
     """A loop of that name."""
-    loop = LOOPS[loop_name]()
-    try:
+    with opened(loop_name) as loop:
         yield loop
-        assert loop.errors == []
-    finally:
-        loop.close()
 
 
 @pytest.fixture

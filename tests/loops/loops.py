@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 from evamqp.adapters.base import Adapter
@@ -120,3 +121,14 @@ LOOPS: dict[str, Callable[[], Loop]] = {
     "twisted": TwistedLoop,
     "memory": MemoryLoop,
 }
+
+
+@contextmanager
+def opened(name: str) -> Iterator[Loop]:
+    """A loop of that name; what nobody caught in it is raised at its end."""
+    loop = LOOPS[name]()
+    try:
+        yield loop
+        assert loop.errors == []
+    finally:
+        loop.close()

@@ -13,7 +13,7 @@ import pytest
 import evamqp
 from evamqp import Outcome, Topology
 from evamqp.adapters.select import SelectAdapter
-from tests.loops.loops import LOOPS, Loop, MemoryLoop
+from tests.loops.loops import LOOPS, Loop, MemoryLoop, opened
 from tests.recovery.broker import HOST, PORT, Publish, Server
 from tests.recovery.stage import LONG, numbered
 
@@ -82,12 +82,8 @@ class Rig:
 @pytest.fixture(params=LOOPS)
 def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
     """Every loop in turn."""
-    loop = LOOPS[request.param]()
-    try:
+    with opened(request.param) as loop:
         yield loop
-        assert loop.errors == []
-    finally:
-        loop.close()
 
 
 @pytest.fixture
