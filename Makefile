@@ -4,6 +4,8 @@
 # make test-all  the tests on every CPython from 3.10 up that the machine has
 # make coverage  the tests with branch coverage
 # make faults    every fault on every loop, a cluster included; some minutes
+# make brokers   the tests that need RabbitMQ on 3.8, 4.0 and 4.3, from Debian releases in .brokers/;
+#                root and debootstrap only: RELEASES="trixie sid" TESTS=tests/behaviour
 # make soak      numbered messages through random faults: N=... FAULTS=... MINUTES=... ADAPTER=... SEED=...
 # make bench     what evamqp costs beside other clients; ARGS="--rounds 5 --rabbit", see benchmarks/
 # make profile   where one scenario spends its time: SCENARIO=S3 DRIVER=evamqp-select
@@ -19,13 +21,15 @@ STAMP := $(VENV)/.installed
 BENCH_VENV ?= .venvs/bench
 BENCH_STAMP := $(BENCH_VENV)/.installed
 ARGS ?=
+RELEASES ?=
+TESTS ?=
 SCENARIO ?= S3
 N ?= 100000
 FAULTS ?= 60
 SEED ?=
 DRIVER ?= evamqp-select
 
-.PHONY: test demo demo-rabbitmq test-all coverage lint types rabbitmq faults soak bench profile fuzz clean
+.PHONY: test demo demo-rabbitmq test-all coverage lint types rabbitmq faults brokers soak bench profile fuzz clean
 
 test: lint types rabbitmq
 	@$(VENV)/bin/python -m pytest
@@ -57,6 +61,9 @@ faults: $(STAMP) rabbitmq
 	@EVAMQP_FAULTS=all EVAMQP_REQUIRE_RABBITMQ=1 $(VENV)/bin/python -m pytest -m "" \
 	    -o faulthandler_timeout=1200 --durations=15 tests/faults
 
+brokers: $(STAMP)
+	@$(VENV)/bin/python tools/brokers.py $(if $(RELEASES),--releases $(RELEASES)) -- $(TESTS)
+
 soak: $(STAMP) rabbitmq
 	@$(VENV)/bin/python tools/soak.py --messages $(N) --faults $(FAULTS) --adapter $(ADAPTER) \
 	    $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
@@ -80,5 +87,6 @@ fuzz: $(STAMP)
 
 clean:
 	rm -rf $(VENV) .venvs build dist *.egg-info .coverage .coverage.* htmlcov
+	rm -rf --one-file-system .brokers
 	rm -rf .fuzz .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find evamqp tests tools examples -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -22,6 +22,7 @@ from guard import Guarded
 from rabbitmq_node import (
     HOST,
     PROTOCOL_HEADER,
+    ROOT_VARIABLE,
     SCRIPTS_VARIABLE,
     RabbitFailed,
     RabbitNode,
@@ -125,6 +126,19 @@ class TestGuard:
 
 class TestNotInstalled:
     """Without RabbitMQ one clear line says so."""
+
+    @pytest.fixture(autouse=True)
+    def own_root(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv(ROOT_VARIABLE, raising=False)
+
+    def test_a_root_folder_without_rabbitmq_is_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path))
+        with pytest.raises(
+            RabbitNotFound, match=f"not installed in {tmp_path}, which {ROOT_VARIABLE}"
+        ):
+            RabbitNode()
 
     def test_missing_rabbitmq_is_named_with_the_place(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

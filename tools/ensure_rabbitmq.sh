@@ -4,7 +4,9 @@
 here=$(dirname "$0")
 
 is_installed() {
-    if [ -n "$EVAMQP_RABBITMQ_SCRIPTS" ]; then
+    if [ -n "$EVAMQP_RABBITMQ_ROOT" ]; then
+        [ -e "$EVAMQP_RABBITMQ_ROOT/usr/lib/rabbitmq/bin/rabbitmq-server" ]
+    elif [ -n "$EVAMQP_RABBITMQ_SCRIPTS" ]; then
         [ -e "$EVAMQP_RABBITMQ_SCRIPTS/rabbitmq-server" ]
     else
         [ -e /usr/lib/rabbitmq/bin/rabbitmq-server ] || command -v rabbitmq-server >/dev/null
@@ -13,7 +15,7 @@ is_installed() {
 
 may_install() {
     # A folder that the user named is the user's to fill.
-    [ -z "$EVAMQP_RABBITMQ_SCRIPTS" ] && [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null
+    [ -z "$EVAMQP_RABBITMQ_ROOT$EVAMQP_RABBITMQ_SCRIPTS" ] && [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null
 }
 
 # An administrator's own policy may have let the package start its service.  The tests start a

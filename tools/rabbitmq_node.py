@@ -33,6 +33,9 @@ NODE_NAME = "n1@localhost"
 # RabbitMQ's own folder of scripts; the wrappers that Debian puts on PATH switch the user.
 SCRIPTS_VARIABLE = "EVAMQP_RABBITMQ_SCRIPTS"
 DEBIAN_SCRIPTS = Path("/usr/lib/rabbitmq/bin")
+# A root folder with another Debian release and its RabbitMQ, as tools/brokers.py makes them.
+ROOT_VARIABLE = "EVAMQP_RABBITMQ_ROOT"
+IN_ROOT = Path(__file__).resolve().parent / "in_root.sh"
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 METHOD_FRAME = b"\x01"
 
@@ -66,6 +69,40 @@ class TlsFiles:
     authority: Path
     certificate: Path
     key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """A RabbitMQ that can be run.
+
+    Args:
+        scripts: The folder of rabbitmq-server and rabbitmqctl.
+        epmd: Erlang's port mapper.
+        enter: What stands before every command, to run it in another root folder.
+    """
+
+    scripts: Path
+    epmd: str
+    enter: tuple[str, ...] = ()
+
+
+def find_installation() -> Installation:
+    """The RabbitMQ of the root folder that the environment names, else the machine's own.
+
+    Raises:
+        RabbitNotFound: It is nowhere, or this user may not run it.
+    """
+    root = os.environ.get(ROOT_VARIABLE)
+    if not root:
+        return Installation(find_scripts(), find_epmd())
+    scripts = Path(root, *DEBIAN_SCRIPTS.parts[1:])
+    if not (scripts / "rabbitmq-server").exists():
+        raise RabbitNotFound(f"RabbitMQ is not installed in {root}, which {ROOT_VARIABLE} names")
+    if os.geteuid() != 0:
+        raise RabbitNotFound(f"only root may run the RabbitMQ in {root}: {ROOT_VARIABLE} is set")
+    # The node's folder and certificates are made where Python makes what is temporary.
+    shared = os.path.realpath(tempfile.gettempdir())
+    return Installation(DEBIAN_SCRIPTS, "epmd", (str(IN_ROOT), os.path.abspath(root), shared))
 
 
 def find_scripts() -> Path:
@@ -186,8 +223,7 @@ class RabbitNode:
     ) -> None:
         if external and tls is None:
             raise ValueError("external needs tls: the login is the client's certificate")
-        self._scripts = find_scripts()
-        self._epmd_program = find_epmd()
+        self._installation = find_installation()
         self._tls = tls
         self._external = external
         self._plugins = [*plugins, *(["rabbitmq_auth_mechanism_ssl"] if external else [])]
@@ -197,6 +233,7 @@ class RabbitNode:
         self._server: Guarded | None = None
         self._frozen = False
         self._alarmed = False
+        self._version = ""
         self._epmd_port = 0
         self._distribution_port = 0
         self.port = 0
@@ -327,7 +364,7 @@ class RabbitNode:
         self._running()  # without our epmd and node rabbitmqctl would start an epmd that stays
         try:
             done = subprocess.run(
-                [str(self._scripts / "rabbitmqctl"), "--quiet", *arguments],
+                self._command(self._script("rabbitmqctl"), "--quiet", *arguments),
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -340,6 +377,12 @@ class RabbitNode:
         if done.returncode != 0:
             raise RabbitFailed(f"rabbitmqctl {arguments[0]}: {done.stderr.strip() or done.stdout}")
         return done.stdout
+
+    def version(self) -> str:
+        """The version of the broker, such as ``3.10.8``.  Only the first call needs it to run."""
+        if not self._version:
+            self._version = self.ctl("eval", "rabbit_misc:version().").strip().strip('"')
+        return self._version
 
     def add_vhost(self, *names: str) -> None:
         """Make virtual hosts that the default user may use.
@@ -419,7 +462,7 @@ class RabbitNode:
             self._start_epmd()
         with self._boot_log() as output:
             self._server = Guarded(
-                [str(self._scripts / "rabbitmq-server")],
+                self._command(self._script("rabbitmq-server")),
                 env=self._environment(),
                 output=output,
                 remove=self.folder,
@@ -430,7 +473,9 @@ class RabbitNode:
     def _start_epmd(self) -> None:
         with self._boot_log() as output:
             self._epmd = Guarded(
-                [self._epmd_program, "-address", HOST, "-port", str(self._epmd_port)],
+                self._command(
+                    self._installation.epmd, "-address", HOST, "-port", str(self._epmd_port)
+                ),
                 env=self._environment(),
                 output=output,
                 remove=self.folder,
@@ -439,6 +484,12 @@ class RabbitNode:
             if not self._epmd.is_running:
                 raise RabbitFailed(f"epmd ended while starting:\n{self.log_tail()}")
             time.sleep(POLL_INTERVAL)
+
+    def _command(self, program: str, *arguments: str) -> list[str]:
+        return [*self._installation.enter, program, *arguments]
+
+    def _script(self, name: str) -> str:
+        return str(self._installation.scripts / name)
 
     def _boot_log(self) -> IO[bytes]:
         return (self.folder / "boot.log").open("ab")

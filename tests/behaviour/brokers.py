@@ -12,6 +12,7 @@ from evamqp.adapters.memory import MemoryAdapter
 from evamqp.testing import Broker
 from rabbitmq_node import RabbitNode, Vhost
 from tests.behaviour.client import Wire
+from tests.behaviour.versions import EMBEDDED, Version, parse_version
 from tests.behaviour.wires import MemoryWire, SocketWire
 
 MEMORY_HOST = "broker"
@@ -22,6 +23,10 @@ class UnderTest(Protocol):
 
     @property
     def vhost(self) -> str: ...
+    @property
+    def version(self) -> Version:
+        """The release of RabbitMQ that it is, or imitates."""
+
     def connect(self) -> Wire:
         """A connection whose handshake has not begun."""
 
@@ -49,6 +54,7 @@ class Embedded:
         self.broker = broker
         self._adapter = adapter
         self.vhost = "behaviour"
+        self.version = EMBEDDED
         self._wires: list[SocketWire | MemoryWire] = []
 
     def connect(self) -> Wire:
@@ -88,6 +94,7 @@ class Rabbit:
         self._pool = pool
         self._vhost = vhost = pool.take()
         self.vhost = vhost.name
+        self.version = pool.version
 
     def connect(self) -> Wire:
         return SocketWire(self._vhost.node.port)
@@ -122,6 +129,7 @@ class RabbitVhosts:
         self._node = node
         self._made = 0
         self._ready: list[Vhost] = []
+        self.version = parse_version(node.version())
 
     def take(self) -> Vhost:
         """One that is empty."""

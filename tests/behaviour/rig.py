@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from evamqp.codec.properties import Properties
 from tests.behaviour.brokers import UnderTest
 from tests.behaviour.client import Client, Event, HungUp, Refused, Wire
+from tests.behaviour.versions import answer_of
 
+Answer = TypeVar("Answer")
 # Looks at a queue, and seconds between two of them.
 LOOKS = 500
 PAUSE = 0.01
@@ -224,6 +226,10 @@ class Rig:
         self.vhost = broker.vhost
         self._clients: list[Talker] = []
         self._traces = Traces()
+
+    def answer(self, answers: Mapping[str, Answer]) -> Answer:
+        """What this broker answers where releases differ; keys are the first to answer so."""
+        return answer_of(self.broker.version, answers)
 
     def dial(self) -> Talker:
         """A client whose handshake has not begun."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -14,6 +15,16 @@ LOCKED = (
     "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue 'q' in vhost '{}'. It could"
     " be originally declared on another connection or the exclusive property value does not match"
     " that of the original declaration."
+)
+OF_ANOTHER_TYPE = (
+    "PRECONDITION_FAILED - invalid arg '{}' for queue 'q' in vhost '{}' of queue type"
+    " rabbit_classic_queue"
+)
+MASTERS_ARE_GONE = (
+    "INTERNAL_ERROR - Feature `queue_master_locator` is deprecated.\n"
+    "By default, this feature is not permitted anymore.\n"
+    "The feature will be removed from a future major RabbitMQ version, regardless of the"
+    " configuration; actual version to be determined.\nTo con..."
 )
 # How a queue or exchange that does not exist is asked for, and what is blamed for it.
 MISSING: dict[str, tuple[str, tuple[Any, ...], tuple[int, int]]] = {
@@ -66,24 +77,37 @@ EXCHANGES: list[tuple[dict[str, Any], str]] = [
         ),
     ),
 ]
-BAD_ARGUMENTS: list[tuple[str, Any, str]] = [
+NOT_AN_INTEGER: Mapping[str, str | None] = {
+    "3.8": "{unacceptable_type,longstr}",
+    "3.10": '"expected integer, got longstr"',
+}
+# What is wrong with an argument; by release, and None, where some do not look at it.
+BAD_ARGUMENTS: list[tuple[str, Any, str | Mapping[str, str | None]]] = [
     ("x-message-ttl", -1, "{value_negative,-1}"),
-    ("x-message-ttl", "a", '"expected integer, got longstr"'),
-    ("x-message-ttl", 2**40, "{value_too_large,1099511627776}"),
+    ("x-message-ttl", "a", NOT_AN_INTEGER),
+    ("x-message-ttl", 2**40, {"3.8": None, "3.10": "{value_too_large,1099511627776}"}),
     ("x-expires", 0, "{value_zero,0}"),
     ("x-expires", -4, "{value_negative,-4}"),
     ("x-max-length", -1, "{value_negative,-1}"),
-    ("x-max-length", "s", '"expected integer, got longstr"'),
+    ("x-max-length", "s", NOT_AN_INTEGER),
     ("x-max-length-bytes", -1, "{value_negative,-1}"),
     ("x-overflow", "foo", "invalid_overflow"),
     ("x-overflow", 5, "{unacceptable_type,signedint}"),
     ("x-dead-letter-routing-key", "k", "routing_key_but_no_dlx_defined"),
-    ("x-queue-type", "foo", "\"unsupported queue type 'foo'\""),
-    ("x-queue-mode", "foo", "\"unsupported queue mode 'foo'\""),
-    ("x-queue-mode", 5, "{unacceptable_type,signedint}"),
+    (
+        "x-queue-type",
+        "foo",
+        {"3.8": "invalid_queue_type", "3.10": "\"unsupported queue type 'foo'\""},
+    ),
+    (
+        "x-queue-mode",
+        "foo",
+        {"3.8": "invalid_queue_mode", "3.10": "\"unsupported queue mode 'foo'\"", "4.3": None},
+    ),
+    ("x-queue-mode", 5, {"3.8": "{unacceptable_type,signedint}", "4.3": None}),
     ("x-queue-type", 5, "{unacceptable_type,signedint}"),
     ("x-max-priority", 300, "{max_value_exceeded,300}"),
-    ("x-max-priority", "s", '"expected integer, got longstr"'),
+    ("x-max-priority", "s", NOT_AN_INTEGER),
     ("x-single-active-consumer", 5, "{unacceptable_type,signedint}"),
 ]
 
@@ -151,11 +175,18 @@ def test_exchange_declared_otherwise_is_406(rig: Rig, second: dict[str, Any], te
 
 
 @pytest.mark.parametrize(("name", "value", "fault"), BAD_ARGUMENTS)
-def test_bad_queue_argument_is_406(rig: Rig, name: str, value: Any, fault: str) -> None:
+def test_bad_queue_argument_is_406(
+    rig: Rig, name: str, value: Any, fault: str | Mapping[str, str | None]
+) -> None:
+    client = rig.open()
+    told = fault if isinstance(fault, str) else rig.answer(fault)
+    if told is None:
+        client.declare_queue("q", arguments={name: value})
+        return
     with pytest.raises(Refused) as refused:
-        rig.open().declare_queue("q", arguments={name: value})
+        client.declare_queue("q", arguments={name: value})
     text = f"PRECONDITION_FAILED - invalid arg '{name}' for queue 'q' in vhost '{rig.vhost}': "
-    assert refused.value.args == (406, text + fault)
+    assert refused.value.args == (406, text + told)
 
 
 @pytest.mark.parametrize(
@@ -165,18 +196,38 @@ def test_bad_queue_argument_is_406(rig: Rig, name: str, value: Any, fault: str) 
         ("x-delivery-limit", 3),
         ("x-max-age", "1h"),
         ("x-max-in-memory-length", 3),
-        ("x-queue-leader-locator", "local"),
         ("x-quorum-initial-group-size", 3),
     ],
 )
 def test_argument_of_another_queue_type_is_406(rig: Rig, name: str, value: Any) -> None:
+    client = rig.open()
+    if rig.answer({"3.8": True, "3.10": False}):  # whether every type takes every argument
+        client.declare_queue("q", arguments={name: value})
+        return
     with pytest.raises(Refused) as refused:
-        rig.open().declare_queue("q", arguments={name: value})
-    text = (
-        f"PRECONDITION_FAILED - invalid arg '{name}' for queue 'q' in vhost '{rig.vhost}' of queue"
-        " type rabbit_classic_queue"
+        client.declare_queue("q", arguments={name: value})
+    assert refused.value.args == (406, OF_ANOTHER_TYPE.format(name, rig.vhost))
+
+
+def test_classic_queues_have_leaders_since_4_0(rig: Rig) -> None:
+    client = rig.open()
+    text = rig.answer(
+        {
+            "3.8": None,
+            "3.10": OF_ANOTHER_TYPE,
+            "4.0": (
+                "PRECONDITION_FAILED - invalid arg '{}' for queue 'q' in vhost '{}':"
+                " invalid_queue_locator_arg"
+            ),
+        }
     )
-    assert refused.value.args == (406, text)
+    name = "x-queue-leader-locator"
+    if text is None:
+        client.declare_queue("q", arguments={name: "local"})
+        return
+    with pytest.raises(Refused) as refused:
+        client.declare_queue("q", arguments={name: "local"})
+    assert refused.value.args == (406, text.format(name, rig.vhost))
 
 
 def test_alternate_exchange_that_is_no_string_is_406(rig: Rig) -> None:
@@ -190,12 +241,21 @@ def test_alternate_exchange_that_is_no_string_is_406(rig: Rig) -> None:
 
 
 def test_arguments_that_say_where_and_how_to_store_are_accepted(rig: Rig) -> None:
-    arguments = {
-        "x-queue-mode": "lazy",
-        "x-queue-version": 2,
-        "x-queue-master-locator": "min-masters",
-    }
+    arguments = {"x-queue-mode": "lazy", "x-queue-version": 2}
     rig.open().declare_queue("q", durable=True, arguments=arguments)
+
+
+def test_place_of_the_master_is_accepted_until_4_3(rig: Rig) -> None:
+    client = rig.open()
+    arguments = {"x-queue-master-locator": "min-masters"}
+    refusal = rig.answer({"3.8": None, "4.3": MASTERS_ARE_GONE})
+    if refusal is None:
+        client.declare_queue("q", durable=True, arguments=arguments)
+        return
+    with pytest.raises(Refused) as refused:
+        client.declare_queue("q", durable=True, arguments=arguments)
+    assert refused.value.args == (541, refusal)
+    assert refused.value.is_hard
 
 
 def test_dead_letter_exchange_that_is_no_string_is_406(rig: Rig) -> None:
@@ -208,11 +268,14 @@ def test_dead_letter_exchange_that_is_no_string_is_406(rig: Rig) -> None:
     assert refused.value.args == (406, text)
 
 
-def test_unknown_exchange_type_ends_the_connection(rig: Rig) -> None:
+def test_unknown_exchange_type_ends_the_connection_or_the_channel(rig: Rig) -> None:
     with pytest.raises(Refused) as refused:
         rig.open().declare_exchange("x", "nope")
-    assert refused.value.args == (503, "COMMAND_INVALID - unknown exchange type 'nope'")
-    assert refused.value.is_hard
+    code, text, is_hard = rig.answer(
+        {"3.8": (503, "COMMAND_INVALID", True), "4.0": (406, "PRECONDITION_FAILED", False)}
+    )
+    assert refused.value.args == (code, f"{text} - unknown exchange type 'nope'")
+    assert refused.value.is_hard is is_hard
 
 
 def test_reserved_names_are_403(rig: Rig) -> None:

@@ -6,7 +6,7 @@ No scenario lives here.  At the end of each, every client is held against the la
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
 import pytest
@@ -15,6 +15,7 @@ import evamqp
 from evamqp.core.request import Request
 from evamqp.types import Tags
 from rabbitmq_node import RabbitNode, Vhost, VhostPool
+from tests.behaviour.versions import answer_of, parse_version
 from tests.conftest import Certificates
 from tests.interop.loops import LOOPS, PATIENCE, Condition, Loop
 
@@ -122,6 +123,10 @@ class Rig:
         self.certificates = certificates
         self.tls = tls
         self._clients: list[Client] = []
+
+    def answer(self, answers: Mapping[str, T]) -> T:
+        """What this broker answers where releases differ; keys are the first to answer so."""
+        return answer_of(parse_version(self.node.version()), answers)
 
     def parameters(self, **changes: object) -> evamqp.Parameters:
         """How to reach the broker."""

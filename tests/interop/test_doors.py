@@ -20,7 +20,9 @@ PER_THREAD = 1000
 class TestWrongPort(SharingVhost, OnEveryLoopPlain):
     def test_plain_client_on_the_tls_port_is_told_so(self, rig: Rig) -> None:
         reason = rig.refused(rig.vhost.tls_url.replace("amqps:", "amqp:"))
-        assert isinstance(reason, evamqp.ProtocolMismatch)
+        # The Erlang of 3.8.9 resets the connection; newer ones send a TLS alert.
+        kinds = {"3.8": evamqp.ConnectionClosed, "3.10": evamqp.ProtocolMismatch}
+        assert type(reason) is rig.answer(kinds)
         assert "TLS" in str(reason)
         assert "amqps://" in str(reason)
 
