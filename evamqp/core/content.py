@@ -36,6 +36,7 @@ class Content:
         "payload",
         "properties",
         "size",
+        "surplus",
     )
 
     def __init__(
@@ -51,6 +52,7 @@ class Content:
         self.finish = finish
         self.properties = b""
         self.size = -1  # bytes of body announced; -1 before the header
+        self.surplus = 0  # bytes of reads that our views keep in memory for nothing
         self._received = 0
         self._pieces: list[bytes | bytearray | memoryview] = []
 

@@ -70,7 +70,7 @@ class Handler:
     def on_close(self, connection: Connection, reason: ConnectionClosed) -> None:
         """An open connection ended.  By default an end that you did not ask for is logged."""
         if reason.by != "client" or type(reason) is not ConnectionClosed:
-            log.warning("connection %s closed: %s", connection.name or "", reason)
+            log.warning("%r was closed: %s", connection, reason)
 
     def on_blocked(self, connection: Connection, reason: str) -> None:
         """The broker asks us to stop publishing (a memory or disk alarm)."""

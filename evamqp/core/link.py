@@ -133,8 +133,9 @@ class Link(Calls):
         self._blocked_since: float | None = None
 
     def __repr__(self) -> str:
+        name = f" {self.name}" if self.name else ""
         where = f" to {self.parameters.address}" if self.parameters else ""
-        return f"<Connection {self.name or ''}{where} {self.state.value}>"
+        return f"<Connection{name}{where} {self.state.value}>"
 
     @property
     def name(self) -> str | None:

@@ -52,8 +52,10 @@ GREETING = 8
 # Bytes: a delivery up to this size that the end of a read cuts waits for the rest, which is
 # cheaper than to begin it the slow way.
 WAITS_WHOLE = 16 * 1024
-# Bytes: a piece of a body from here on that is most of a read is not copied before it is joined.
+# Bytes: pieces of a body from here on are views of their reads, which are copied once, when all
+# are joined.  A view keeps the whole read in memory; so much beyond the pieces may be kept by all.
 VIEWED = 8 * 1024
+SURPLUS_MAX = 256 * 1024
 # Routes kept at the most; then the table stops filling, so that a peer that varies its frames
 # costs us the plain path and no memory.
 MAX_ROUTES = 4096
@@ -91,6 +93,7 @@ class Receiver:
         "header_max",
         "messages",
         "stopped",
+        "surplus",
         "unfinished",
     )
 
@@ -107,6 +110,7 @@ class Receiver:
         self.unfinished = 0  # contents begun and neither complete nor dropped
         self.body_bytes = 0  # of all partial bodies
         self.header_bytes = 0  # of the properties of all unfinished contents
+        self.surplus = 0  # bytes of reads that views keep in memory for nothing
         self.frames = 0
         self.messages = 0
         self.header_max = 0
@@ -426,9 +430,13 @@ class Receiver:
         if count:
             self.body_bytes += count
             self._check_partial()
-            # A view keeps all of the read in memory, and spares the copy of a part of it.
-            most = count >= VIEWED and 2 * count >= end
-            sink.append(memoryview(data)[position:last] if most else data[position:last])
+            surplus = end - count
+            if count >= VIEWED and self.surplus + surplus <= SURPLUS_MAX:
+                self.surplus += surplus
+                sink.surplus += surplus
+                sink.append(memoryview(data)[position:last])
+            else:
+                sink.append(data[position:last])
         return stop, sink if sink.is_complete and not self._body_left else None
 
     def _finish(self, content: Content) -> None:
@@ -459,6 +467,7 @@ class Receiver:
     def _release(self, content: Content) -> None:
         self.unfinished -= 1
         self.body_bytes -= content.received
+        self.surplus -= content.surplus
         self.header_bytes -= len(content.properties)
 
     def find_route(self, key: bytes) -> Route | None:

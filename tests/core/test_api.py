@@ -829,11 +829,11 @@ def test_reprs_tell_where_things_stand() -> None:
     assert repr(request) == "<Request queue.declare on channel 1 pending>"
     client.serve()
     assert repr(request) == "<Request queue.declare on channel 1 done>"
-    assert repr(client.connection) == "<Connection  to localhost:5672 OPEN>"
+    assert repr(client.connection) == "<Connection to localhost:5672 OPEN>"
     failed = channel.queue_declare("q")
     client.lose()
     assert "NotExecuted" in repr(failed)
-    assert repr(Client().connection) == "<Connection  CONNECTING>"
+    assert repr(Client().connection) == "<Connection CONNECTING>"
     assert repr(client.connection.stats).startswith("<Stats {")
 
 

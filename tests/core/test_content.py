@@ -17,7 +17,7 @@ from evamqp.codec.frames import HEARTBEAT_FRAME, content_header_frame, frame, me
 from evamqp.codec.properties import Properties
 from evamqp.core.channel import Channel
 from evamqp.core.content import Content
-from evamqp.core.receiver import MAX_ROUTES, WAITS_WHOLE, Receiver
+from evamqp.core.receiver import MAX_ROUTES, SURPLUS_MAX, WAITS_WHOLE, Receiver
 from evamqp.core.state import Disposition
 from evamqp.errors import Closed, MalformedData, ProtocolError
 from tests.core.peer import (
@@ -493,6 +493,7 @@ def waiting_for(size: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("evamqp.core.receiver.WAITS_WHOLE", size)
         patch.setattr("evamqp.core.receiver.VIEWED", size)
+        patch.setattr("evamqp.core.receiver.SURPLUS_MAX", size)
         yield
 
 
@@ -605,6 +606,28 @@ def test_a_consumer_cancelled_while_a_big_delivery_comes_sends_it_back() -> None
     client.feed(big[50_000:])
     assert [message.delivery_tag for message in client.recorder.messages] == [1]
     assert names(client.sent()) == ["basic.nack"]
+
+
+def test_views_of_reads_keep_little_more_in_memory_than_the_bodies_are() -> None:
+    client = opened()
+    for number in range(1, 11):
+        client.consumer(client.channel(), "tag")
+        client.feed(method_frame(number, "basic.deliver", "tag", 1, False, "", "q"))
+        client.feed(header(10_000_000, number))
+        for _ in range(20):
+            # A peer makes every read half a piece of body, which a view would keep all of.
+            client.feed(body(bytes(20_000), number) + HEARTBEAT_FRAME * 2_500)
+    receiver = client.connection._receiver
+    kept: dict[int, int] = {}
+    for channel in client.connection._channels.values():
+        assert channel._content is not None
+        for piece in channel._content._pieces:
+            whole = memoryview(piece.obj if isinstance(piece, memoryview) else piece)
+            kept[id(whole.obj)] = whole.nbytes
+    assert receiver.body_bytes == 10 * 20 * 20_000
+    assert sum(kept.values()) <= receiver.body_bytes + SURPLUS_MAX
+    client.lose()
+    assert receiver.surplus == 0
 
 
 @pytest.mark.parametrize("max_routes", [MAX_ROUTES, 0])
