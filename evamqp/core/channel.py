@@ -517,16 +517,21 @@ class Channel(Session):
 
         Spec: basic.cancel (60, 30).
         """
+        consumer = self._consumers.get(consumer_tag)
         request = self._request(
             "basic.cancel", consumer_tag, False,
-            finish=self._cancelled, callback=callback, on_error=on_error, tag=consumer_tag,
+            finish=partial(self._cancelled, consumer),
+            callback=callback, on_error=on_error, tag=consumer_tag,
         )  # fmt: skip
-        self._cancelling.add(consumer_tag)
+        if consumer is not None:
+            self._cancelling.add(consumer_tag)
         self.connection._receiver.clear_routes()
         return request
 
-    def _cancelled(self, consumer_tag: str) -> str:
-        self._forget_consumer(consumer_tag)
+    def _cancelled(self, consumer: Consumer | None, consumer_tag: str) -> str:
+        # If the broker cancelled it first, the tag may be another's by now.
+        if consumer is not None and self._consumers.get(consumer_tag) is consumer:
+            self._forget_consumer(consumer_tag)
         return consumer_tag
 
     def basic_get(

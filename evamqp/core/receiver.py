@@ -50,7 +50,7 @@ FIRST_FRAME_MAX = 64 * 1024
 # Bytes of the first frame that tell an AMQP 0-9-1 broker from something else.
 GREETING = 8
 # Bytes: a delivery up to this size that the end of a read cuts waits for the rest, which is
-# cheaper than to begin it the slow way.
+# cheaper than to begin it the slow way; unless a frame of another channel comes before the rest.
 WAITS_WHOLE = 16 * 1024
 # Bytes: pieces of a body from here on are views of their reads, which are copied once, when all
 # are joined.  A view keeps the whole read in memory; so much beyond the pieces may be kept by all.
@@ -249,16 +249,22 @@ class Receiver:
                                         self._connection._run_owed()
                                     continue
                             elif stop - position <= WAITS_WHOLE and wait_whole:
-                                need = stop - position
-                                break
+                                mark = route.body_mark << 32 | size
+                                if mark.to_bytes(8, "big").startswith(data[body - 1 : body + 7]):
+                                    whole = stop if end >= body + 7 else body + FRAME_OVERHEAD
+                                    need = whole - position
+                                    break
                             elif end >= body + 7 and self._begin_delivery(
                                 route, data, position, body, size
                             ):
                                 position = end
                                 break
                     elif wait_whole:
-                        need = length + HEADER_SIZE
-                        break
+                        mark = route.header_mark.to_bytes(4, "big")
+                        if mark.startswith(data[header - 1 : header + 3]):
+                            shortest = HEADER_SIZE if end >= header + 3 else FRAME_OVERHEAD
+                            need = length + shortest
+                            break
                 # The plain path.
                 if self.stopped:
                     break

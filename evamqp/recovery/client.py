@@ -45,10 +45,15 @@ class Client(Owned):
         """Call a function of the user's; what it raises is logged, and harms nothing."""
         try:
             function(*arguments)
-        except (KeyboardInterrupt, SystemExit):
-            raise
+        except (KeyboardInterrupt, SystemExit) as interrupt:
+            # On the next turn, when who calls back has done the rest: other outcomes, a timer.
+            self._owe(_raise, interrupt)
         except BaseException as error:
             log.error("%s raised %r", name, error, exc_info=error)
+
+
+def _raise(interrupt: BaseException) -> None:
+    raise interrupt
 
 
 def call_off(*handles: Handle | None) -> None:

@@ -295,13 +295,15 @@ class Reconnector(Client):
         self._ready_since = self.adapter.time()
         newcomers, self._newcomers = self._newcomers, []
         strangers = [member for member, _ in newcomers]
-        connection._tell("on_open", None, self._handler.on_open, connection)
-        for member in list(self._members):
-            if member not in strangers:
-                self._tell("a member", None, member._connected, connection)
-        for member, topology in newcomers:
-            self._welcome(member, topology, self.epoch)
-        self._tell_recovered(connection)
+        try:
+            connection._tell("on_open", None, self._handler.on_open, connection)
+        finally:  # also when it was interrupted
+            for member in list(self._members):
+                if member not in strangers:
+                    self._tell("a member", None, member._connected, connection)
+            for member, topology in newcomers:
+                self._welcome(member, topology, self.epoch)
+            self._tell_recovered(connection)
 
     def _tell_recovered(self, connection: Connection) -> None:
         lost_since, self._lost_since = self._lost_since, None
