@@ -2,10 +2,12 @@
 
 With atheris installed the inputs are led by coverage; without it they are mutations of what an
 honest broker sends.  An input that breaks something is written to tests/hostile/regressions/, where
-the tests play it from then on.  The corpus stays in .fuzz/ and is gone on from.
+the tests play it from then on.  The corpus stays in .fuzz/ and is gone on from; ``--keep`` puts the
+few inputs that reach all of it into tests/hostile/corpus/.
 
     python tools/fuzz.py --minutes 10
     python tools/fuzz.py --minutes 1 --target tables
+    python tools/fuzz.py --keep
     python tools/fuzz.py --replay tests/hostile/regressions/tables-0123.bin
 """
 
@@ -15,8 +17,10 @@ import argparse
 import hashlib
 import importlib.util
 import re
+import shlex
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from random import Random
@@ -36,7 +40,13 @@ SHARES = {"session": 0.7, "tables": 0.1, "properties": 0.1, "frames": 0.1}
 
 
 def seeds(name: str) -> list[bytes]:
-    """Inputs to begin with."""
+    """Inputs to begin with: what an honest peer sends, and what earlier runs found."""
+    from tests.hostile import corpus
+
+    return _honest(name) + corpus.read(name)
+
+
+def _honest(name: str) -> list[bytes]:
     from evamqp.codec.properties import Properties
     from tests.hostile import mutator, targets
 
@@ -50,28 +60,17 @@ def seeds(name: str) -> list[bytes]:
     return [raw] if name == "properties" else [Properties(headers=headers).raw[6:]]
 
 
-def work(name: str, seconds: int, longest: int) -> None:
-    """Fuzz one target, led by coverage; atheris ends the process."""
+def work(name: str, arguments: list[str]) -> None:
+    """Have atheris run one target, led by coverage; it ends the process."""
     import atheris  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
     # The whole package, and the oracle, whose branches tell sessions apart.
     with atheris.instrument_imports(include=["evamqp", "tests.hostile"]):
         from tests.hostile.targets import TARGETS
 
-    folder = CORPUS / name
-    folder.mkdir(parents=True, exist_ok=True)
-    for data in seeds(name):
-        (folder / hashlib.sha1(data).hexdigest()).write_bytes(data)
-    arguments = [
-        f"-max_total_time={seconds}",
-        f"-max_len={longest}",
-        f"-artifact_prefix={REGRESSIONS}/{name}-",
-        "-timeout=10",
-        "-print_final_stats=1",
-        "-verbosity=0",
-        str(folder),
-    ]
-    atheris.Setup([sys.argv[0], *arguments], TARGETS[name])
+    # A merge runs this command again, in a shell, after each input that ends it.
+    command = shlex.join([sys.executable, __file__, "--worker", name])
+    atheris.Setup([command, *arguments], TARGETS[name])
     atheris.Fuzz()
 
 
@@ -83,9 +82,19 @@ def led(name: str, seconds: int) -> tuple[int, int]:
 
 
 def _led(name: str, seconds: int, longest: int) -> tuple[int, int]:
-    command = [sys.executable, __file__, "--worker", name, "--seconds", str(seconds)]
-    command += ["--longest", str(longest)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    folder = CORPUS / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for data in seeds(name):
+        (folder / hashlib.sha1(data).hexdigest()).write_bytes(data)
+    done = _atheris(
+        name,
+        f"-max_total_time={seconds}",
+        f"-max_len={longest}",
+        f"-artifact_prefix={REGRESSIONS}/{name}-",
+        "-timeout=10",
+        "-print_final_stats=1",
+        str(folder),
+    )
     executions = re.search(r"number_of_executed_units: (\d+)", done.stderr)
     findings = 0
     for kind in ("crash", "timeout", "oom"):
@@ -95,6 +104,25 @@ def _led(name: str, seconds: int, longest: int) -> tuple[int, int]:
     if findings or executions is None:
         print(done.stdout + done.stderr)
     return (int(executions[1]) if executions else 0), findings
+
+
+def keep(name: str) -> None:
+    """Put the few inputs that reach all that the corpus reaches into the repository."""
+    from tests.hostile import corpus
+
+    with tempfile.TemporaryDirectory() as least:
+        done = _atheris(
+            name, "-merge=1", f"-max_len={LONGEST.get(name, LONG)}", least, str(CORPUS / name)
+        )
+        done.check_returncode()
+        found = corpus.write(name, (path.read_bytes() for path in Path(least).iterdir()))
+    print(f"{name:<11} {found:>10} inputs kept")
+
+
+def _atheris(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run atheris in a process of its own, which it ends."""
+    command = [sys.executable, __file__, "--worker", name, "-verbosity=0", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def unled(name: str, seconds: int, seed: int) -> tuple[int, int]:
@@ -135,16 +163,18 @@ def main() -> int:
     parser.add_argument("--target", choices=NAMES, action="append")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="without atheris")
     parser.add_argument("--replay", type=Path)
-    parser.add_argument("--worker", choices=NAMES, help=argparse.SUPPRESS)
-    parser.add_argument("--seconds", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--longest", type=int, default=LONG, help=argparse.SUPPRESS)
+    parser.add_argument("--keep", action="store_true", help="keep the corpus; needs atheris")
+    if sys.argv[1:2] == ["--worker"]:  # _atheris() calls us so
+        work(sys.argv[2], sys.argv[3:])
     options = parser.parse_args()
-    if options.worker:
-        work(options.worker, options.seconds, options.longest)
     if options.replay:
         replay(options.replay)
         return 0
     chosen = options.target or NAMES
+    if options.keep:
+        for name in chosen:
+            keep(name)
+        return 0
     whole = sum(SHARES[name] for name in chosen)
     is_led = importlib.util.find_spec("atheris") is not None
     print("led by coverage" if is_led else f"atheris is not installed: mutations, {options.seed=}")

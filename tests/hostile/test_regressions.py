@@ -1,4 +1,4 @@
-"""Inputs that once broke something, or are known to be hard: on the core and on every adapter."""
+"""Inputs that once broke something, are known to be hard, or reach what others do not."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from evamqp.codec.frames import content_header_frame, method_frame
 from tests.core.peer import deliver
+from tests.hostile import corpus
 from tests.hostile.attacker import Talk
 from tests.hostile.targets import TARGETS
 from tests.hostile.test_sockets import attacked
@@ -19,6 +20,14 @@ KEPT = sorted(Path(__file__).with_name("regressions").glob("*.bin"))
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
 def test_a_kept_input_breaks_nothing_any_more(path: Path) -> None:
     TARGETS[path.name.partition("-")[0]](path.read_bytes())
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_kept_corpus_breaks_nothing(name: str) -> None:
+    inputs = corpus.read(name)
+    assert len(inputs) > 50
+    for data in inputs:
+        TARGETS[name](data)
 
 
 def as_peer(path: Path) -> bytes:

@@ -171,6 +171,7 @@ def test_async_handlers_work_side_by_side_up_to_prefetch_and_are_acked(rig: Rig)
 
     rig.broker(lambda server: server.fill("work", *numbered(6)))
     consumer = evamqp.Consumer(rig.url, "work", work, adapter=adapter, prefetch=2)
+    rig.until(lambda: len(running) == 2)
     for number in range(6):
         body = b"%d" % number
         rig.until(lambda body=body: body in running)  # type: ignore[misc]
