@@ -248,23 +248,13 @@ class Receiver:
                                     if owed:
                                         self._connection._run_owed()
                                     continue
-                            elif stop - position <= WAITS_WHOLE and wait_whole:
-                                mark = route.body_mark << 32 | size
-                                if mark.to_bytes(8, "big").startswith(data[body - 1 : body + 7]):
-                                    whole = stop if end >= body + 7 else body + FRAME_OVERHEAD
-                                    need = whole - position
-                                    break
-                            elif end >= body + 7 and self._begin_delivery(
-                                route, data, position, body, size
+                            elif cut := self._cut_body(
+                                route, data, position, body, size, wait_whole
                             ):
-                                position = end
+                                position, need = cut
                                 break
-                    elif wait_whole:
-                        mark = route.header_mark.to_bytes(4, "big")
-                        if mark.startswith(data[header - 1 : header + 3]):
-                            shortest = HEADER_SIZE if end >= header + 3 else FRAME_OVERHEAD
-                            need = length + shortest
-                            break
+                    elif wait_whole and (need := self._cut_header(route, data, position)):
+                        break
                 # The plain path.
                 if self.stopped:
                     break
@@ -373,30 +363,49 @@ class Receiver:
         channel = self._channel(number)
         return None if channel is None else channel._recv_body(size)
 
-    def _begin_delivery(
-        self, route: Route, data: bytes, position: int, body: int, size: int
-    ) -> bool:
-        """Begin the delivery at ``position``, of which ``data`` ends within the one body frame.
+    def _cut_header(self, route: Route, data: bytes, position: int) -> int:
+        """How many bytes a delivery needs of which the data ends before the header frame does.
+
+        0 if another frame comes before the header: that one must not wait.
+        """
+        header = position + route.length
+        if not route.header_mark.to_bytes(4, "big").startswith(data[header - 1 : header + 3]):
+            return 0
+        return route.length + (HEADER_SIZE if len(data) >= header + 3 else FRAME_OVERHEAD)
+
+    def _cut_body(
+        self, route: Route, data: bytes, position: int, body: int, size: int, wait_whole: bool
+    ) -> tuple[int, int] | None:
+        """A delivery at ``position`` whose one body frame, at ``body``, is not all here.
 
         Args:
             route: What was found for it.
-            body: Where its body frame starts.
             size: Bytes of its body.
 
         Returns:
-            False if it has to take the plain path, which finds out what is wrong with it.
+            Where to go on, and how many bytes that needs; None if the plain path has to see what
+            else comes there.
         """
+        end = len(data)
+        head = (route.body_mark << 32 | size).to_bytes(8, "big")
+        if not head.startswith(data[body - 1 : body + 7]):
+            return None
+        whole = body + size + FRAME_OVERHEAD - position
+        if whole <= WAITS_WHOLE and wait_whole:
+            return position, whole if end >= body + 7 else body + FRAME_OVERHEAD - position
+        if end >= body + 7 and self._begin_delivery(route, data, position, body, size):
+            return end, 0
+        return None
+
+    def _begin_delivery(
+        self, route: Route, data: bytes, position: int, body: int, size: int
+    ) -> bool:
+        """Begin a delivery with what is here of its body; False if its method is malformed."""
         tag_at = position + route.tag_at
         header = position + route.length
         name = tag_at + 9
         key = name + 1 + data[name]
-        mark, body_size = _unpack_body(data, body - 1)
-        if (
-            mark != route.body_mark
-            or body_size != size
-            or key >= header
-            or key + data[key] + 2 != header
-        ):
+        if key >= header or key + data[key] + 2 != header:
             return False
         content = Content(
             "basic.deliver",
