@@ -517,6 +517,7 @@ class Channel(Session):
 
         Spec: basic.cancel (60, 30).
         """
+        check_text("basic.cancel: consumer_tag", consumer_tag)
         consumer = self._consumers.get(consumer_tag)
         request = self._request(
             "basic.cancel", consumer_tag, False,
