@@ -36,6 +36,8 @@ _JOINED_BODY = 16 * 1024
 # What stands before the routing key depends on the exchange and the key's length alone, so that
 # any number of routing keys costs the same.  With more of these than here the table stops filling.
 _MAX_PREFIXES = 256
+# Where nobody has published yet: no argument is this.
+_NOWHERE: Any = object()
 
 
 class Channel(Session):
@@ -56,20 +58,24 @@ class Channel(Session):
         "_last_head",
         "_last_key",
         "_last_mandatory",
+        "_last_prefixes",
+        "_prefix_count",
         "_prefixes",
         "_publish_ends",
     )
 
     def __init__(self, connection: Connection, number: int, handler: Handler, reused: bool) -> None:
         super().__init__(connection, number, handler, reused)
-        self._prefixes: dict[tuple[str, int], bytes] = {}
+        self._prefixes: dict[str, dict[int, bytes]] = {}  # by exchange, then by length of the key
+        self._prefix_count = 0
         # The rest of basic.publish by ``mandatory``, and type and channel of the frame behind it.
         behind = b"\xce\x02" + number.to_bytes(2, "big")
         self._publish_ends = {False: b"\x00" + behind, True: b"\x01" + behind}
         # Where the last message went, since the next mostly goes there too.
-        self._last_exchange: str | None = None
-        self._last_key: str | None = None
+        self._last_exchange: str = _NOWHERE
+        self._last_key: str = _NOWHERE
         self._last_mandatory = False
+        self._last_prefixes: dict[int, bytes] = {}
         self._last_head = b""
         self._consumer_count = 0
         self._body_mark = b"\xce\x03" + number.to_bytes(2, "big")
@@ -382,22 +388,33 @@ class Channel(Session):
     def _make_head(self, exchange: str, routing_key: str, mandatory: bool) -> bytes:
         """The frame of basic.publish, and the type and channel of the frame behind it."""
         try:
+            if exchange is not self._last_exchange:
+                self._turn_to(exchange)
             key = routing_key.encode()
-            prefix = self._prefixes.get((exchange, len(key))) or self._make_prefix(exchange, key)
+            prefix = self._last_prefixes.get(len(key)) or self._make_prefix(exchange, len(key))
             head = prefix + key + self._publish_ends[mandatory]
         except (AttributeError, LookupError, TypeError, UnicodeEncodeError):
             # Says what is bad; or encodes what only looked so, such as surrogates.
             head = pack_publish(self.number, exchange, routing_key, mandatory)
             head += self._publish_ends[True][2:]
-        self._last_exchange, self._last_key = exchange, routing_key
-        self._last_mandatory, self._last_head = mandatory, head
+        self._last_key = routing_key
+        self._last_mandatory = mandatory
+        self._last_head = head
         return head
 
-    def _make_prefix(self, exchange: str, key: bytes) -> bytes:
-        """The frame of basic.publish up to a routing key as long as ``key``."""
-        prefix = pack_publish(self.number, exchange, "k" * len(key), False)[: -len(key) - 2]
-        if len(self._prefixes) < _MAX_PREFIXES:
-            self._prefixes[exchange, len(key)] = prefix
+    def _turn_to(self, exchange: str) -> None:
+        """From here messages go to this exchange; the last head belongs to another."""
+        self._last_prefixes = self._prefixes.get(exchange, {})
+        self._last_exchange = exchange
+        self._last_key = _NOWHERE
+
+    def _make_prefix(self, exchange: str, size: int) -> bytes:
+        """The frame of basic.publish up to a routing key of ``size`` bytes."""
+        prefix = pack_publish(self.number, exchange, "k" * size, False)[: -size - 2]
+        if self._prefix_count < _MAX_PREFIXES:
+            self._prefix_count += 1
+            self._last_prefixes[size] = prefix
+            self._prefixes[exchange] = self._last_prefixes
         return prefix
 
     def confirm_select(

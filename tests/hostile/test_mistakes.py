@@ -16,7 +16,7 @@ import evamqp
 from evamqp import Channel, Connection, Handler, Message, Properties
 from evamqp.adapters.memory import MemoryAdapter
 from evamqp.errors import BadArgument, BadType, UsageError, WrongState
-from tests.core.peer import Client, deliver, opened, start
+from tests.core.peer import Client, deliver, names, opened, start
 from tests.hostile import states
 
 #: What every argument of some annotation refuses.
@@ -182,6 +182,23 @@ NOT_TARGETS: tuple[object, ...] = (
     "h",
     "http://h",
 )
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_publishing_to_nothing_is_refused_whatever_was_published_before(first: bool) -> None:
+    nothings: list[tuple[Any, Any]] = [(None, None), ("", None), (None, "q"), (["x"], None)]
+    client = opened()
+    channel = client.channel()
+    if not first:
+        channel.basic_publish("", "q", b"x")
+    client.taken()
+    for exchange, key in nothings:
+        for _ in range(2):
+            with pytest.raises(BadType):
+                channel.basic_publish(exchange, key, b"x")
+    assert client.taken() == b""
+    channel.basic_publish("", "q", b"x")
+    assert names(client.sent()) == ["basic.publish", "header", "body"]
 
 
 @pytest.mark.parametrize("target", NOT_TARGETS, ids=repr)
