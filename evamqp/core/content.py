@@ -12,6 +12,8 @@ from evamqp.errors import SYNTAX_ERROR, UNEXPECTED_FRAME, MalformedData
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from evamqp.core.message import Route
+
 # Bytes: pieces below this are copied together, so that a body in one-byte frames costs its own
 # size and not a list entry and an object for each byte.
 SMALL_PIECE = 4096
@@ -35,6 +37,7 @@ class Content:
         "name",
         "payload",
         "properties",
+        "route",
         "size",
         "surplus",
     )
@@ -51,6 +54,7 @@ class Content:
         self.payload = payload
         self.finish = finish
         self.properties = b""
+        self.route: Route | None = None  # by which the content was begun
         self.size = -1  # bytes of body announced; -1 before the header
         self.surplus = 0  # bytes of reads that our views keep in memory for nothing
         self._received = 0

@@ -36,6 +36,7 @@ class Route:
         auto_ack: Whether such a message needs no acknowledgement.
         length: Bytes of the whole basic.deliver frame; 0 marks a route that is not a delivery.
         tag_at: Offset of the delivery tag in that frame.
+        head: The bytes of that frame up to there, by which the route is found.
         properties_at: Offset of the properties behind the delivery tag.
         header_mark: Frame end, type and channel of the content header, as one integer.
         body_mark: The same of a body frame.
@@ -46,6 +47,7 @@ class Route:
         "body_mark",
         "channel",
         "consumer_tag",
+        "head",
         "header_mark",
         "length",
         "on_message",
@@ -61,6 +63,7 @@ class Route:
         auto_ack: bool,
         length: int,
         tag_at: int,
+        head: bytes = b"",
     ) -> None:
         self.channel = channel
         self.consumer_tag = consumer_tag
@@ -68,6 +71,7 @@ class Route:
         self.auto_ack = auto_ack
         self.length = length
         self.tag_at = tag_at
+        self.head = head
         self.properties_at = length - 1 - tag_at + HEADER_PREFIX
         self.header_mark = 0xCE020000 | channel.number
         self.body_mark = 0xCE030000 | channel.number

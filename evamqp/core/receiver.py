@@ -414,6 +414,7 @@ class Receiver:
             route.channel._recv_deliver,
         )
         content.take_header(data[header + 7 : body - 1])
+        content.route = route
         route.channel._content = content
         self.frames += 3
         self.unfinished += 1

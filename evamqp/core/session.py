@@ -315,9 +315,11 @@ class Session:
         if consumer.tag in self._cancelling and not consumer.auto_ack:
             self._requeue(content.arguments[1])
             return
-        tag = content.payload[: 1 + content.payload[0]]
-        route = self._route(consumer, tag, len(content.payload))
-        message = Message(route, self._raw(content, len(tag)), content.body)
+        tag_size = 1 + content.payload[0]
+        route = content.route
+        if route is None or self.connection._receiver.find_route(route.head) is not route:
+            route = self._route(consumer, content.payload[:tag_size], len(content.payload))
+        message = Message(route, self._raw(content, tag_size), content.body)
         self._tell("on_message", consumer.on_message, message, message=message)
 
     def _route(self, consumer: Consumer, tag: bytes, size: int) -> Route:
@@ -335,6 +337,7 @@ class Session:
                 consumer.auto_ack,
                 7 + 4 + size + 1,
                 tag_at,
+                head,
             )
             if not self._cancelling:
                 receiver.add_route(head, route)
