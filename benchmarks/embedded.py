@@ -70,18 +70,23 @@ class Traffic(evamqp.Handler):
         self.adapter.stop()
 
 
+def visit(broker: Broker, adapter: SelectAdapter) -> float:
+    """Open a connection and close it; the time at which it was open."""
+    connection = evamqp.connect(broker.url, adapter=adapter)
+    adapter.run_until(connection.wait_open(), timeout=10)
+    opened = time.perf_counter()
+    adapter.run_until(connection.close(), timeout=10)
+    return opened
+
+
 def start_up() -> float:
     """Milliseconds until a broker in this process answers a connection."""
     started = time.perf_counter()
     with Broker().serve() as broker:
         adapter = SelectAdapter()
-        connection = evamqp.connect(broker.url, adapter=adapter)
-        adapter.run_until(connection.wait_open(), timeout=10)
-        seconds = time.perf_counter() - started
-        connection.close()
-        adapter.run_until(connection.wait_closed(), timeout=10)
+        opened = visit(broker, adapter)
         adapter.close()
-    return seconds * 1e3
+    return (opened - started) * 1e3
 
 
 def rate(url: str, count: int) -> float:
@@ -99,18 +104,11 @@ def left_behind(count: int) -> tuple[int, int, int]:
     """What connections opened and closed leave: descriptors, objects, KiB of memory."""
     with Broker().serve() as broker:
         adapter = SelectAdapter()
-
-        def once() -> None:
-            connection = evamqp.connect(broker.url, adapter=adapter)
-            adapter.run_until(connection.wait_open(), timeout=10)
-            connection.close()
-            adapter.run_until(connection.wait_closed(), timeout=10)
-
         for _ in range(count // 10):
-            once()
+            visit(broker, adapter)
         before = _held()
         for _ in range(count):
-            once()
+            visit(broker, adapter)
         broker.wait_until(lambda broker: not broker.connections())
         after = _held()
         adapter.close()

@@ -76,16 +76,16 @@ def work(name: str, arguments: list[str]) -> None:
 
 def led(name: str, seconds: int) -> tuple[int, int]:
     """Fuzz one target with atheris, half of the time with short inputs: executions, findings."""
+    folder = CORPUS / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for data in seeds(name):
+        (folder / hashlib.sha1(data).hexdigest()).write_bytes(data)
     half = max(1, seconds // 2)
     short, long = (_led(name, half, size) for size in (SHORT, LONGEST.get(name, LONG)))
     return short[0] + long[0], short[1] + long[1]
 
 
 def _led(name: str, seconds: int, longest: int) -> tuple[int, int]:
-    folder = CORPUS / name
-    folder.mkdir(parents=True, exist_ok=True)
-    for data in seeds(name):
-        (folder / hashlib.sha1(data).hexdigest()).write_bytes(data)
     done = _atheris(
         name,
         f"-max_total_time={seconds}",
@@ -93,7 +93,7 @@ def _led(name: str, seconds: int, longest: int) -> tuple[int, int]:
         f"-artifact_prefix={REGRESSIONS}/{name}-",
         "-timeout=10",
         "-print_final_stats=1",
-        str(folder),
+        str(CORPUS / name),
     )
     executions = re.search(r"number_of_executed_units: (\d+)", done.stderr)
     findings = 0
@@ -158,14 +158,14 @@ def replay(path: Path) -> None:
 
 
 def main() -> int:
+    if sys.argv[1:2] == ["--worker"]:  # _atheris() calls us so; the rest is not for our parser
+        work(sys.argv[2], sys.argv[3:])
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--target", choices=NAMES, action="append")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="without atheris")
     parser.add_argument("--replay", type=Path)
     parser.add_argument("--keep", action="store_true", help="keep the corpus; needs atheris")
-    if sys.argv[1:2] == ["--worker"]:  # _atheris() calls us so
-        work(sys.argv[2], sys.argv[3:])
     options = parser.parse_args()
     if options.replay:
         replay(options.replay)

@@ -26,12 +26,7 @@ from evamqp.adapters.base import Adapter
 from rabbitmq_node import RabbitFailed, RabbitNode, RabbitNotFound, end_on_signal
 from traffic import Impatient, wait_until
 
-ADAPTERS = {
-    "select": "SelectAdapter",
-    "asyncio": "AsyncioAdapter",
-    "tornado": "TornadoAdapter",
-    "twisted": "TwistedAdapter",
-}
+ADAPTERS = ("select", "asyncio", "tornado", "twisted")
 VHOST = "soak"
 # Seconds between two lines of progress.
 PROGRESS = 10.0
@@ -123,7 +118,7 @@ def running_node() -> Iterator[RabbitNode]:
 def run(options: argparse.Namespace) -> bool:
     """Set the stage and play."""
     module = importlib.import_module(f"evamqp.adapters.{options.adapter}")
-    adapter: Adapter = getattr(module, ADAPTERS[options.adapter])()
+    adapter: Adapter = getattr(module, f"{options.adapter.capitalize()}Adapter")()
     with (
         running_node() as node,
         stage(node, VHOST, adapter, total=options.messages, seed=options.seed) as set_stage,

@@ -12,8 +12,9 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timezone
+from typing import Any
 
 Result = dict[str, float]
 Run = Callable[["Config", "Meter"], "Result | None"]
@@ -109,6 +110,23 @@ def percentiles(seconds: list[float]) -> Result:
         "p50": ordered[len(ordered) // 2] * 1e6,
         "p99": ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)] * 1e6,
     }
+
+
+async def time_connects(
+    config: Config, meter: Meter, connect: Callable[[Config], Awaitable[Any]]
+) -> Result:
+    """Connect and open a channel, again and again, with a client whose calls are awaited."""
+    times = []
+    for number in range(config.repeat + 1):
+        if number == 1:
+            meter.start()
+        started = time.perf_counter()
+        connection = await connect(config)
+        await connection.channel()
+        times.append(time.perf_counter() - started)
+        await connection.close()
+    meter.stop()
+    return percentiles(times[1:])
 
 
 def check(holds: bool, what: str) -> None:

@@ -302,7 +302,7 @@ class SelectAdapter:
         if when is None:
             return None
         delay = when - self.time()
-        return delay if 0.0 < delay < LONGEST_SLEEP else min(max(0.0, delay), LONGEST_SLEEP)
+        return 0.0 if delay <= 0.0 else min(delay, LONGEST_SLEEP)
 
     def _wake_up(self) -> None:
         if self._is_woken:

@@ -547,8 +547,8 @@ class Channel(Session):
         return request
 
     def _cancelled(self, consumer: Consumer | None, consumer_tag: str) -> str:
-        # If the broker cancelled it first, the tag may be another's by now.
-        if consumer is not None and self._consumers.get(consumer_tag) is consumer:
+        # If the broker cancelled it first, or there was none, the tag may be another's by now.
+        if self._consumers.get(consumer_tag) is consumer:
             self._forget_consumer(consumer_tag)
         return consumer_tag
 

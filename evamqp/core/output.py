@@ -92,7 +92,7 @@ class Output:
 
     def _grow(self, count: int) -> int:
         if not self.size and not self.paused and count <= self._first_mark:
-            # The first of a turn, and mostly all: it takes the way below in one step.
+            # The first of a turn and mostly its only one: what is below, where nothing waits.
             self._ready()
             self.mark = self._first_mark
             return count

@@ -329,14 +329,13 @@ class Session:
         head = b"%b%b\x00\x3c\x00\x3c%b" % (self._ack_head[:3], length, tag)
         route = receiver.find_route(head)
         if route is None:
-            tag_at = 7 + 4 + len(tag)
             route = Route(
                 cast("Channel", self),
                 consumer.tag,
                 consumer.on_message,
                 consumer.auto_ack,
                 7 + 4 + size + 1,
-                tag_at,
+                len(head),
                 head,
             )
             if not self._cancelling:

@@ -9,7 +9,7 @@ from typing import Any
 
 import aio_pika
 
-from _measure import Config, Meter, Result, check, main, percentiles, read_headers
+from _measure import Config, Meter, Result, check, main, percentiles, read_headers, time_connects
 
 
 async def connect(config: Config) -> Any:
@@ -20,20 +20,6 @@ async def connect(config: Config) -> Any:
 
 def make_message(config: Config) -> Any:
     return aio_pika.Message(config.payload, content_type="text/plain", delivery_mode=1)
-
-
-async def run_connect(config: Config, meter: Meter) -> Result:
-    times = []
-    for number in range(config.repeat + 1):
-        if number == 1:
-            meter.start()
-        started = time.perf_counter()
-        connection = await connect(config)
-        await connection.channel()
-        times.append(time.perf_counter() - started)
-        await connection.close()
-    meter.stop()
-    return percentiles(times[1:])
 
 
 async def publish(config: Config, meter: Meter, channel: Any) -> Result:
@@ -111,7 +97,7 @@ async def consume(config: Config, meter: Meter, first: Any, connection: Any) -> 
 
 async def scenario(config: Config, meter: Meter) -> Result:
     if config.op == "connect":
-        return await run_connect(config, meter)
+        return await time_connects(config, meter, connect)
     connection = await connect(config)
     channel = await connection.channel(publisher_confirms=config.op in ("confirm", "latency"))
     if config.op == "consume":

@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from _measure import Config, Meter, Result, check, main, percentiles, read_headers
+from _measure import Config, Meter, Result, check, main, percentiles, read_headers, time_connects
 
 reactor: Any = default_reactor
 
@@ -205,23 +205,9 @@ async def consume(config: Config, meter: Meter, channel: Any, connection: Any) -
     return {}
 
 
-async def run_connect(config: Config, meter: Meter) -> Result:
-    times = []
-    for number in range(config.repeat + 1):
-        if number == 1:
-            meter.start()
-        started = time.perf_counter()
-        connection = await connect(config)
-        await connection.channel()
-        times.append(time.perf_counter() - started)
-        await connection.close()
-    meter.stop()
-    return percentiles(times[1:])
-
-
 async def scenario(config: Config, meter: Meter) -> Result:
     if config.op == "connect":
-        return await run_connect(config, meter)
+        return await time_connects(config, meter, connect)
     connection = await connect(config)
     channel = await connection.channel()
     await channel.queue_declare(config.queue)
