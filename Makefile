@@ -10,6 +10,7 @@
 # make bench     what evamqp costs beside other clients; ARGS="--rounds 5 --rabbit", see benchmarks/
 # make profile   where one scenario spends its time: SCENARIO=S3 DRIVER=evamqp-select
 # make fuzz      feed the readers of bytes with nonsense; MINUTES=10, led by coverage with atheris
+# make docs      rewrite the pages of docs/ that are made from the code
 # make clean     remove what the others made
 
 MINUTES ?= 10
@@ -29,7 +30,7 @@ FAULTS ?= 60
 SEED ?=
 DRIVER ?= evamqp-select
 
-.PHONY: test demo demo-rabbitmq test-all coverage lint types rabbitmq faults brokers soak bench profile fuzz clean
+.PHONY: docs test demo demo-rabbitmq test-all coverage lint types rabbitmq faults brokers soak bench profile fuzz clean
 
 test: lint types rabbitmq
 	@$(VENV)/bin/python -m pytest
@@ -84,6 +85,9 @@ $(STAMP): pyproject.toml setup.py
 
 fuzz: $(STAMP)
 	@$(VENV)/bin/python tools/fuzz.py --minutes $(MINUTES)
+
+docs: $(STAMP)
+	@$(VENV)/bin/python tools/make_docs.py
 
 clean:
 	rm -rf $(VENV) .venvs build dist *.egg-info .coverage .coverage.* htmlcov

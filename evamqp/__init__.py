@@ -16,6 +16,7 @@ from evamqp.core.handler import CallbackContext, Handler, with_functions
 from evamqp.core.handshake import VERSION as __version__
 from evamqp.core.message import Message, Returned
 from evamqp.core.request import Request
+from evamqp.credentials import Credentials
 from evamqp.driver import default_adapter, start
 from evamqp.errors import (
     AlreadySettled,
@@ -43,7 +44,7 @@ from evamqp.errors import (
     WrongState,
     WrongThread,
 )
-from evamqp.parameters import Credentials, Parameters, parse_targets
+from evamqp.parameters import Parameters, parse_targets
 from evamqp.types import DeclareOk, DeliveryMode
 
 if TYPE_CHECKING:

@@ -1,67 +1,68 @@
 """The URL grammar: ``amqp[s]://user:password@host:port/virtual_host?key=value`` to fields.
 
 Split by hand, since urllib's own errors quote what they cannot read, and a URL holds a password.
-What the fields mean, and their limits, is in ``parameters.py``.
+Which keys the query may have, and what their fields mean, is in ``parameters.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from evamqp.errors import BadArgument, BadType
 
 
-def _integer(key: str, text: str) -> int:
+class UrlKey(NamedTuple):
+    """What a key of the query sets.
+
+    Args:
+        field: The field of Parameters.
+        read: Turns the key and its text into a value.
+        needs_tls: Whether the key makes sense with ``amqps://`` only.
+        repeats: Whether the key may be repeated; the field is then a list.
+    """
+
+    field: str
+    read: Callable[[str, str], object]
+    needs_tls: bool = False
+    repeats: bool = False
+
+
+def whole_number(key: str, text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 20):
         raise BadArgument(f"{key} in the URL must be a whole number")
     return int(text)
 
 
-def _seconds(key: str, text: str) -> float:
+def seconds(key: str, text: str) -> float:
     if not text.isascii() or not text.replace(".", "", 1).isdigit():
         raise BadArgument(f"{key} in the URL must be a number of seconds")
     return float(text)
 
 
-def _milliseconds(key: str, text: str) -> float:
-    return _integer(key, text) / 1000
+def milliseconds(key: str, text: str) -> float:
+    return whole_number(key, text) / 1000
 
 
-def _text(key: str, text: str) -> str:
+def plain_text(key: str, text: str) -> str:
     return text
 
 
-def _verify(key: str, text: str) -> bool:
+def verification(key: str, text: str) -> bool:
     if text not in ("verify_peer", "verify_none"):
         raise BadArgument(f"{key} in the URL must be verify_peer or verify_none")
     return text == "verify_peer"
 
 
-# Key, the field it sets, how its text is read.
-_KEYS: dict[str, tuple[str, Callable[[str, str], object]]] = {
-    "cacertfile": ("cacertfile", _text),
-    "certfile": ("certfile", _text),
-    "keyfile": ("keyfile", _text),
-    "password": ("keyfile_password", _text),
-    "verify": ("verify", _verify),
-    "server_name_indication": ("server_hostname", _text),
-    "auth_mechanism": ("mechanisms", _text),
-    "heartbeat": ("heartbeat", _integer),
-    "connection_timeout": ("connect_timeout", _milliseconds),
-    "channel_max": ("channel_max", _integer),
-    "frame_max": ("frame_max", _integer),
-    "name": ("name", _text),
-    "request_timeout": ("request_timeout", _seconds),
-    "blocked_timeout": ("blocked_timeout", _seconds),
-    "handshake_timeout": ("handshake_timeout", _seconds),
-}
-_TLS_KEYS = tuple(_KEYS)[:6]
 _SCHEMES = {"amqp": False, "amqps": True}
 
 
-def parse_url(url: object) -> dict[str, Any]:
-    """The fields of Parameters that the URL sets; ``userinfo`` stands for the credentials.
+def parse_url(url: object, keys: Mapping[str, UrlKey]) -> dict[str, Any]:
+    """Return the fields that the URL sets; ``userinfo`` stands for the credentials.
+
+    Args:
+        url: The URL.
+        keys: The keys that its query may have.
 
     Raises:
         BadType: Not a str.
@@ -82,7 +83,7 @@ def parse_url(url: object) -> dict[str, Any]:
         # The path first: a stray slash in a password would make the rest look like a port.
         **_parse_path(path),
         **_parse_authority(authority),
-        **_parse_query(query, tls),
+        **_parse_query(query, tls, keys),
     }
 
 
@@ -133,29 +134,29 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _parse_query(query: str, tls: bool) -> dict[str, Any]:
+def _parse_query(query: str, tls: bool, keys: Mapping[str, UrlKey]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for entry in filter(None, query.split("&")):
-        key, found, text = entry.partition("=")
-        if key not in _KEYS or not found:
-            raise BadArgument(_unknown_key(query, key))
-        if key in _TLS_KEYS and not tls:
-            raise BadArgument(f"{key} in the URL needs TLS: use amqps://")
-        field, read = _KEYS[key]
-        value = read(key, _decode(key, text))
-        if key == "auth_mechanism":
-            fields.setdefault(field, []).append(value)
-        elif field in fields:
-            raise BadArgument(f"{key} stands in the URL twice")
+        name, found, text = entry.partition("=")
+        key = keys.get(name)
+        if key is None or not found:
+            raise BadArgument(_unknown_key(query, name, keys))
+        if key.needs_tls and not tls:
+            raise BadArgument(f"{name} in the URL needs TLS: use amqps://")
+        value = key.read(name, _decode(name, text))
+        if key.repeats:
+            fields.setdefault(key.field, []).append(value)
+        elif key.field in fields:
+            raise BadArgument(f"{name} stands in the URL twice")
         else:
-            fields[field] = value
+            fields[key.field] = value
     return fields
 
 
-def _unknown_key(query: str, key: str) -> str:
+def _unknown_key(query: str, key: str, keys: Mapping[str, UrlKey]) -> str:
     # With an '@' in it, the query may be the end of a password with a bare '?'.
     shown = f" {key!r}" if key.isidentifier() and "@" not in query else ""
-    return f"unknown query key{shown} in the URL; known, each as key=value: {', '.join(_KEYS)}"
+    return f"unknown query key{shown} in the URL; known, each as key=value: {', '.join(keys)}"
 
 
 def _decode(name: str, text: str) -> str:

@@ -31,6 +31,8 @@ FLOORS = {
     "evamqp.errors": 0,
     "evamqp.types": 0,
     "evamqp.parameters": 0,
+    "evamqp.checks": 0,
+    "evamqp.credentials": 0,
     "evamqp.url": 0,
     "evamqp.adapters.base": 0,
 }

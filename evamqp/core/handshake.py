@@ -12,6 +12,7 @@ from typing import NamedTuple
 from evamqp.codec.frames import method_frame
 from evamqp.core.sasl import choose
 from evamqp.core.state import ConnectionState
+from evamqp.credentials import Mechanism
 from evamqp.errors import (
     ACCESS_REFUSED,
     COMMAND_INVALID,
@@ -23,7 +24,7 @@ from evamqp.errors import (
     ProtocolMismatch,
     VhostRefused,
 )
-from evamqp.parameters import FRAME_MIN_SIZE, Mechanism, Parameters
+from evamqp.parameters import FRAME_MIN_SIZE, Parameters
 from evamqp.types import Table
 
 VERSION = "0.1.0"

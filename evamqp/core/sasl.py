@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from struct import pack
 
+from evamqp.credentials import Credentials, Mechanism
+
 from ..errors import AuthenticationFailed, BadArgument, shown
-from ..parameters import Credentials, Mechanism
 
 
 class _OneStep:

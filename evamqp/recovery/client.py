@@ -10,9 +10,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from evamqp.checks import LONGEST_SECONDS
 from evamqp.core.ownership import Owned
 from evamqp.errors import BadArgument, BadType
-from evamqp.parameters import LONGEST_SECONDS
 
 if TYPE_CHECKING:
     from evamqp.adapters.base import Adapter, Handle, Promise

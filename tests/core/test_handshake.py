@@ -11,6 +11,7 @@ import pytest
 
 from evamqp.codec.frames import PROTOCOL_HEADER, method_frame
 from evamqp.core.state import ConnectionState, Disposition
+from evamqp.credentials import Credentials
 from evamqp.errors import (
     AuthenticationFailed,
     ConnectFailed,
@@ -21,7 +22,6 @@ from evamqp.errors import (
     VhostRefused,
     WrongState,
 )
-from evamqp.parameters import Credentials
 from tests.core.peer import (
     OPEN_OK,
     SERVER_PROPERTIES,

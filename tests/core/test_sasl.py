@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from evamqp.core.sasl import BUILT_IN, choose
+from evamqp.credentials import MECHANISM_NAMES, Credentials, Mechanism
 from evamqp.errors import AuthenticationFailed, BadArgument
-from evamqp.parameters import MECHANISM_NAMES, Credentials, Mechanism
 
 ALICE = Credentials("alice", "sesam")
 
