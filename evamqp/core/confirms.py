@@ -1,71 +1,73 @@
-"""Which publishes of a channel still await their confirm: two numbers and a set of holes.
+"""Which publishes of a channel still await their confirm: two numbers, and what was overtaken.
 
-Nothing is kept per publish, so publishing costs the same with 1 and with 100,000 unconfirmed.
+Nothing is kept per publish, so publishing costs the same with 1 and with 100,000 unconfirmed; and
+nothing per confirm, so a confirm that never comes costs one entry however many come behind it.
 """
 
 from __future__ import annotations
+
+from collections import OrderedDict
+from itertools import takewhile
 
 from evamqp.types import Tags
 
 
 class Confirms:
-    """Outstanding are the tags from ``lowest`` up to, not including, ``next``, less the holes."""
+    """Outstanding are the overtaken tags, and those from ``_first`` up to, not including, next."""
 
-    __slots__ = ("_holes", "_lowest")
+    __slots__ = ("_first", "_overtaken")
 
     def __init__(self) -> None:
-        self._lowest = 1
-        self._holes: set[int] = set()
+        self._first = 1
+        # Outstanding tags below ``_first``, ascending.  Unlike a dict, it finds its oldest entry
+        # at once, however many were removed before.
+        self._overtaken: OrderedDict[int, None] = OrderedDict()
 
     def settle(self, tag: int, multiple: bool, next_tag: int) -> Tags:
         """Take a confirm for ``tag``, or for everything up to it, and return what it newly settles.
 
         A tag that is not outstanding settles nothing.  Tag 0 with ``multiple`` means all.
         """
-        if multiple:
-            if tag >= next_tag:
-                return ()
-            return self._settle_up_to(tag or next_tag - 1)
-        if not self._lowest <= tag < next_tag or tag in self._holes:
+        if tag >= next_tag:
             return ()
-        if tag == self._lowest:
-            self._lowest += 1
-            if self._holes:
-                self._close_holes()
+        if multiple:
+            return self._settle_up_to(tag or next_tag - 1)
+        first = self._first
+        if tag < first:
+            if tag not in self._overtaken:
+                return ()
+            del self._overtaken[tag]
         else:
-            self._holes.add(tag)
+            if tag > first:
+                self._overtaken.update(dict.fromkeys(range(first, tag)))
+            self._first = tag + 1
         return range(tag, tag + 1)
 
     def _settle_up_to(self, last: int) -> Tags:
-        covered = range(self._lowest, last + 1)
-        if not covered:
-            return ()
-        self._lowest = last + 1
-        holes = self._holes
-        if not holes:
+        covered = range(self._first, last + 1)
+        overtaken = self._overtaken
+        if not overtaken:
+            self._first = max(self._first, last + 1)
             return covered
-        newly = [tag for tag in covered if tag not in holes]
-        holes.difference_update(covered)
-        self._close_holes()
+        if covered:
+            newly = [*overtaken, *covered]
+            self._first = last + 1
+            overtaken.clear()
+        else:
+            newly = list(takewhile(lambda tag: tag <= last, overtaken))
+            for tag in newly:
+                del overtaken[tag]
         return _contiguous(newly)
-
-    def _close_holes(self) -> None:
-        holes = self._holes
-        while self._lowest in holes:
-            holes.remove(self._lowest)
-            self._lowest += 1
 
     def outstanding(self, next_tag: int) -> Tags:
         """The tags below ``next_tag`` without an outcome, ascending."""
-        waiting = range(self._lowest, next_tag)
-        if not self._holes:
-            return waiting
-        return _contiguous([tag for tag in waiting if tag not in self._holes])
+        waiting = range(self._first, next_tag)
+        return _contiguous([*self._overtaken, *waiting]) if self._overtaken else waiting
 
     @property
     def lowest(self) -> int:
         """Everything below this has its outcome."""
-        return self._lowest
+        return next(iter(self._overtaken), self._first)
 
 
 def _contiguous(tags: list[int]) -> Tags:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from evamqp.core.channel import Channel
 from evamqp.core.confirms import Confirms
 from evamqp.errors import NotExecuted, WrongState
 from tests.core.peer import Client, ack, channel_close, nack, opened, outcome
+from tests.perf.steady import count_steps
 
 
 def published(count: int) -> tuple[Client, Channel]:
@@ -176,6 +179,37 @@ def test_a_confirm_callback_that_raises_still_ends_the_wait() -> None:
     assert outcome(request) == []
 
 
+# --- cost
+
+
+def test_a_confirm_that_never_comes_makes_no_later_one_remembered() -> None:
+    confirms, count = Confirms(), 200_000
+    tracemalloc.start()
+    for tag in range(2, count + 1):
+        confirms.settle(tag, False, count + 1)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert list(confirms.outstanding(count + 1)) == [1]
+    assert kept < 10_000
+
+
+def test_what_confirms_overtake_is_settled_one_by_one_at_the_same_cost() -> None:
+    confirms, count = Confirms(), 50_000
+    confirms.settle(count, False, count + 1)
+
+    def settle(first: int, *, multiple: bool) -> None:
+        for tag in range(first, first + 100):
+            confirms.settle(tag, multiple, count + 1)
+
+    for multiple in (False, True):
+        few = count_steps(lambda: settle(confirms.lowest, multiple=multiple))
+        while confirms.lowest < count // 2:
+            confirms.settle(confirms.lowest, multiple, count + 1)
+        assert count_steps(lambda: settle(confirms.lowest, multiple=multiple)) < 2 * few
+        confirms = Confirms()
+        confirms.settle(count, False, count + 1)
+
+
 # --- the model: a plain set
 
 operations = st.lists(
@@ -211,4 +245,4 @@ def test_confirms_settle_what_a_plain_set_would(steps: list[object]) -> None:
             next_tag += count
         assert list(confirms.outstanding(next_tag)) == sorted(model)
         assert confirms.lowest == min(model, default=next_tag)
-        assert all(hole > confirms.lowest for hole in confirms._holes)
+        assert len(confirms._overtaken) <= len(model)
