@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from evamqp.adapters.base import Adapter
     from evamqp.consumer import Consumer
     from evamqp.publisher import Publisher
+    from evamqp.recovery.backoff import Backoff
     from evamqp.recovery.ledger import Outcome, Publication
     from evamqp.recovery.reconnector import Reconnector
     from evamqp.recovery.topology import Topology
@@ -61,6 +62,7 @@ __all__ = [
     "AlreadySettled",
     "AmqpError",
     "AuthenticationFailed",
+    "Backoff",
     "BadArgument",
     "BadType",
     "BlockedTimeout",
@@ -107,6 +109,7 @@ __all__ = [
 
 # What only reconnecting programs need, and where it lives: loaded when first asked for.
 _LAZY = {
+    "Backoff": "evamqp.recovery.backoff",
     "Consumer": "evamqp.consumer",
     "Outcome": "evamqp.recovery.ledger",
     "Publication": "evamqp.recovery.ledger",

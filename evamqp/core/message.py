@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from evamqp.core.channel import Channel
 
 _unpack_tag = Struct(">Q").unpack_from
+_unpack_count = Struct(">I").unpack_from
 
 # Bytes of a frame of basic.ack, basic.nack or basic.reject.
 SETTLE_SIZE = 21
@@ -128,6 +129,16 @@ class Message:
         raw = self._raw
         at = 10 + raw[9]
         return raw[at + 1 : at + 1 + raw[at]].decode("utf-8", "surrogateescape")
+
+    @property
+    def message_count(self) -> int | None:
+        """How many messages stood behind it in the queue; None unless it is from basic_get."""
+        if self._route.consumer_tag:
+            return None
+        raw = self._raw
+        at = 10 + raw[9]
+        count: int = _unpack_count(raw, at + 1 + raw[at])[0]
+        return count
 
     @property
     def properties(self) -> Properties:

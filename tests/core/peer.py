@@ -113,9 +113,9 @@ def deliver(
     return b"".join(frames)
 
 
-def got(channel: int, delivery_tag: int, body: bytes = b"got") -> bytes:
-    """The basic.get-ok of one message, whole."""
-    frames = content(channel, "basic.get-ok", delivery_tag, False, "", "queue", 0, body=body)
+def got(channel: int, delivery_tag: int, body: bytes = b"got", left: int = 0) -> bytes:
+    """The basic.get-ok of one message, whole; ``left`` stand behind it."""
+    frames = content(channel, "basic.get-ok", delivery_tag, False, "", "queue", left, body=body)
     return b"".join(frames)
 
 

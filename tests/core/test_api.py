@@ -541,6 +541,7 @@ def test_a_message_tells_everything_that_came() -> None:
         assert message.redelivered is True
         assert (message.exchange, message.routing_key) == ("ex", "kéy")
         assert message.consumer_tag == "tag"
+        assert message.message_count is None
         assert message.channel is channel
         assert message.properties.headers == {"n": 1}
         assert message.properties is message.properties
@@ -552,10 +553,11 @@ def test_a_message_from_basic_get_tells_the_same() -> None:
     client, channel = ready()
     requests = [channel.basic_get("q"), channel.basic_get("q")]
     client.sent()
-    client.feed(got(1, 9, b"body"), method_frame(1, "basic.get-empty"))
+    client.feed(got(1, 9, b"body", left=70_000), method_frame(1, "basic.get-empty"))
     message = outcome(requests[0])
     assert (message.body, message.delivery_tag, message.routing_key) == (b"body", 9, "queue")
     assert (message.exchange, message.consumer_tag, message.redelivered) == ("", "", False)
+    assert message.message_count == 70_000
     assert message.properties.raw == NO_PROPERTIES
     assert message.ack() is True
     assert client.sent() == [Sent(1, "basic.ack", (9, False))]
