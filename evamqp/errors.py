@@ -152,7 +152,8 @@ class NotExecuted(AmqpError):
     Args:
         request: The request in words, such as ``"queue.declare on channel 3"``.
         reason: Why the channel or connection ended; also the ``__cause__``.
-        is_culprit: Whether the broker closed the channel because of this very request.
+        is_culprit: Whether the broker closed the channel or connection because of this very
+            request.
     """
 
     def __init__(self, request: str, reason: Closed, *, is_culprit: bool = False) -> None:

@@ -31,7 +31,6 @@ from evamqp.errors import (
     REPLY_SUCCESS,
     AmqpError,
     BlockedTimeout,
-    ChannelClosed,
     ConnectionClosed,
     E,
     HandshakeTimeout,
@@ -362,8 +361,8 @@ class Link(Calls):
         self, before: ConnectionState, code: int, text: str, class_id: int, method_id: int
     ) -> None:
         method = BY_KEY.get(class_id << 16 | method_id)
-        if self.reason is None:
-            self.reason = refusal(before, text, code, method.name if method else None)
+        # Also when ours is on its way already: the broker tells what happened, and we asked to go.
+        self.reason = refusal(before, text, code, method.name if method else None)
         self._send_exempt(method_frame(0, "connection.close-ok"))
         self._shut(Disposition.CLOSE)
 
@@ -589,10 +588,9 @@ class Link(Calls):
         self.state = ConnectionState.CLOSED
         self.is_writable = False
         self._deadlines.clear()
+        culprit = self._blamed_request(reason)
         for channel in list(self._channels.values()):
-            ended = ChannelClosed(reason.text, code=reason.code, method=reason.method, by=reason.by)
-            ended.__cause__ = reason
-            channel._end(ended)
+            channel._connection_ended(reason, culprit)
         for request in self._requests:
             self._owe(request.fail, NotExecuted(str(request), reason))
         for waiter in (*self._open_waiters, *self._writable_waiters):
@@ -603,6 +601,12 @@ class Link(Calls):
         self._clock = RequestClock(0.0)
         self._owe(self._tell_end, reason)
         self._run_owed()
+
+    def _blamed_request(self, reason: ConnectionClosed) -> Request[Any] | None:
+        """The request that ended the connection; None if that cannot be told."""
+        blamed = [channel._blamed_request(reason.method) for channel in self._channels.values()]
+        possible = [request for request in blamed if request is not None]
+        return possible[0] if len(possible) == 1 else None
 
     def _tell_end(self, reason: ConnectionClosed) -> None:
         self._is_over = True

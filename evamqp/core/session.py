@@ -28,6 +28,7 @@ from evamqp.errors import (
     REPLY_SUCCESS,
     UNEXPECTED_FRAME,
     ChannelClosed,
+    ConnectionClosed,
     MalformedData,
     NotExecuted,
     OutputFull,
@@ -287,7 +288,11 @@ class Session:
         return None
 
     def _blamed_request(self, method: str | None) -> Request[Any] | None:
-        """The request that failed, if the broker blames ``method``; None if that cannot be told."""
+        """The request that failed, if the broker blames ``method``; None if that cannot be told.
+
+        The broker answers in order, so it is the oldest; only those that are told by their
+        consumer tag may be overtaken.
+        """
         possible = []
         for request in self._requests:
             if request.method == method:
@@ -424,16 +429,15 @@ class Session:
         self.connection._set_flow(self.number, active)
 
     def _recv_close(self, code: int, text: str, class_id: int, method_id: int) -> None:
-        self._reply("channel.close-ok")
+        if self.connection.is_open:  # behind connection.close nothing may be sent
+            self._reply("channel.close-ok")
         method = BY_KEY.get(class_id << 16 | method_id)
         name = None if method is None else method.name
-        reason = self.reason
-        culprit = None
-        if reason is None:
-            reason = ChannelClosed(text or "no reason given", code=code, method=name, by="broker")
-            culprit = self._blamed_request(name)
-            if name in _UNANSWERED or culprit is not None:
-                reason.culprit = name
+        # It replaces a reason of ours, which tells less: that we asked to go.
+        reason = ChannelClosed(text or "no reason given", code=code, method=name, by="broker")
+        culprit = self._blamed_request(name)
+        if name in _UNANSWERED or culprit is not None:
+            reason.culprit = name
         self._end(reason, culprit=culprit)
 
     def _recv_close_ok(self) -> None:
@@ -447,6 +451,14 @@ class Session:
         if self.state is not ChannelState.CLOSING:
             self.reason = ChannelClosed("the connection was closed", by="client")
             self._enter(ChannelState.CLOSING)
+
+    def _connection_ended(self, why: ConnectionClosed, culprit: Request[Any] | None) -> None:
+        """The connection is over, and the channel with it."""
+        reason = self.reason
+        if reason is None or reason.by == "client" or why.by != "client":
+            reason = ChannelClosed(why.text, code=why.code, method=why.method, by=why.by)
+            reason.__cause__ = why
+        self._end(reason, culprit=culprit)
 
     def _close_because(self, reason: ChannelClosed) -> None:
         """Send channel.close; the end comes with the broker's answer."""

@@ -330,15 +330,20 @@ def test_requests_that_a_close_overtakes_are_not_executed() -> None:
     assert not error.is_culprit
 
 
-def test_crossing_closes_end_the_channel_once_and_are_both_answered() -> None:
+def test_crossing_closes_end_the_channel_once_and_the_reason_is_the_broker_s() -> None:
     client = opened(channel_max=1)
     channel = client.channel()
-    channel.close(200, "mine")
-    client.feed(channel_close(1, 406))
-    assert names(client.sent()) == ["channel.close", "channel.close-ok"]
+    declared = channel.queue_declare("q", durable=True)
+    closed = channel.close(200, "mine")
+    client.feed(channel_close(1, 406, "inequivalent arg", "queue.declare"))
+    assert names(client.sent()) == ["queue.declare", "channel.close", "channel.close-ok"]
     assert client.recorder.names == ["on_channel_close"]
-    assert channel.reason is not None
-    assert channel.reason.text == "mine"
+    reason = channel.reason
+    assert reason is not None
+    assert (reason.code, reason.by, reason.culprit) == (406, "broker", "queue.declare")
+    assert outcome(closed) is reason
+    assert outcome(declared).is_culprit
+    assert outcome(declared).reason is reason
     again = client.connection.channel()
     client.sent()
     client.feed(CLOSE_OK, OPEN_OK)

@@ -219,15 +219,32 @@ def test_a_broker_close_is_answered_and_ends_everything() -> None:
     assert (channel.reason.code, channel.reason.by) == (320, "broker")
 
 
-def test_crossing_closes_are_both_answered_and_the_first_reason_stays() -> None:
+def test_crossing_closes_are_both_answered_and_the_reason_is_the_broker_s() -> None:
     client = opened()
-    client.connection.close(200, "mine")
-    client.feed(connection_close(320))
+    request = client.connection.close(200, "mine")
+    client.feed(connection_close(540, "NOT_IMPLEMENTED", "basic.recover"))
     assert names(client.sent()) == ["connection.close", "connection.close-ok"]
     client.feed(CLOSE_OK)
     client.lose()
     assert client.recorder.names == ["on_close"]
-    assert client.log[0][1].text == "mine"
+    reason = client.log[0][1]
+    assert (reason.code, reason.by, reason.method) == (540, "broker", "basic.recover")
+    assert outcome(request) is reason is client.connection.reason
+
+
+@pytest.mark.parametrize("blamed", ["basic.recover", "queue.bind", "basic.publish", None])
+def test_a_connection_close_blames_the_only_request_that_it_can_mean(blamed: str | None) -> None:
+    client = opened()
+    first, second, third = (client.channel() for _ in range(3))
+    recover = second.basic_recover(requeue=False)
+    binds = [channel.queue_bind("q", "e") for channel in (first, second, third)]
+    client.connection.close()
+    client.feed(connection_close(540, "NOT_IMPLEMENTED", blamed))
+    client.lose()
+    for request in (recover, *binds):
+        error = outcome(request)
+        assert (error.reason.code, error.reason.by) == (540, "broker")
+        assert error.is_culprit is (request is recover and blamed == "basic.recover")
 
 
 def test_a_loss_before_close_ok_is_still_our_close() -> None:
@@ -237,13 +254,49 @@ def test_a_loss_before_close_ok_is_still_our_close() -> None:
     assert client.log[0][1].by == "client"
 
 
-def test_channels_that_the_broker_closes_during_a_close_are_no_error() -> None:
+@pytest.mark.parametrize("channel_too", [False, True])
+def test_a_channel_close_behind_our_connection_close_is_not_answered_and_its_reason_is_told(
+    channel_too: bool,
+) -> None:
     client = opened()
-    client.channel()
+    channel = client.channel()
+    declared = channel.queue_declare("q", durable=True)
+    if channel_too:
+        channel.close()
     client.connection.close()
-    client.feed(channel_close(1), CLOSE_OK)
+    client.sent()
+    client.feed(channel_close(1, 406, "inequivalent arg", "queue.declare"), CLOSE_OK)
+    assert client.sent() == []
     client.lose()
     assert client.recorder.names == ["on_channel_close", "on_close"]
+    reason = client.log[0][2]
+    assert (reason.code, reason.by, reason.culprit) == (406, "broker", "queue.declare")
+    assert channel.reason is reason
+    assert outcome(declared).is_culprit
+    assert client.log[1][1].by == "client"
+
+
+def test_a_channel_that_we_had_to_close_keeps_its_reason_when_the_connection_is_closed() -> None:
+    client = opened(body_max=10)
+    channel = client.channel()
+    client.consumer(channel)
+    client.feed(deliver(1, "tag", 1, bytes(11)))
+    client.connection.close()
+    client.feed(CLOSE_OK)
+    client.lose()
+    assert channel.reason is not None
+    assert (channel.reason.code, channel.reason.by) == (311, "broker")
+
+
+def test_a_channel_that_we_had_to_close_is_told_why_the_broker_closed_the_connection() -> None:
+    client = opened(body_max=10)
+    channel = client.channel()
+    client.consumer(channel)
+    client.feed(deliver(1, "tag", 1, bytes(11)))
+    client.feed(connection_close(320))
+    client.lose()
+    assert channel.reason is not None
+    assert (channel.reason.code, channel.reason.by) == (320, "broker")
 
 
 def test_a_delivery_that_a_close_overtakes_is_not_handed_over() -> None:
