@@ -408,6 +408,7 @@ class Replay(Handler):
         self._on_error = on_error
         self._on_failed = on_failed
         self._done = 0  # entities that are settled, in order
+        self._sent = 0  # entities that are settled or were asked for on this channel
         self._locked_delay = FIRST_LOCKED_DELAY
         self._delay = FIRST_DELAY
         self._timer: Handle | None = None
@@ -416,37 +417,46 @@ class Replay(Handler):
 
     def start(self) -> None:
         """Begin, or go on behind what is done."""
-        self._timer = None
+        self._cancel_timer()
         if self._is_over():
             return
-        if self._done == len(self._entities):
-            self._on_done()
-            return
-        try:
+        if self._done < len(self._entities):
             self._declare()
-        except (OutputFull, WrongState) as error:
-            # No channel number is free, or no room for so much output.
-            log.warning("declaring has to wait: %s", error)
-            self._close_channel()
-            self._retry()
+        elif self._channel is not None:
+            self._channel.close()
+        else:
+            self._on_done()
 
     def _declare(self) -> None:
-        channel = self._channel = self._connection.channel(self)
-        for entity in self._entities[self._done :]:
-            entity.declare(channel, callback=self._declared)
+        """Ask for as much as there is room for; the rest follows when that is answered."""
+        try:
+            if self._channel is None:
+                self._channel = self._connection.channel(self)
+                self._sent = self._done
+            for entity in self._entities[self._sent :]:
+                entity.declare(self._channel, callback=self._declared)
+                self._sent += 1
+        except (OutputFull, WrongState) as error:
+            # No channel number is free, or no room for so much output.
+            if self._sent == self._done:
+                log.warning("declaring has to wait: %s", error)
+                self._retry()
+        except UsageError as error:
+            if self._sent == self._done:
+                self._failed(entity, _as_reason(error))
 
     def stop(self) -> None:
         """Call nobody any more.  Idempotent."""
         self._is_stopped = True
-        self._close_channel()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _close_channel(self) -> None:
         channel, self._channel = self._channel, None
         if channel is not None:
             channel.close()
+        self._cancel_timer()
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _is_over(self) -> bool:
         return self._is_stopped or not self._connection.is_open
@@ -455,8 +465,8 @@ class Replay(Handler):
         self._done += 1
         self._locked_delay = FIRST_LOCKED_DELAY
         self._delay = FIRST_DELAY
-        if self._done == len(self._entities) and self._channel is not None:
-            self._channel.close()
+        if self._done == self._sent:
+            self.start()
 
     def on_channel_close(self, channel: Channel, reason: ChannelClosed) -> None:
         if self._is_over() or channel is not self._channel:
@@ -470,6 +480,10 @@ class Replay(Handler):
             self._start_after(self._locked_delay)
             self._locked_delay *= 2
             return
+        self._failed(entity, reason)
+
+    def _failed(self, entity: Entity, reason: ChannelClosed) -> None:
+        """The next entity cannot be declared: it meets its policy."""
         self._on_error(entity, reason)
         if self._is_over():
             return
@@ -477,6 +491,7 @@ class Replay(Handler):
             self._on_failed(entity, reason)
         elif entity.policy == "skip":
             self._done += 1
+            self._sent = self._done
             self.start()
         else:
             self._retry()
@@ -486,7 +501,15 @@ class Replay(Handler):
         self._delay = min(2 * self._delay, LONGEST_DELAY)
 
     def _start_after(self, delay: float) -> None:
+        self._cancel_timer()
         self._timer = self._adapter.call_later(delay, self.start)
+
+
+def _as_reason(error: UsageError) -> ChannelClosed:
+    """Why an entity cannot even be asked for."""
+    reason = ChannelClosed(str(error), by="client")
+    reason.__cause__ = error
+    return reason
 
 
 def _is_former_owner(entity: Entity, reason: ChannelClosed) -> bool:

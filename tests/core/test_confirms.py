@@ -193,21 +193,19 @@ def test_a_confirm_that_never_comes_makes_no_later_one_remembered() -> None:
     assert kept < 10_000
 
 
-def test_what_confirms_overtake_is_settled_one_by_one_at_the_same_cost() -> None:
+@pytest.mark.parametrize("multiple", [False, True])
+def test_what_confirms_overtake_is_settled_one_by_one_at_the_same_cost(multiple: bool) -> None:
     confirms, count = Confirms(), 50_000
     confirms.settle(count, False, count + 1)
 
-    def settle(first: int, *, multiple: bool) -> None:
-        for tag in range(first, first + 100):
+    def settle(tags: int) -> None:
+        first = confirms.lowest
+        for tag in range(first, first + tags):
             confirms.settle(tag, multiple, count + 1)
 
-    for multiple in (False, True):
-        few = count_steps(lambda: settle(confirms.lowest, multiple=multiple))
-        while confirms.lowest < count // 2:
-            confirms.settle(confirms.lowest, multiple, count + 1)
-        assert count_steps(lambda: settle(confirms.lowest, multiple=multiple)) < 2 * few
-        confirms = Confirms()
-        confirms.settle(count, False, count + 1)
+    few = count_steps(lambda: settle(100))
+    settle(count // 2)
+    assert count_steps(lambda: settle(100)) < 2 * few
 
 
 # --- the model: a plain set

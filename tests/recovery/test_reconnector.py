@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 import evamqp
-from evamqp import Credentials, Parameters, Topology
+from evamqp import Credentials, Outcome, Parameters, Topology
 from evamqp.errors import BadArgument, BadType, WrongState
 from evamqp.recovery.reconnector import TABLE, Reconnector, State
-from tests.recovery.broker import HOST, Server
+from tests.recovery.broker import HOST, Publish, Server
 from tests.recovery.stage import HOUR, LONG, URL, Stage
 
 Reach = Callable[[Stage], Reconnector]
@@ -524,6 +524,44 @@ def test_the_topology_is_declared_pipelined_in_order_on_each_connection(stage: S
     assert declared(stage) == expected
     assert stage.wire.names.count("channel.open") == 1
     assert stage.wire.names.count("channel.close") == 1
+
+
+def many_queues(count: int) -> Topology:
+    topology = Topology()
+    for number in range(count):
+        topology.queue(f"queue-{number}")
+    return topology
+
+
+@pytest.mark.parametrize("room", [1_000, 10_000])
+def test_a_topology_larger_than_the_output_buffer_is_declared_once_in_parts(
+    stage: Stage, room: int
+) -> None:
+    target = Parameters.from_url(URL, output_max=room, output_high_water=room)
+    reconnector = stage.reconnector(target, topology=many_queues(2000))
+    stage.advance(LONG)
+    assert reconnector.is_ready
+    assert [name for _, name in declared(stage)] == [f"queue-{n}" for n in range(2000)]
+    assert stage.wire.names.count("channel.open") == 1
+
+
+def test_replies_on_a_channel_that_was_given_up_count_for_nothing(stage: Stage) -> None:
+    """Where the output is full of something else, declaring waits, and nothing is left out."""
+    target = Parameters.from_url(URL, output_max=10_000, output_high_water=5_000)
+    reconnector = stage.reconnector(target, topology=many_queues(200))
+    stage.turn()
+    assert reconnector.is_ready
+    connection = reconnector.connection
+    assert connection is not None
+    stage.wire.transport.pause_reading()
+    member = stage.publisher(reconnector, topology=many_queues(400), max_bytes=10**9)
+    stage.advance(1)
+    stage.wire.transport.resume_reading()
+    stage.server.on_publish = Publish.ack
+    publication = member.publish("", "work", b"x")
+    stage.advance(LONG)
+    assert publication.outcome is Outcome.CONFIRMED
+    assert {f"queue-{n}" for n in range(400)} <= set(stage.server.queues)
 
 
 def three_queues(policy: Any) -> Topology:
