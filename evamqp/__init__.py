@@ -13,7 +13,6 @@ from evamqp.codec.properties import Properties
 from evamqp.core.channel import Channel
 from evamqp.core.connection import Connection
 from evamqp.core.handler import CallbackContext, Handler, with_functions
-from evamqp.core.handshake import VERSION as __version__
 from evamqp.core.message import Message, Returned
 from evamqp.core.request import Request
 from evamqp.credentials import Credentials
@@ -46,6 +45,7 @@ from evamqp.errors import (
 )
 from evamqp.parameters import Parameters, parse_targets
 from evamqp.types import DeclareOk, DeliveryMode
+from evamqp.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

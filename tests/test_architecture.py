@@ -34,6 +34,7 @@ FLOORS = {
     "evamqp.checks": 0,
     "evamqp.credentials": 0,
     "evamqp.url": 0,
+    "evamqp.version": 0,
     "evamqp.adapters.base": 0,
 }
 # Where a loop's package may be imported.  Tornado's loop is asyncio underneath.
@@ -110,9 +111,7 @@ class Collector(ast.NodeVisitor):
         self._in_function = before
 
     def _add(self, target: str, line: int) -> None:
-        self.imports.append(
-            Import(self._module, target, line, self._in_function, self._for_types)
-        )
+        self.imports.append(Import(self._module, target, line, self._in_function, self._for_types))
 
 
 class Tree:
@@ -184,9 +183,7 @@ def across(tree: Tree) -> list[str]:
     for entry in tree.inner():
         from_adapter, to_adapter = is_adapter(entry.module), is_adapter(entry.target)
         knows_amqp = is_below(entry.target, "evamqp.core") or is_below(entry.target, "evamqp.codec")
-        if (from_adapter and knows_amqp) or (
-            to_adapter and is_below(entry.module, "evamqp.core")
-        ):
+        if (from_adapter and knows_amqp) or (to_adapter and is_below(entry.module, "evamqp.core")):
             found.append(str(entry))
     return found
 

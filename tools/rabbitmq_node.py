@@ -630,9 +630,7 @@ def interrupt_left_to(child: subprocess.Popen[bytes]) -> Iterator[None]:
 def run_command(command: Sequence[str], environment: dict[str, str]) -> int:
     """Run a command to its end and return its status as shells spell it."""
     try:
-        child = subprocess.Popen(
-            command, env=environment, preexec_fn=death_signal(signal.SIGTERM)
-        )
+        child = subprocess.Popen(command, env=environment, preexec_fn=death_signal(signal.SIGTERM))
     except OSError as error:
         print(f"rabbitmq_node: cannot run {command[0]}: {error.strerror}", file=sys.stderr)
         return 127

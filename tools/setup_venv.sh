@@ -1,8 +1,9 @@
 #!/bin/sh
-# Make a virtual environment that has evamqp (editable) and what its tests need.
-# Usage: setup_venv.sh PYTHON FOLDER
+# Make a virtual environment that has evamqp (editable) and one of its extras: what its tests need.
+# Usage: setup_venv.sh PYTHON FOLDER [EXTRA]
 python=$1
 folder=$2
+extra=${3:-test}
 here=$(dirname "$0")
 
 if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
@@ -18,4 +19,4 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
 fi
 set -e
 "$python" -m venv "$folder"
-"$folder/bin/python" -m pip install --disable-pip-version-check --quiet -e "$(cd "$here/.." && pwd)[test]"
+"$folder/bin/python" -m pip install --disable-pip-version-check --quiet -e "$(cd "$here/.." && pwd)[$extra]"

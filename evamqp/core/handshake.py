@@ -26,8 +26,7 @@ from evamqp.errors import (
 )
 from evamqp.parameters import FRAME_MIN_SIZE, Parameters
 from evamqp.types import Table
-
-VERSION = "0.1.0"
+from evamqp.version import VERSION
 
 # All that RabbitMQ knows.  authentication_failure_close makes it tell why a login failed;
 # consumer_cancel_notify makes it tell that a queue was deleted under a consumer.

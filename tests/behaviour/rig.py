@@ -100,9 +100,7 @@ class Talker(Client):
     def bind_exchange(self, destination: str, source: str, key: str = "") -> Event:
         return self.call(self.number, "exchange.bind", destination, source, key, False, NOTHING)
 
-    def delete_queue(
-        self, name: str, *, if_unused: bool = False, if_empty: bool = False
-    ) -> Event:
+    def delete_queue(self, name: str, *, if_unused: bool = False, if_empty: bool = False) -> Event:
         return self.call(self.number, "queue.delete", name, if_unused, if_empty, False)
 
     def put(

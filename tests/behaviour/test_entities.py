@@ -395,9 +395,7 @@ def test_delete_if_unused_and_if_empty(rig: Rig) -> None:
         (("used", True, "in use"), ("full", False, "not empty")), start=2
     ):
         client.call(number, "channel.open")
-        refused = client.refused(
-            number, "queue.delete", queue, if_unused, not if_unused, False
-        )
+        refused = client.refused(number, "queue.delete", queue, if_unused, not if_unused, False)
         what = f"PRECONDITION_FAILED - queue '{queue}' in vhost '{rig.vhost}' {text}"
         assert refused.args == (406, what)
     assert client.delete_queue("full")["message_count"] == 1

@@ -117,9 +117,7 @@ def test_publish_to_a_missing_exchange_ends_the_channel(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize(("expiration", "faults"), EXPIRATIONS)
-def test_bad_expiration_is_406(
-    rig: Rig, expiration: str, faults: Mapping[str, str | None]
-) -> None:
+def test_bad_expiration_is_406(rig: Rig, expiration: str, faults: Mapping[str, str | None]) -> None:
     client = rig.open()
     fault = rig.answer(faults)
     client.put("nowhere", b"", Properties(expiration=expiration))

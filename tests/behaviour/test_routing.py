@@ -254,9 +254,7 @@ def test_copies_go_to_further_keys_and_blind_ones_are_not_told(client: Talker) -
 @pytest.mark.parametrize(
     ("name", "value", "kind"), [("CC", "x", "longstr"), ("BCC", 5, "signedint")]
 )
-def test_copies_that_are_no_list_are_406(
-    client: Talker, name: str, value: Any, kind: str
-) -> None:
+def test_copies_that_are_no_list_are_406(client: Talker, name: str, value: Any, kind: str) -> None:
     client.put("q", b"", Properties(headers={name: value}))
     text = f'invalid message: {{unacceptable_type_in_header,"{name}",{kind}}}'
     assert client.refusal().args == (406, f"PRECONDITION_FAILED - {text}")

@@ -502,9 +502,7 @@ chunk_sizes = st.lists(st.sampled_from([1, 2, 7, 20, 21, 22, 60, 300, 5000]), ma
 
 @given(streams(), chunk_sizes, waits)
 @settings(max_examples=200)
-def test_any_chunking_gives_the_same_callbacks(
-    data: bytes, pieces: list[int], waited: int
-) -> None:
+def test_any_chunking_gives_the_same_callbacks(data: bytes, pieces: list[int], waited: int) -> None:
     whole = played(session(MAX_ROUTES), [data])
     with waiting_for(waited):
         assert played(session(MAX_ROUTES), cut(data, pieces)) == whole

@@ -476,9 +476,7 @@ def future_cancelled(request: evamqp.Request[Any]) -> None:
     request.future.cancel()
 
 
-@pytest.mark.parametrize(
-    "look", [never_touched, future_touched, future_cancelled, cancel_request]
-)
+@pytest.mark.parametrize("look", [never_touched, future_touched, future_cancelled, cancel_request])
 def test_failed_request_that_nobody_awaits_logs_nothing(
     rig: Rig,
     complaints: list[object],

@@ -201,9 +201,7 @@ def test_test_may_publish_without_a_client(world: World) -> None:
     assert recorder.bodies == [b"from the test"]
 
 
-@pytest.mark.parametrize(
-    "arguments", [{"x-queue-type": "quorum"}, {"x-queue-type": "stream"}]
-)
+@pytest.mark.parametrize("arguments", [{"x-queue-type": "quorum"}, {"x-queue-type": "stream"}])
 def test_what_the_broker_has_not_is_540(world: World, arguments: dict[str, object]) -> None:
     recorder, channel = world.open()
     channel.queue_declare("big", durable=True, arguments=arguments)

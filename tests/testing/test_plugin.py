@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-SUITE = '''
+SUITE = """
 import socket
 
 import evamqp
@@ -36,7 +36,7 @@ def test_memory(amqp_memory):
     amqp_memory.adapter.advance(3600)
     assert connection.is_open
     assert amqp_memory.adapter.time() == 3600
-'''
+"""
 
 
 def test_fixtures_work_for_a_project_that_has_evamqp_installed(tmp_path: Path) -> None:
