@@ -13,6 +13,7 @@
 # make soak      numbered messages through random faults: N=... FAULTS=... MINUTES=... ADAPTER=... SEED=...
 # make bench     what evamqp costs beside other clients; ARGS="--rounds 5 --rabbit", see benchmarks/
 # make profile   where one scenario spends its time: SCENARIO=S3 DRIVER=evamqp-select
+# make instructions  machine instructions per message beside another commit: BASE=HEAD~1; valgrind
 # make fuzz      feed the readers of bytes with nonsense; MINUTES=10, led by coverage with atheris
 # make docs      rewrite the pages of docs/ that are made from the code
 # make changelog-draft  what the next release would say; make changelog writes it
@@ -31,6 +32,7 @@ BENCH_STAMP := $(BENCH_VENV)/.installed
 DEV_VENV ?= .venvs/dev
 DEV_STAMP := $(DEV_VENV)/.installed
 ARGS ?=
+BASE ?= HEAD
 RELEASES ?=
 TESTS ?=
 SCENARIO ?= S3
@@ -40,7 +42,7 @@ SEED ?=
 DRIVER ?= evamqp-select
 
 .DEFAULT_GOAL := help
-.PHONY: help test format docs changelog changelog-draft release-check lint-workflows demo demo-rabbitmq test-all coverage lint types rabbitmq faults brokers soak bench profile fuzz clean
+.PHONY: help test format docs changelog changelog-draft release-check lint-workflows instructions demo demo-rabbitmq test-all coverage lint types rabbitmq faults brokers soak bench profile fuzz clean
 
 help:
 	@sed -n 's/^# \(make .*\|   .*\)/\1/p' $(firstword $(MAKEFILE_LIST))
@@ -89,6 +91,9 @@ soak: $(STAMP) rabbitmq
 
 bench: $(BENCH_STAMP)
 	@$(BENCH_VENV)/bin/python benchmarks/run.py $(ARGS)
+
+instructions: $(STAMP)
+	@$(VENV)/bin/python benchmarks/instructions.py --base $(BASE) $(ARGS)
 
 profile: $(BENCH_STAMP)
 	@$(BENCH_VENV)/bin/python benchmarks/run.py --profile --scenarios $(SCENARIO) --drivers $(DRIVER) $(ARGS)
