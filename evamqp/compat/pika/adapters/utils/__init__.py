@@ -1,0 +1,1 @@
+"""What pika's adapters share, as far as programs catch or call it."""
