@@ -78,6 +78,11 @@ def _check_mechanism(name: str, value: object) -> str | Mechanism:
     return value.upper()
 
 
+def _check_heartbeat(name: str, value: object) -> object:
+    return value if callable(value) else _seconds(name, value)
+
+
+_seconds = integer(0, 65535)
 _port = optional(integer(1, 65535))
 _optional_file = optional(checks.file)
 _size = integer(1, _BYTES)
@@ -169,10 +174,12 @@ class Parameters:
         "server_name_indication",
         needs_tls=True,
     )
-    heartbeat: int = _setting(
+    heartbeat: int | Callable[[int], int] = _setting(
         60,
-        integer(0, 65535),
-        "Seconds to ask for, 0..65535; 0 leaves it to the broker.",
+        _check_heartbeat,
+        "Seconds to ask for, 0..65535; 0 leaves it to the broker, else the smaller wish of both"
+        " counts.  Or a function of the broker's wish whose result counts, whatever the broker"
+        " wishes: 0 means none.",
         "heartbeat",
         url.whole_number,
     )
@@ -343,8 +350,11 @@ class Parameters:
             server_hostname=self.server_hostname,
             timeout=self.connect_timeout,
             address_timeout=self.address_timeout,
-            user_timeout=SILENT_PEER_SECONDS if self.heartbeat == 0 else None,
+            user_timeout=SILENT_PEER_SECONDS if self._may_do_without_heartbeat() else None,
         )
+
+    def _may_do_without_heartbeat(self) -> bool:
+        return callable(self.heartbeat) or self.heartbeat == 0
 
     def _context(self) -> ssl.SSLContext:
         if self.ssl_context is not None:

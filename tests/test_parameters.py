@@ -330,6 +330,7 @@ def test_a_plain_endpoint_carries_the_limits() -> None:
 
 def test_the_kernel_watches_a_peer_without_heartbeat() -> None:
     assert Parameters(heartbeat=0).endpoint().user_timeout == 120
+    assert Parameters(heartbeat=lambda offered: 0).endpoint().user_timeout == 120
 
 
 def test_tls_verifies_certificate_and_host_name_by_default() -> None:

@@ -126,14 +126,28 @@ def negotiate(theirs: Limits, parameters: Parameters) -> Limits:
 
     Raises:
         MalformedData: The broker offers frames smaller than the specification allows (501).
+        ConnectionClosed: The user's function of the heartbeat failed.
     """
     if 0 < theirs.frame_max < FRAME_MIN_SIZE:
         raise MalformedData(f"frame_max {theirs.frame_max} is below {FRAME_MIN_SIZE}", FRAME_ERROR)
     return Limits(
         _smaller(theirs.channel_max, parameters.channel_max),
         _smaller(theirs.frame_max, parameters.frame_max),
-        _smaller(theirs.heartbeat, parameters.heartbeat),
+        _negotiate_heartbeat(theirs.heartbeat, parameters),
     )
+
+
+def _negotiate_heartbeat(theirs: int, parameters: Parameters) -> int:
+    ours = parameters.heartbeat
+    if not callable(ours):
+        return _smaller(theirs, ours)
+    try:
+        return max(0, min(int(ours(theirs)), 65535))
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        text = f"heartbeat({theirs}) failed: {error!r}"
+        raise ConnectionClosed(text, by="client") from error
 
 
 def _smaller(theirs: int, ours: int) -> int:

@@ -373,7 +373,8 @@ class Client:
 
     def open_from_start(self) -> Client:
         """The handshake of a client that is connected."""
-        self.feed(start(), tune(heartbeat=self.parameters.heartbeat), OPEN_OK)
+        heartbeat = self.parameters.heartbeat
+        self.feed(start(), tune(heartbeat=60 if callable(heartbeat) else heartbeat), OPEN_OK)
         self.recorder.take()
         self.taken()
         return self

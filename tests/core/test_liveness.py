@@ -8,7 +8,17 @@ from evamqp.codec.frames import method_frame
 from evamqp.core.heartbeat import Heartbeat
 from evamqp.core.state import Disposition
 from evamqp.errors import BlockedTimeout, HeartbeatTimeout, WrongState
-from tests.core.peer import HEARTBEAT, Client, Sent, ack, deliver, names, opened
+from tests.core.peer import (
+    HEARTBEAT,
+    Client,
+    Sent,
+    ack,
+    deliver,
+    names,
+    opened,
+    start,
+    tune,
+)
 
 BLOCKED = method_frame(0, "connection.blocked", "memory")
 UNBLOCKED = method_frame(0, "connection.unblocked")
@@ -75,6 +85,31 @@ def test_without_heartbeats_there_is_no_clock() -> None:
     client.advance(100_000)
     assert client.sent() == []
     assert client.lives()
+
+
+@pytest.mark.parametrize(("wanted", "agreed"), [(0, 0), (600, 600), (5, 5), (10**9, 65535)])
+def test_a_function_decides_the_heartbeat_whatever_the_broker_wishes(
+    wanted: int, agreed: int
+) -> None:
+    asked: list[int] = []
+
+    def decide(offered: int) -> int:
+        asked.append(offered)
+        return wanted
+
+    client = Client(heartbeat=decide)
+    client.connect()
+    client.feed(start("PLAIN"), tune(heartbeat=60))
+    assert asked == [60]
+    assert client.connection.heartbeat == agreed
+
+
+def test_a_heartbeat_function_that_fails_ends_the_handshake() -> None:
+    client = Client(heartbeat=lambda offered: 1 // 0)
+    client.connect()
+    client.feed(start("PLAIN"), tune(heartbeat=60))
+    assert client.wants(Disposition.ABORT)
+    assert "ZeroDivisionError" in str(client.connection.reason)
 
 
 def test_heartbeats_begin_with_tune() -> None:

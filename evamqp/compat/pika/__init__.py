@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import adapters, exceptions, spec
 from .connection import ConnectionParameters, SSLOptions, URLParameters
@@ -20,11 +20,6 @@ from .credentials import ExternalCredentials, PlainCredentials
 from .delivery_mode import DeliveryMode
 from .exchange_type import ExchangeType
 from .spec import BasicProperties
-
-if TYPE_CHECKING:
-    from .adapters.base_connection import BaseConnection
-    from .adapters.blocking_connection import BlockingConnection
-    from .adapters.select_connection import SelectConnection
 
 # The release whose API this is.
 __version__ = "1.4.4"

@@ -241,7 +241,7 @@ class Parameters:
     @property
     def ssl(self) -> bool:
         """Whether TLS is spoken; the name that programs of the 0.x era read."""
-        return self.ssl_options is not None
+        return bool(self.ssl_options is not None)
 
     def __repr__(self) -> str:
         return (
@@ -403,6 +403,8 @@ class URLParameters(Parameters):
         try:
             value = reader(values[0])
         except (ValueError, SyntaxError, TypeError) as error:
+            if name == "ssl_options":  # which may hold a password
+                raise ValueError(f"Invalid {name} value: {type(error).__name__}") from None
             raise ValueError(f"Invalid {name} value {values[0]!r}: {error!r}") from error
         setattr(self, field, value)
 

@@ -19,7 +19,7 @@ ON_WINDOWS = platform.system() == "Windows"
 str_or_bytes = (str, bytes)
 
 
-class long(int):  # noqa: N801  the name is pika's
+class long(int):
     """An integer of 64 bits as it came from a table; an ``int`` that prints with an L."""
 
     def __repr__(self) -> str:

@@ -195,9 +195,7 @@ class UnroutableError(AMQPChannelError):
         self.messages = messages
 
     def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}: {len(self.messages)} unroutable messages returned by broker"
-        )
+        return f"{type(self).__name__}: {len(self.messages)} unroutable messages returned by broker"
 
 
 class NackError(AMQPChannelError):
@@ -208,9 +206,7 @@ class NackError(AMQPChannelError):
         self.messages = messages
 
     def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}: {len(self.messages)} unroutable messages returned by broker"
-        )
+        return f"{type(self).__name__}: {len(self.messages)} unroutable messages returned by broker"
 
 
 class InvalidChannelNumber(AMQPError):

@@ -17,7 +17,7 @@ from evamqp.codec.spec import BY_KEY
 from evamqp.codec.spec import Method as _Entry
 
 from . import amqp_object, data
-from ._properties import BasicProperties
+from ._properties import BasicProperties as BasicProperties
 from .compat import str_or_bytes
 from .delivery_mode import DeliveryMode as DeliveryMode
 from .exceptions import InvalidFrameError
@@ -292,6 +292,6 @@ Confirm: Any = _classes["Confirm"]
 _WITH_CONTENT = frozenset(key for key, entry in BY_KEY.items() if entry.has_content)
 
 
-def has_content(methodNumber: int) -> bool:  # noqa: N803  the name is pika's
+def has_content(methodNumber: int) -> bool:
     """Whether a content follows the method of this index."""
     return methodNumber in _WITH_CONTENT
