@@ -40,7 +40,13 @@ FLOORS = {
 }
 # Where a loop's package may be imported.  Tornado's loop is asyncio underneath.
 LOOPS = {
-    "asyncio": {"evamqp.adapters.asyncio", "evamqp.adapters.tornado"},
+    "asyncio": {
+        "evamqp.adapters.asyncio",
+        "evamqp.adapters.tornado",
+        # What they stand in for is of asyncio.
+        "evamqp.compat.aio_pika",
+        "evamqp.compat.aioamqp",
+    },
     "uvloop": set(),
     "tornado": {"evamqp.adapters.tornado"},
     "twisted": {"evamqp.adapters.twisted"},
@@ -194,7 +200,10 @@ def foreign_loops(tree: Tree) -> list[str]:
     return [
         str(entry)
         for entry in tree.imports
-        if entry.module not in LOOPS.get(entry.target.partition(".")[0], {entry.module})
+        if not any(
+            is_below(entry.module, package)
+            for package in LOOPS.get(entry.target.partition(".")[0], {entry.module})
+        )
     ]
 
 

@@ -1,0 +1,28 @@
+"""The broker of a test: the embedded one, then RabbitMQ, each with an empty virtual host.
+
+No law lives here.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+
+from rabbitmq_node import RabbitNode
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Where a broker is; parametrize it by BROKERS."""
+    if request.param == "embedded":
+        yield request.getfixturevalue("amqp_broker").url
+        return
+    node: RabbitNode = request.getfixturevalue("rabbit")
+    name = f"aioamqp{next(_numbers)}"
+    node.add_vhost(name)
+    yield node.url_of(name)
+    node.delete_vhost(name)
