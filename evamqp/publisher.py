@@ -213,9 +213,11 @@ class Publisher(Service[list[Publication]]):
         if not isinstance(properties, Properties):
             raise BadType(f"properties must be Properties, not {type(properties).__name__}")
         if not persistent:
+            properties.check()
             return properties
         given, completed = self._completed
         if properties is not given:
+            properties.check()
             completed = properties
             if properties.delivery_mode is None:
                 completed = properties.replace(delivery_mode=DeliveryMode.PERSISTENT)
@@ -279,7 +281,17 @@ class Publisher(Service[list[Publication]]):
                 if self._room_timer is None:
                     self._room_timer = self.adapter.call_later(ROOM_DELAY, self._try_room)
                 return
+            except BadArgument as error:  # no frame of this connection can hold its properties
+                entry.detail = error
+                self._owe(self._refuse, entry)
+                continue
             ledger.mark_sent(entry, tag)
+
+    def _refuse(self, entry: Publication) -> None:
+        if not entry.is_done:
+            self._settle(entry, Outcome.REFUSED)
+        self._pump()
+        self._close_if_done()
 
     def _try_room(self) -> None:
         self._room_timer = None

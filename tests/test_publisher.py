@@ -13,7 +13,7 @@ import pytest
 
 import evamqp
 from evamqp import Outcome, Properties, Topology
-from evamqp.errors import BadArgument, BadType, OutputFull, WrongState, WrongThread
+from evamqp.errors import BadArgument, BadType, MalformedData, OutputFull, WrongState, WrongThread
 from evamqp.types import DeliveryMode
 from tests.perf.steady import count_calls, count_steps
 from tests.recovery.broker import Publish
@@ -138,6 +138,39 @@ def test_a_publish_that_cannot_be_sent_raises_and_takes_nothing(
     assert publisher.pending == 0
     stage.turn()
     assert stage.server.published == []
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize("raw", ["2000 00000003 016b55", "0008 0161 00", "1008 02 01"])
+def test_broken_properties_of_a_broker_are_refused_at_the_call(
+    confirming: Stage, persistent: bool, raw: str
+) -> None:
+    publisher = connected(confirming, persistent=persistent)
+    for _ in range(2):
+        with pytest.raises(MalformedData):
+            publisher.publish("", "work", b"x", Properties.from_raw(bytes.fromhex(raw)))
+    assert publisher.pending == 0
+    confirming.turn()
+    assert confirming.server.published == []
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_what_no_frame_of_the_connection_holds_is_refused_and_hurts_no_other(
+    confirming: Stage, early: bool
+) -> None:
+    publisher = confirming.publisher(URL + "&frame_max=4096")
+    if not early:
+        confirming.turn()
+    big = Properties(headers={"x": "x" * 5000})
+    (first,) = confirming.publish(publisher, [b"1"])
+    (refused,) = confirming.publish(publisher, [b"2"], properties=big)
+    (last,) = confirming.publish(publisher, [b"3"])
+    assert not refused.is_done
+    assert confirming.ended(publisher.close()) == []
+    assert (first.outcome, last.outcome) == (Outcome.CONFIRMED, Outcome.CONFIRMED)
+    assert refused.outcome is Outcome.REFUSED
+    assert isinstance(refused.detail, BadArgument)
+    assert publisher.reconnector.epoch == 1
 
 
 def test_publish_from_another_thread_raises(stage: Stage) -> None:

@@ -12,7 +12,7 @@ from decimal import Decimal
 from math import isfinite
 from struct import Struct
 from struct import error as StructError
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from evamqp.errors import BadArgument, BadType, MalformedData, UsageError
 from evamqp.types import FieldValue, Table
@@ -43,6 +43,7 @@ _LONGSTR, _BYTES, _TABLE, _ARRAY = b"SxFA"
 _INT32, _INT64, _DOUBLE = b"Ild"
 _BOOL, _TIMESTAMP, _DECIMAL, _VOID = b"tTDV"
 _STRINGS = b"Sx"
+_FLOATS = b"fd"
 _NESTED = b"FA"
 
 # The plain numbers, signed as RabbitMQ signs them, which is not quite as the specification does.
@@ -164,6 +165,42 @@ def decode_table(data: bytes, offset: int = 0) -> tuple[Table, int]:
     except (StructError, IndexError):
         raise _ends_early("table", offset) from None
     return table, end
+
+
+def skip_table(data: bytes, offset: int) -> int:
+    """The offset behind the table that starts with its length at ``offset``.
+
+    Tables may be nested as deep as they like, since brokers take that.
+
+    Raises:
+        MalformedData: Not a table, or one with a float that is not finite, over which RabbitMQ
+            closes the connection.
+    """
+    outer: list[tuple[int, bool]] = []  # where each container ends, and whether it has names
+    try:
+        position, end = _open(data, offset, len(data), "table")
+        has_names = True
+        while position != end or outer:
+            if position == end:
+                end, has_names = outer.pop()
+                continue
+            if has_names:
+                position += 1 + data[position]
+            kind = data[position]
+            position += 1
+            if kind in _NESTED:
+                outer.append((end, has_names))
+                position, end = _open(data, position, end, "nested value")
+                has_names = kind == _TABLE
+            else:
+                value, position = _decode_value(kind, data, position)
+                if kind in _FLOATS and not isfinite(cast(float, value)):
+                    raise MalformedData(f"a float within the table at {offset} is not finite")
+            if position > end:
+                raise _ends_early("table", offset)
+    except (StructError, IndexError):
+        raise _ends_early("table", offset) from None
+    return end
 
 
 def _fill_nested(

@@ -19,6 +19,7 @@ from evamqp.codec.fields import (
     encode_shortstr,
     encode_table,
     encode_timestamp,
+    skip_table,
 )
 from evamqp.errors import BadArgument, BadType, MalformedData
 from evamqp.types import Table
@@ -49,6 +50,10 @@ _NAMES = frozenset(name for name, _, _ in _LAYOUT)
 
 # Bit 0 announces another word of flags, bit 1 a property that does not exist.
 _FOREIGN_FLAGS = 0x0003
+
+# Bytes that fit the content header of any frame that a broker may insist on: 4096 bytes, less the
+# envelope, class, weight and body size.
+SMALL = 4096 - 8 - 12
 
 # What lies before a property, by the flags down to its own; there are less than 2**14 of them.
 _before: dict[int, tuple[int, ...]] = {}
@@ -82,8 +87,11 @@ class Properties:
     Reading a property that came malformed raises ``MalformedData``.
     """
 
-    __slots__ = ("_headers", "_raw")
+    __slots__ = ("_headers", "_raw", "_sendable")
 
+    # The same bytes where nobody has to look before they are published: what is small, and was
+    # made here or looked at.  Unset elsewhere, so that looking costs the others nothing.
+    _sendable: bytes
     _raw: bytes
     _headers: Table | None
 
@@ -93,7 +101,7 @@ class Properties:
         def raw(self) -> bytes:
             """The bytes of the wire: the flags and the values."""
     else:
-        # Read for each message published; a function of our own would cost ten times as much.
+        # Read often; a function of our own would cost ten times as much.
         raw = property(attrgetter("_raw"), doc="The bytes of the wire: the flags and the values.")
 
     def __init__(
@@ -159,8 +167,10 @@ class Properties:
         if cluster_id is not None:
             flags |= 0x0004
             values += encode_shortstr(cluster_id, "cluster_id")
-        self._raw = _pack_flags(flags) + values
+        self._raw = raw = _pack_flags(flags) + values
         self._headers = None
+        if len(raw) <= SMALL:
+            self._sendable = raw
 
     @staticmethod
     def from_raw(raw: bytes) -> Properties:
@@ -169,6 +179,21 @@ class Properties:
         properties._raw = raw
         properties._headers = None
         return properties
+
+    def check(self) -> bytes:
+        """Look whether a broker would take these properties, and return ``raw``.
+
+        Those made here are right already; those that came from a broker are checked to the end.
+
+        Raises:
+            MalformedData: They cannot be told apart; a broker would close the connection.
+        """
+        raw = self._raw
+        if getattr(self, "_sendable", None) is None:
+            _check(raw)
+            if len(raw) <= SMALL:
+                self._sendable = raw
+        return raw
 
     def replace(self, **changes: object) -> Properties:
         """A copy with some properties changed, or unset by None; the others keep their bytes.
@@ -290,7 +315,7 @@ class Properties:
         try:
             flags = raw[0] << 8 | raw[1]
             if flags & _FOREIGN_FLAGS:
-                raise MalformedData(f"properties have flags beyond the fourteen: {flags:#06x}")
+                raise _has_foreign(flags)
             if not flags & flag:
                 return 0
             offset = 2
@@ -373,6 +398,23 @@ def _split(raw: bytes) -> dict[str, bytes]:
     return fields
 
 
+def _check(raw: bytes) -> None:
+    """Raise MalformedData unless ``raw`` is properties from the first byte to the last."""
+    if len(raw) < 2:
+        raise _ends_within("their flags")
+    flags = raw[0] << 8 | raw[1]
+    if flags & _FOREIGN_FLAGS:
+        raise _has_foreign(flags)
+    offset = 2
+    for name, flag, size in _LAYOUT:
+        if flags & flag:
+            offset = skip_table(raw, offset) if size == _TABLE else _step(raw, offset, size)
+            if offset > len(raw):
+                raise _ends_within(name)
+    if offset < len(raw):
+        raise MalformedData(f"properties go on for {len(raw) - offset} bytes behind the last")
+
+
 def _step(raw: bytes, offset: int, size: int) -> int:
     """Where the value at ``offset`` ends; beyond ``raw`` if it does not end within."""
     if size > 0:
@@ -383,6 +425,10 @@ def _step(raw: bytes, offset: int, size: int) -> int:
         return offset + 4 + int(_unpack_long(raw, offset)[0])
     except (IndexError, StructError):
         return len(raw) + 1
+
+
+def _has_foreign(flags: int) -> MalformedData:
+    return MalformedData(f"properties have flags beyond the fourteen: {flags:#06x}")
 
 
 def _ends_within(name: str) -> MalformedData:

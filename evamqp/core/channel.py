@@ -47,7 +47,8 @@ class Channel(Session):
     give ``callback`` and ``on_error``, or ignore it.  With ``nowait`` the broker sends no reply
     and None is returned.  Every method raises WrongState when the channel is closing or closed,
     WrongThread from a thread that does not own the connection, BadArgument or BadType for what
-    cannot be sent, and OutputFull at the output cap; then nothing was sent.
+    cannot be sent or does not fit a frame (RabbitMQ ends the connection over that, and blames
+    nothing), and OutputFull at the output cap; then nothing was sent.
     """
 
     __slots__ = (
@@ -325,6 +326,9 @@ class Channel(Session):
         Raises:
             OutputFull: The output buffer is at its cap, or the broker stopped this channel's
                 flow; nothing was sent, and no tag was taken.
+            BadArgument: The properties do not fit a frame (``connection.frame_max``), or a name
+                is too long; the same.
+            MalformedData: The properties came from a broker and are broken; the same.
 
         Spec: basic.publish (60, 40).
         """
@@ -333,11 +337,10 @@ class Channel(Session):
         if type(body) is not bytes:
             body = copy_body(body)
         try:
-            raw = _NO_PROPERTIES if properties is None else properties.raw
-            header_size = len(raw) + 12
-        except (AttributeError, TypeError):
-            kind = type(properties).__name__
-            raise BadType(f"basic.publish: properties must be Properties, not {kind}") from None
+            raw = _NO_PROPERTIES if properties is None else properties._sendable
+        except AttributeError:
+            raw = self._look_at(properties)
+        header_size = len(raw) + 12
         if (
             routing_key is self._last_key
             and exchange is self._last_exchange
@@ -373,6 +376,15 @@ class Channel(Session):
         else:
             self._unconfirmed_published += 1
         return tag
+
+    def _look_at(self, properties: object) -> bytes:
+        """The bytes of properties that came from a broker, or are big, if they can be sent."""
+        if not isinstance(properties, Properties):
+            kind = type(properties).__name__
+            raise BadType(f"basic.publish: properties must be Properties, not {kind}")
+        raw = properties.check()
+        self.connection._check_frame("basic.publish: its properties", 12 + len(raw))
+        return raw
 
     def _publish_pieces(self, head: bytes, raw: bytes, body: bytes) -> None:
         """Queue an empty or a big body; a big one is not copied here."""

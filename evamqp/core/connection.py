@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from evamqp.codec.frames import method_frame
 from evamqp.codec.spec import BY_NAME
 from evamqp.core.channel import Channel
 from evamqp.core.handler import Handler, with_functions
@@ -182,13 +181,14 @@ class Connection(Link):
         Raises:
             WrongState: The connection is not open; nothing was sent.
             WrongThread: Not the thread that owns the connection.
+            BadArgument: The secret does not fit a frame; nothing was sent.
 
         Spec: connection.update-secret (10, 70), a RabbitMQ extension.
         """
         self._check_usable("connection.update-secret")
         check_callbacks("connection.update-secret", callback, on_error)
         check_text("connection.update-secret: new_secret", new_secret)
-        self._send_frame(method_frame(0, "connection.update-secret", new_secret, reason))
+        self._send_method(0, "connection.update-secret", new_secret, reason)
         request: Request[None] = Request(
             self,
             "connection.update-secret",

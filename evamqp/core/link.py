@@ -13,7 +13,7 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from evamqp.codec.frames import HEARTBEAT_FRAME, PROTOCOL_HEADER, method_frame
+from evamqp.codec.frames import FRAME_OVERHEAD, HEARTBEAT_FRAME, PROTOCOL_HEADER, method_frame
 from evamqp.codec.methods import decode_arguments
 from evamqp.codec.spec import BY_KEY, Method
 from evamqp.core.calls import Calls, Runtime
@@ -30,6 +30,7 @@ from evamqp.errors import (
     COMMAND_INVALID,
     REPLY_SUCCESS,
     AmqpError,
+    BadArgument,
     BlockedTimeout,
     ConnectionClosed,
     E,
@@ -386,8 +387,15 @@ class Link(Calls):
         for channel in self._channels.values():
             channel._owner = channel._publisher = 0
 
-    def _send_frame(self, frame: bytes) -> None:
-        """Queue a frame that is subject to the cap."""
+    def _check_frame(self, what: str, size: int) -> None:
+        """Raise BadArgument for a payload that the frames agreed on cannot hold."""
+        if size > self.frame_max - FRAME_OVERHEAD:
+            raise BadArgument(f"{what}: {size} bytes do not fit a frame of {self.frame_max}")
+
+    def _send_method(self, number: int, name: str, *values: object) -> None:
+        """Queue a method that is subject to the cap."""
+        frame = method_frame(number, name, *values)
+        self._check_frame(name, len(frame) - FRAME_OVERHEAD)
         output = self._output
         size = output.size + len(frame)
         if size > output.mark:

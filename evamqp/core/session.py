@@ -147,7 +147,7 @@ class Session:
 
     def _send(self, name: str, *values: object) -> None:
         """Send a method that is subject to the output cap."""
-        self.connection._send_frame(method_frame(self.number, name, *values))
+        self.connection._send_method(self.number, name, *values)
 
     def _reply(self, name: str, *values: object) -> None:
         """Send a method that is exempt from the cap: an ack, a close or an answer."""

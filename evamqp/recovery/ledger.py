@@ -35,7 +35,7 @@ class Outcome(Enum):
     RETURNED = "RETURNED"
     #: Its deadline passed first; whether the broker has it is unknown.
     EXPIRED = "EXPIRED"
-    #: The broker closed the channel because of it.
+    #: The broker closed the channel because of it, or no frame of the connection can hold it.
     REFUSED = "REFUSED"
     #: close() ran out of time first; whether the broker has it is unknown.
     ABANDONED = "ABANDONED"
@@ -54,7 +54,8 @@ class Publication(Request[Outcome]):
         size: Bytes that it is counted as: body, routing key and properties.
         outcome: None while it has none.
         detail: For RETURNED the Returned; for REFUSED the reason that the channel was closed
-            with; for ABANDONED why the reconnector gave up, if it did; else None.
+            with, or the BadArgument; for ABANDONED why the reconnector gave up, if it did; else
+            None.
     """
 
     __slots__ = (

@@ -239,6 +239,43 @@ def test_every_truncation_is_malformed_for_the_last_property(given: dict[str, An
             cut.replace(content_type="x")
 
 
+@given(keywords)
+def test_what_was_made_here_or_came_whole_passes_the_check(given: dict[str, Any]) -> None:
+    properties = Properties(**given)
+    assert properties.check() == properties.raw
+    assert Properties.from_raw(properties.raw).check() == properties.raw
+    with pytest.raises(MalformedData):
+        Properties.from_raw(properties.raw + b"\0").check()
+    for size in range(len(properties.raw)):
+        with pytest.raises(MalformedData):
+            Properties.from_raw(properties.raw[:size]).check()
+
+
+@given(damaged(keywords.map(lambda given: Properties(**given).raw)) | st.binary())
+def test_what_passes_the_check_can_be_read_and_what_cannot_be_read_does_not(raw: bytes) -> None:
+    properties = Properties.from_raw(raw)
+    try:
+        read(Properties.from_raw(raw))
+    except MalformedData:
+        with pytest.raises(MalformedData):
+            properties.check()
+        return
+    # Readable may also be what goes on behind the last property, or holds a float that is none.
+    with suppress(MalformedData):
+        assert properties.check() == raw
+
+
+def test_headers_nested_deeper_than_can_be_read_pass_the_check() -> None:
+    headers = b""
+    for _ in range(5000):
+        headers = b"\x01kF" + len(headers).to_bytes(4, "big") + headers
+    raw = b"\x20\x00" + len(headers).to_bytes(4, "big") + headers
+    properties = Properties.from_raw(raw)
+    assert properties.check() == raw
+    with pytest.raises(MalformedData, match="deep"):
+        _ = properties.headers
+
+
 def test_poisoned_headers_leave_the_other_properties_readable() -> None:
     poison = Properties.from_raw(raw_of(0xA080, "01 61 00000003 016255 01 6d"))
     assert poison.content_type == "a"

@@ -21,6 +21,7 @@ from evamqp.errors import (
     BadArgument,
     BadType,
     ChannelClosed,
+    MalformedData,
     NotExecuted,
     OutputFull,
     WrongState,
@@ -403,6 +404,102 @@ def test_frame_max_bounds_the_frames_of_a_publish() -> None:
         sizes = [len(f.arguments[0]) for f in client.sent() if f.name == "body"]
         assert sum(sizes) == size
         assert max(sizes) == 4088
+
+
+def fitting(frame_max: int) -> Properties:
+    """Properties whose content header takes a frame of ``frame_max`` bytes."""
+    empty = Properties(headers={"k": ""})
+    return Properties(headers={"k": "x" * (frame_max - 8 - 12 - len(empty.raw))})
+
+
+@pytest.mark.parametrize("frame_max", [4096, 10_000, 131_072])
+@pytest.mark.parametrize("body", [b"", b"x", bytes(200_000)])
+@pytest.mark.parametrize("received", [False, True])
+def test_properties_that_do_not_fit_a_frame_are_refused_and_take_no_tag(
+    frame_max: int, body: bytes, received: bool
+) -> None:
+    client = opened(frame_max=frame_max)
+    channel = client.confirming_channel()
+    fits, above = fitting(frame_max), fitting(frame_max + 1)
+    if received:
+        fits, above = Properties.from_raw(fits.raw), Properties.from_raw(above.raw)
+    for _ in range(2):
+        with pytest.raises(BadArgument, match=f"do not fit a frame of {frame_max}"):
+            channel.basic_publish("", "q", body, above)
+    assert client.sent() == []
+    assert channel.basic_publish("", "q", body, fits) == 1
+    assert channel.basic_publish("", "q", body, fits) == 2
+    headers = [frame for frame in client.sent() if frame.name == "header"]
+    assert [len(frame.arguments[1]) for frame in headers] == [frame_max - 20] * 2
+
+
+BROKEN = {
+    "no headers": "2000",
+    "headers cut short": "2000 00000005 016b",
+    "bytes behind": "0008 0161 00",
+    "flags beyond the fourteen": "0001 0000",
+    "a value of unknown type": "2000 00000003 016b55",
+    "a float that is none": "2000 0000000b 016b64 7ff8000000000000",
+}
+
+
+@pytest.mark.parametrize("raw", BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("body", [b"", b"x", bytes(200_000)])
+def test_broken_properties_of_a_broker_are_refused_when_published(raw: str, body: bytes) -> None:
+    client = opened()
+    channel = client.confirming_channel()
+    client.consumer(channel)
+    client.feed(deliver(1, "tag", 1, properties=bytes.fromhex(raw)))
+    (message,) = client.recorder.messages
+    for _ in range(2):
+        with pytest.raises(MalformedData):
+            channel.basic_publish("", "q", body, message.properties)
+    assert client.sent() == []
+    assert channel.basic_publish("", "q", body) == 1
+
+
+def test_received_properties_are_published_as_they_came() -> None:
+    client = opened()
+    channel = client.channel()
+    client.consumer(channel)
+    raw = Properties(app_id="a", headers={"k": [1, None, {"x": 2.5}]}).raw
+    client.feed(deliver(1, "tag", 1, properties=raw))
+    (message,) = client.recorder.messages
+    for _ in range(2):
+        channel.basic_publish("", "q", b"x", message.properties)
+        assert client.sent()[1] == Sent(1, "header", (1, raw))
+
+
+LARGE: list[Callable[[Channel, str], object]] = [
+    lambda channel, text: channel.queue_declare("q", arguments={"k": text}),
+    lambda channel, text: channel.queue_declare("q", arguments={"k": text}, nowait=True),
+    lambda channel, text: channel.exchange_declare("e", arguments={"k": text}),
+    lambda channel, text: channel.queue_bind("q", "e", arguments={"k": text}),
+    lambda channel, text: channel.basic_consume("q", print, arguments={"k": text}),
+    lambda channel, text: channel.connection.update_secret(text),
+]
+
+
+@pytest.mark.parametrize("call", LARGE)
+def test_a_method_that_does_not_fit_a_frame_is_refused_and_changes_nothing(
+    call: Callable[[Channel, str], object],
+) -> None:
+    client = opened(frame_max=4096)
+    channel = client.channel()
+    with pytest.raises(BadArgument, match="do not fit a frame of 4096"):
+        call(channel, "x" * 5000)
+    assert client.connection.output_size == 0
+    room = 4096 - _size(call, "")
+    with pytest.raises(BadArgument):
+        call(channel, "x" * (room + 1))
+    call(channel, "x" * room)
+    assert client.connection.output_size == 4096
+
+
+def _size(call: Callable[[Channel, str], object], text: str) -> int:
+    client = opened()
+    call(client.channel(), text)
+    return client.connection.output_size
 
 
 def test_many_routing_keys_are_all_sent_right() -> None:

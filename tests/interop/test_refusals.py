@@ -6,7 +6,7 @@ import pytest
 
 import evamqp
 from evamqp import Credentials, Message, Properties
-from tests.interop.rig import OnEveryLoop, Rig, SharingVhost
+from tests.interop.rig import OnEveryLoop, OnTwoLoops, Rig, SharingVhost
 
 
 class TestChannelErrors(SharingVhost, OnEveryLoop):
@@ -170,3 +170,32 @@ class TestConnectionErrors(SharingVhost, OnEveryLoop):
         assert (reason.code, reason.by, reason.retry) == (320, "broker", "soon")
         assert "maintenance" in str(reason)
         assert client.channel_reasons[channel].code == 320
+
+
+class TestFrames(SharingVhost, OnTwoLoops):
+    """RabbitMQ ends the connection over a frame that is too large, and says 501 about nothing."""
+
+    @pytest.mark.parametrize("frame_max", [8192, 131_072])
+    def test_what_fits_no_frame_is_refused_and_what_just_fits_is_taken(
+        self, rig: Rig, frame_max: int
+    ) -> None:
+        client = rig.open(frame_max=frame_max)
+        assert client.connection.frame_max == frame_max
+        channel = client.connection.channel()
+        channel.confirm_select()
+        channel.queue_declare("q")
+        empty = len(Properties(headers={"k": ""}).raw)
+        room = frame_max - 8 - 12 - empty
+        with pytest.raises(evamqp.BadArgument):
+            channel.basic_publish("", "q", b"x", Properties(headers={"k": "x" * (room + 1)}))
+        fits = Properties(headers={"k": "x" * room})
+        assert channel.basic_publish("", "q", b"x", fits) == 1
+        assert rig.wait(channel.wait_for_confirms()) == []
+        message = rig.get(channel, "q")
+        with pytest.raises(evamqp.BadArgument):
+            channel.queue_bind("q", "amq.headers", "", {"k": "x" * frame_max})
+        # As it came it goes back; the broker may send headers that it would not take.
+        channel.basic_publish("", "q", b"x", message.properties)
+        assert rig.wait(channel.wait_for_confirms()) == []
+        message.ack()
+        rig.wait(channel.queue_purge("q"))
