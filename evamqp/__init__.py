@@ -37,6 +37,7 @@ from evamqp.errors import (
     ProtocolMismatch,
     RequestCancelled,
     RequestTimeout,
+    RpcError,
     TopologyFailed,
     UsageError,
     VhostRefused,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from evamqp.recovery.ledger import Outcome, Publication
     from evamqp.recovery.reconnector import Reconnector
     from evamqp.recovery.topology import Topology
+    from evamqp.rpc import RpcClient, RpcReply, RpcServer
 
 __all__ = [
     "AlreadySettled",
@@ -96,6 +98,10 @@ __all__ = [
     "RequestCancelled",
     "RequestTimeout",
     "Returned",
+    "RpcClient",
+    "RpcError",
+    "RpcReply",
+    "RpcServer",
     "Topology",
     "TopologyFailed",
     "UsageError",
@@ -115,6 +121,9 @@ _LAZY = {
     "Publication": "evamqp.recovery.ledger",
     "Publisher": "evamqp.publisher",
     "Reconnector": "evamqp.recovery.reconnector",
+    "RpcClient": "evamqp.rpc",
+    "RpcReply": "evamqp.rpc",
+    "RpcServer": "evamqp.rpc",
     "Topology": "evamqp.recovery.topology",
 }
 

@@ -14,6 +14,7 @@ No protocol logic lives here, and no exception of the package is defined anywher
     ├── NotExecuted                  a request's channel or connection ended first (see __cause__)
     ├── RequestTimeout               the broker left a request unanswered
     ├── RequestCancelled             Request.cancel() was called
+    ├── RpcError                     a call's server answered with an error, or no queue took it
     ├── TopologyFailed               an entity whose policy is "fail" could not be declared
     └── Closed                       theirs: arrives as ``reason``, never raised by receive_data
         ├── ChannelClosed
@@ -171,6 +172,26 @@ class RequestCancelled(AmqpError):
     """``Request.cancel()`` was called; the reply, if any, is discarded."""
 
     retry: ClassVar[Retry] = "never"
+
+
+class RpcError(AmqpError):
+    """An RPC call failed at its server; or raised there, to be sent to the caller.
+
+    Args:
+        text: For a human at the caller's end.
+        kind: What a program can tell errors apart by; ``"unroutable"`` comes from the client, when
+            no queue takes the call.
+    """
+
+    retry: ClassVar[Retry] = "never"
+
+    def __init__(self, text: str, kind: str = "error") -> None:
+        super().__init__(text)
+        self.text = text
+        self.kind = kind
+
+    def __str__(self) -> str:
+        return f"{shown(self.kind)}: {shown(self.text)}"
 
 
 class TopologyFailed(AmqpError):

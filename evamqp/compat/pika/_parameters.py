@@ -252,7 +252,7 @@ class Parameters:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Parameters):
             return NotImplemented
-        return self.host == other.host and self.port == other.port
+        return bool(self.host == other.host and self.port == other.port)
 
     __hash__ = None  # type: ignore[assignment]
 

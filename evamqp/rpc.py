@@ -1,0 +1,521 @@
+"""Requests and replies over RabbitMQ, on every loop: RpcClient asks, RpcServer answers.
+
+The client's replies come by direct reply-to (``amq.rabbitmq.reply-to``), so no queue is declared
+for them.  What a reconnection does to a call is decided here; how one is made is in ``recovery/``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from evamqp.codec.fields import encode_shortstr
+from evamqp.codec.properties import Properties
+from evamqp.consumer import Consumer
+from evamqp.core.channel import copy_body
+from evamqp.core.handler import Handler
+from evamqp.core.request import Request, check_callbacks
+from evamqp.errors import (
+    BadArgument,
+    BadType,
+    OutputFull,
+    RequestTimeout,
+    RpcError,
+    UsageError,
+    WrongState,
+)
+from evamqp.publisher import Publisher
+from evamqp.recovery.backoff import Backoff
+from evamqp.recovery.client import call_off, checked_timeout
+from evamqp.recovery.ledger import Outcome
+from evamqp.recovery.reconnector import Reconnector, Target
+from evamqp.recovery.service import Service
+
+if TYPE_CHECKING:
+    from evamqp.adapters.base import Adapter, Handle
+    from evamqp.core.channel import Channel
+    from evamqp.core.message import Message, Returned
+    from evamqp.errors import AmqpError, ChannelClosed, Closed, ConnectionClosed
+    from evamqp.recovery.topology import Topology
+    from evamqp.types import Body, Callback, ErrorCallback, Tags
+
+log = logging.getLogger(__name__)
+
+#: The pseudo-queue by which RabbitMQ sends replies straight to the channel that asked.
+REPLY_TO = "amq.rabbitmq.reply-to"
+#: The header that marks a reply as an error; its value is the kind, the body its text in UTF-8.
+ERROR_HEADER = "x-rpc-error"
+# Seconds before a call that the broker nacked is sent again: a quorum queue without a leader.
+RESEND_DELAY = 0.1
+
+
+class RpcReply(NamedTuple):
+    """What a handler of an RpcServer may return in place of bytes.
+
+    Attributes:
+        body: The payload of the reply.
+        properties: Its properties; the server sets ``correlation_id``.
+    """
+
+    body: Body
+    properties: Properties | None = None
+
+
+class RpcCall(Request["Message"]):
+    """One call of an RpcClient.  ``await`` it for the reply, a Message.
+
+    It fails with RpcError (the server's error, or no queue took the call), RequestTimeout,
+    ChannelClosed (the broker refused it), ConnectionClosed (lost, and not to be sent again) or
+    WrongState (the client was closed first).
+
+    Attributes:
+        routing_key: As given.
+        body: As given.
+        properties: As sent.
+        resend: Whether a lost connection sends it again.
+    """
+
+    __slots__ = ("_client", "_timer", "body", "properties", "resend", "routing_key")
+
+    def __init__(
+        self,
+        client: RpcClient,
+        routing_key: str,
+        body: bytes,
+        properties: Properties,
+        resend: bool,
+        callback: Callback[Message] | None,
+        on_error: ErrorCallback | None,
+    ) -> None:
+        super().__init__(client, "rpc call", callback=callback, on_error=on_error)
+        self.routing_key = routing_key
+        self.body = body
+        self.properties = properties
+        self.resend = resend
+        self._client = client
+        self._timer: Handle | None = None
+
+    def __str__(self) -> str:
+        return f"rpc call to {self.routing_key!r}"
+
+    def cancel(self) -> None:
+        """Drop the reply when it comes.  The call itself cannot be recalled."""
+        if not self.is_done:
+            super().cancel()
+            self._client._forget(self)
+
+
+class RpcClient(Service[int]):
+    """Calls servers and gets their replies, over reconnections.
+
+    A call that has no reply when the connection is lost is sent again on the next one, unless it
+    was made with ``resend=False``: so a server may see it twice.  Every call ends by its timeout.
+
+    Args:
+        target: A URL, Parameters, a list of them, or a Reconnector to share.
+        adapter: The loop; None means the running asyncio loop, or the shared Reconnector's.
+        exchange: Where calls are published; "" routes to the queue named by the routing key.
+        topology: Declared before the first call is sent, on each connection.
+        timeout: Seconds that a call may take, unless it says otherwise.
+        max_calls: Calls without a reply that are kept; more are refused.
+
+    Raises:
+        BadArgument, BadType: An argument is wrong.
+        WrongState: No adapter was given, and no asyncio loop runs.
+    """
+
+    def __init__(
+        self,
+        target: Target | Reconnector,
+        *,
+        adapter: Adapter | None = None,
+        exchange: str = "",
+        topology: Topology | None = None,
+        timeout: float = 30.0,
+        max_calls: int = 1000,
+    ) -> None:
+        encode_shortstr(exchange, "exchange")
+        if max_calls < 1:
+            raise BadArgument("max_calls must be 1 or more")
+        self._timeout = _checked_seconds(timeout)
+        super().__init__(target, adapter, topology)
+        self.exchange = exchange
+        self.late_replies = 0  # whose call had ended before
+        self._max_calls = max_calls
+        self._made = 0
+        self._calls: dict[str, RpcCall] = {}  # without an end, by correlation id, in order
+        self._unsent: deque[RpcCall] = deque()  # some may have their end already
+        self._unconfirmed: dict[int, RpcCall] = {}  # by delivery tag
+        # Of these one closed the channel: they are sent one at a time, until it does so again.
+        self._suspects: set[RpcCall] = set()
+        self._backoff = Backoff()
+
+    def __repr__(self) -> str:
+        return f"<RpcClient {len(self._calls)} calls, {self.reconnector.state.value}>"
+
+    @property
+    def pending(self) -> int:
+        """How many calls have no end yet."""
+        return len(self._calls)
+
+    def call(
+        self,
+        routing_key: str,
+        body: Body,
+        properties: Properties | None = None,
+        *,
+        timeout: float | None = None,
+        resend: bool = True,
+        callback: Callback[Message] | None = None,
+        on_error: ErrorCallback | None = None,
+    ) -> RpcCall:
+        """Call a server.  Legal at any time: before the first connection and between two.
+
+        Args:
+            routing_key: The server's queue, or what the exchange makes of it.
+            body: Bytes-like; anything but bytes is copied at the call.
+            properties: The client sets ``reply_to``, ``correlation_id`` and ``expiration``, by
+                which the broker drops a call that has waited for its whole timeout.
+            timeout: Seconds until RequestTimeout; None means the client's.
+            resend: Send it again after a loss.  False lets a loss fail it instead: for what must
+                not be done twice.
+            callback: Called with the reply.
+            on_error: Called with the error.
+
+        Raises:
+            OutputFull: ``max_calls`` have no reply yet; nothing was taken.
+            BadArgument, BadType: It cannot be sent; nothing was taken.
+            WrongState: The client is closed or closing.
+            WrongThread: Not the thread of the loop.
+        """
+        self._check_open("RpcClient.call")
+        check_callbacks("rpc call", callback, on_error)
+        encode_shortstr(routing_key, "routing_key")
+        seconds = self._timeout if timeout is None else _checked_seconds(timeout)
+        content = body if type(body) is bytes else copy_body(body)
+        correlation_id = str(self._made + 1)
+        completed = (properties or Properties()).replace(
+            reply_to=REPLY_TO,
+            correlation_id=correlation_id,
+            expiration=str(max(1, round(seconds * 1000))),
+        )
+        if len(self._calls) >= self._max_calls:
+            raise OutputFull(f"{len(self._calls)} calls wait for their replies")
+        call = RpcCall(self, routing_key, content, completed, resend, callback, on_error)
+        self._made += 1
+        self._calls[correlation_id] = call
+        self._unsent.append(call)
+        call._timer = self.adapter.call_later(seconds, partial(self._expire, call, seconds))
+        self._pump()
+        return call
+
+    def close(self, timeout: float | None = None) -> Request[int]:
+        """Take no further calls, wait for the replies, then disconnect.  Idempotent.
+
+        Args:
+            timeout: Seconds to wait; calls left then fail with WrongState.  None means until each
+                has its reply or its timeout.
+
+        Returns:
+            A request for the number of calls that were left; it never fails.
+
+        Raises:
+            BadArgument, BadType: The timeout is no number.
+            WrongThread: Not the thread of the loop.
+        """
+        return self._close(timeout)
+
+    # Sending
+
+    def _open_channel(self) -> None:
+        connection = self._ready_connection()
+        if connection is None:
+            return
+        try:
+            channel = connection.channel(_Events(self))
+        except (OutputFull, WrongState):  # no number is free, or no room for so much output
+            self._try_later(self._backoff.next(), self._open_channel)
+            return
+        self._channel = channel
+        try:
+            channel.confirm_select()
+            channel.basic_consume(REPLY_TO, self._on_reply, auto_ack=True)
+        except (OutputFull, WrongState):
+            channel.close()  # its end brings us back
+            return
+        self._pump()
+
+    def _pump(self) -> None:
+        channel = self._channel
+        while channel is not None and self._unsent and channel.connection.is_writable:
+            if self._suspects and self._unconfirmed:
+                return
+            call = self._unsent.popleft()
+            if call.is_done:
+                continue
+            try:
+                tag = channel.basic_publish(
+                    self.exchange, call.routing_key, call.body, call.properties, mandatory=True
+                )
+            except (OutputFull, WrongState):
+                self._unsent.appendleft(call)
+                return
+            except UsageError as error:  # it cannot be sent on this connection
+                self._fail(call, error)
+                continue
+            self._unconfirmed[tag] = call
+
+    def _confirmed(self, tags: Tags, acked: bool) -> None:
+        self._backoff.reset()
+        for tag in tags:
+            call = self._unconfirmed.pop(tag, None)
+            if call is None:
+                continue
+            self._suspects.discard(call)
+            if not acked:
+                self.adapter.call_later(RESEND_DELAY, partial(self._resend, call))
+        self._pump()
+
+    def _resend(self, call: RpcCall) -> None:
+        if not call.is_done:
+            self._unsent.append(call)
+            self._pump()
+
+    def _channel_closed(self, channel: Channel, reason: ChannelClosed) -> None:
+        if channel is not self._channel:
+            return
+        self._channel = None
+        self._take_back(reason, is_refusal=reason.culprit == "basic.publish")
+        if channel.connection.is_open and not self._is_closed:
+            log.warning("the channel of an RpcClient closed: %s", reason)
+            self._try_later(self._backoff.next(), self._open_channel)
+
+    def _take_back(self, reason: Closed, *, is_refusal: bool = False) -> None:
+        """The channel is gone: what has no reply goes again, but for what must not."""
+        unconfirmed = [call for call in self._unconfirmed.values() if not call.is_done]
+        self._unconfirmed.clear()
+        unsent = {call for call in self._unsent if not call.is_done}
+        if is_refusal and len(unconfirmed) == 1:
+            self._fail(unconfirmed[0], reason.copy())
+        elif is_refusal:
+            self._suspects.update(unconfirmed)
+        for call in list(self._calls.values()):
+            if not call.resend and call not in unsent:
+                self._fail(call, reason.copy())
+        self._unsent = deque(self._calls.values())
+
+    # Ends
+
+    def _on_reply(self, message: Message) -> None:
+        call = self._calls.get(message.properties.correlation_id or "")
+        if call is None:
+            self.late_replies += 1
+            return
+        kind = (message.properties.headers or {}).get(ERROR_HEADER)
+        if kind is None:
+            self._forget(call)
+            call.resolve(message)
+        else:
+            self._fail(call, RpcError(message.body.decode("utf-8", "replace"), str(kind)))
+
+    def _returned(self, returned: Returned) -> None:
+        call = self._calls.get(returned.properties.correlation_id or "")
+        if call is not None:
+            where = f"exchange {self.exchange!r}, routing key {call.routing_key!r}"
+            self._fail(call, RpcError(f"{returned.text}: {where}", "unroutable"))
+
+    def _expire(self, call: RpcCall, seconds: float) -> None:
+        self._fail(call, RequestTimeout(f"{call}: no reply in {seconds:g} seconds"))
+
+    def _fail(self, call: RpcCall, error: AmqpError) -> None:
+        self._forget(call)
+        call.fail(error)
+
+    def _forget(self, call: RpcCall) -> None:
+        """The call has its end: wait for it no more."""
+        call_off(call._timer)
+        call._timer = None
+        self._suspects.discard(call)
+        self._calls.pop(call.properties.correlation_id or "", None)
+        if self._is_closing:
+            self._owe(self._close_if_done)
+
+    # Member of the reconnector
+
+    def _disconnected(self, reason: ConnectionClosed) -> None:
+        super()._disconnected(reason)
+        self._take_back(reason)
+
+    def _writable(self, writable: bool) -> None:
+        if writable:
+            self._pump()
+
+    def _stop(self) -> None:
+        """Calls under way are waited for."""
+
+    def _close_if_done(self) -> None:
+        if self._is_closing and not self._calls:
+            self._finish(0)
+
+    def _give_up(self) -> None:
+        if self._is_closed:
+            return
+        left = list(self._calls.values())
+        why = self._reason or "the client was closed"
+        for call in left:
+            self._fail(call, WrongState(f"{call}: {why}"))
+        self._finish(len(left))
+
+
+class _Events(Handler):
+    """What a client hears of its channel."""
+
+    def __init__(self, client: RpcClient) -> None:
+        self._client = client
+
+    def on_delivery_confirmation(self, channel: Channel, tags: Tags, acked: bool) -> None:
+        self._client._confirmed(tags, acked)
+
+    def on_return(self, channel: Channel, returned: Returned) -> None:
+        self._client._returned(returned)
+
+    def on_channel_close(self, channel: Channel, reason: ChannelClosed) -> None:
+        self._client._channel_closed(channel, reason)
+
+
+class RpcServer:
+    """Answers calls from a queue, over reconnections, on every loop.
+
+    A call is acknowledged when its reply is confirmed, so a call whose server died is done again
+    by another.  A caller that is gone is no error.  A handler answers by returning bytes, an
+    RpcReply, None for an empty body, or an awaitable of one of these.  If it raises RpcError, the
+    caller gets kind and text; if it raises anything else, that is logged, and the caller learns
+    the type only.
+
+    Args:
+        target: A URL, Parameters, a list of them, or a Reconnector to share.
+        queue: Where the calls come.
+        handler: Called with each Message.
+        adapter: The loop; None means the running asyncio loop, or the shared Reconnector's.
+        topology: Declared before anything is consumed; it should hold the queue.
+        concurrency: Calls that are worked on at a time, 1..65535.
+
+    Raises:
+        BadArgument, BadType: An argument is wrong.
+        WrongState: No adapter was given, and no asyncio loop runs.
+    """
+
+    def __init__(
+        self,
+        target: Target | Reconnector,
+        queue: str,
+        handler: Callable[[Message], object],
+        *,
+        adapter: Adapter | None = None,
+        topology: Topology | None = None,
+        concurrency: int = 10,
+    ) -> None:
+        if not callable(handler):
+            raise BadType(f"handler must be callable, not {handler!r}")
+        self._handler = handler
+        self._is_owner = not isinstance(target, Reconnector)
+        self.reconnector = (
+            target if isinstance(target, Reconnector) else Reconnector(target, adapter=adapter)
+        )
+        # A reply to a caller that is gone is returned, which is known at once and harms nobody.
+        self._publisher = Publisher(self.reconnector, max_messages=65535, persistent=False)
+        self._consumer = Consumer(
+            self.reconnector,
+            queue,
+            self._answer,
+            topology=topology,
+            prefetch=concurrency,
+            on_error="requeue",
+        )
+
+    def __repr__(self) -> str:
+        return f"<RpcServer of {self._consumer.queue!r}, {self.reconnector.state.value}>"
+
+    @property
+    def adapter(self) -> Adapter:
+        """The loop that it runs on."""
+        return self.reconnector.adapter
+
+    @property
+    def answered(self) -> int:
+        """Calls that were answered, with a result or an error."""
+        return self._consumer.handled
+
+    @property
+    def at_work(self) -> int:
+        """Calls that are worked on now."""
+        return self._consumer.at_work
+
+    def close(self, timeout: float | None = None) -> Request[int]:
+        """Take no further calls, answer those at work, then disconnect.  Idempotent.
+
+        Args:
+            timeout: Seconds that handlers may take; then they are cancelled, and their calls go
+                back to the queue for another server.  None waits for ever.
+
+        Returns:
+            A request for the number of handlers that were cancelled; it never fails.
+
+        Raises:
+            BadArgument, BadType: The timeout is no number.
+            WrongThread: Not the thread of the loop.
+        """
+        request: Request[int] = Request(self._consumer, "RpcServer.close")
+        self.adapter.follow(self._shut_down(timeout, request), lambda error: None)
+        return request
+
+    async def _shut_down(self, timeout: float | None, request: Request[int]) -> None:
+        cancelled = await self._consumer.close(timeout)
+        await self._publisher.close(0)
+        if self._is_owner:
+            await self.reconnector.close()
+        request.resolve(cancelled)
+
+    async def _answer(self, message: Message) -> None:
+        reply_to = message.properties.reply_to
+        try:
+            result = self._handler(message)
+            if isinstance(result, Awaitable):
+                result = await result
+            reply = _as_reply(result)
+        except RpcError as error:
+            reply = _error_reply(error.kind, error.text)
+        except Exception as error:
+            log.exception("the handler of %r raised", message)
+            reply = _error_reply(type(error).__name__, "the server failed")
+        if not reply_to:
+            log.warning("%r wants no reply: it has no reply_to", message)
+            return
+        properties = (reply.properties or Properties()).replace(
+            correlation_id=message.properties.correlation_id
+        )
+        outcome = await self._publisher.publish("", reply_to, reply.body, properties)
+        if outcome not in (Outcome.CONFIRMED, Outcome.RETURNED):
+            raise WrongState(f"the reply to {message!r} ended as {outcome.name}")
+
+
+def _as_reply(result: Any) -> RpcReply:
+    if isinstance(result, RpcReply):
+        return result
+    if result is None:
+        return RpcReply(b"")
+    return RpcReply(copy_body(result))
+
+
+def _error_reply(kind: str, text: str) -> RpcReply:
+    return RpcReply(text.encode(), Properties(headers={ERROR_HEADER: kind}))
+
+
+def _checked_seconds(timeout: object) -> float:
+    checked = checked_timeout(timeout)  # type: ignore[arg-type]
+    if not checked:
+        raise BadArgument("timeout must be above 0")
+    return checked
