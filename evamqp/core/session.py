@@ -411,6 +411,11 @@ class Session:
         """The broker cancelled a consumer."""
         if not no_wait:
             self._reply("basic.cancel-ok", consumer_tag)
+        elif consumer_tag in self._consumers and consumer_tag not in self._cancelling:
+            # RabbitMQ 4.3 keeps a consumer that has timed out until the client lets go of it as
+            # well.  A cancel does that on every release, and is nothing where the consumer is gone
+            # already; a cancel-ok ends the connection: up to 4.2 always, later with a queue gone.
+            self._reply("basic.cancel", consumer_tag, True)
         consumer = self._forget_consumer(consumer_tag)
         if consumer is None:
             return

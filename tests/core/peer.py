@@ -70,6 +70,8 @@ def reply_to(sent: Sent) -> bytes:
         return b""
     reply = BY_NAME[replies[-1]]  # of basic.get: get-empty
     values: dict[str, object] = dict(zip(_names(sent.name), sent.arguments, strict=True))
+    if values.get("no_wait"):
+        return b""
     defaults: dict[str, object] = {"message_count": 3, "consumer_count": 2}
     values = {**defaults, **values}
     return method_frame(sent.channel, reply.name, *(values[name] for name in _names(reply.name)))

@@ -120,9 +120,10 @@ def test_a_broker_cancel_is_told_once_to_both(no_wait: bool) -> None:
     client.serve()
     client.feed(method_frame(1, "basic.cancel", "tag", no_wait))
     assert client.log == [("on_consumer_cancel", 1, "tag"), ("on_cancel", "tag")]
-    expected = [] if no_wait else [Sent(1, "basic.cancel-ok", ("tag",))]
-    assert client.sent() == expected
+    answer = ("basic.cancel", ("tag", True)) if no_wait else ("basic.cancel-ok", ("tag",))
+    assert client.sent() == [Sent(1, *answer)]
     client.feed(method_frame(1, "basic.cancel", "tag", True))
+    assert client.sent() == []
     assert len(client.log) == 2
 
 
@@ -136,6 +137,20 @@ def test_a_broker_cancel_that_crosses_ours_is_no_error() -> None:
     assert outcome(request) == "tag"
     assert client.recorder.names == ["on_consumer_cancel"]
     assert channel.is_open
+    assert client.sent() == []
+
+
+def test_the_answer_to_a_broker_cancel_goes_before_who_consumes_by_that_tag_next() -> None:
+    client = opened()
+    channel = client.channel()
+    client.consumer(channel)
+    client.recorder.inside(
+        "on_consumer_cancel",
+        lambda channel, tag: channel.basic_consume("q", print, consumer_tag=tag),
+    )
+    client.feed(method_frame(1, "basic.cancel", "tag", True))
+    assert names(client.sent()) == ["basic.cancel", "basic.consume"]
+    assert client.lives()
 
 
 def test_a_message_can_be_settled_after_its_consumer_is_gone() -> None:

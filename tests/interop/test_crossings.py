@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 import evamqp
@@ -67,3 +69,44 @@ class TestReasons(SharingVhost, OnTwoLoops):
         with pytest.raises(evamqp.NotExecuted) as caught:
             rig.wait(recover)
         assert caught.value.is_culprit
+
+
+class TestCancels(SharingVhost, OnTwoLoops):
+    def test_a_consumer_that_the_broker_cancelled_is_gone_on_both_sides(self, rig: Rig) -> None:
+        channel, other = rig.channel(), rig.channel()
+        cancelled: list[str] = []
+        for _ in range(3):
+            rig.wait(channel.queue_declare("q"))
+            tag = channel.basic_consume("q", print, on_cancel=cancelled.append)
+            rig.wait(channel.queue_declare("q"))
+            rig.wait(other.queue_delete("q"))
+            rig.until(partial(cancelled.__contains__, tag))
+        assert rig.wait(channel.queue_declare("q")).consumer_count == 0
+        assert channel.is_open
+
+    def test_a_consumer_that_timed_out_is_gone_on_both_sides(self, rig: Rig) -> None:
+        """From 4.3 on the broker keeps it, for as long as the client does not cancel it too."""
+        channel = rig.channel()
+        channel.queue_declare("q", durable=True, arguments={"x-queue-type": "quorum"})
+        channel.basic_publish("", "q", b"slow")
+        slow: list[evamqp.Message] = []
+        arguments = {"x-consumer-timeout": 1000}
+        tag = channel.basic_consume("q", slow.append, arguments=arguments)
+        rig.until(lambda: slow)
+        if rig.answer({"3.8": "kept", "4.3": "cancelled"}) == "kept":
+            return  # for half an hour, and then the channel is closed
+        client = rig.client_of(channel)
+        rig.until(lambda: ("on_consumer_cancel", tag) in client.calls)
+        quick: list[evamqp.Message] = []
+        channel.basic_consume("q", quick.append)
+        rig.until(lambda: quick)
+        assert rig.wait(channel.queue_declare("q", passive=True)).consumer_count == 1
+        for number in range(20):
+            channel.basic_publish("", "q", str(number).encode())
+        rig.until(lambda: len(quick) == 21)
+        assert len(slow) == 1
+        slow[0].ack()
+        for message in quick:
+            message.ack()
+        rig.until_count(channel, "q", 0)
+        assert channel.is_open
