@@ -13,11 +13,21 @@ from threading import get_ident
 from typing import TYPE_CHECKING
 
 from evamqp.codec.fields import encode_shortstr
-from evamqp.codec.properties import Properties
+from evamqp.codec.properties import SMALL, Properties
 from evamqp.core.channel import copy_body
 from evamqp.core.handler import Handler
 from evamqp.core.request import Request
-from evamqp.errors import BadArgument, BadType, ChannelClosed, OutputFull, WrongState
+from evamqp.errors import (
+    CONNECTION_FORCED,
+    BadArgument,
+    BadType,
+    ChannelClosed,
+    ConnectionClosed,
+    OutputFull,
+    UsageError,
+    WrongState,
+    shown,
+)
 from evamqp.recovery.backoff import Backoff
 from evamqp.recovery.client import call_off, checked_timeout
 from evamqp.recovery.ledger import Ledger, Outcome, Publication
@@ -29,7 +39,7 @@ if TYPE_CHECKING:
     from evamqp.adapters.base import Adapter, Handle
     from evamqp.core.channel import Channel
     from evamqp.core.message import Returned
-    from evamqp.errors import ConnectionClosed
+    from evamqp.errors import AmqpError
     from evamqp.recovery.topology import Entity, Topology
     from evamqp.types import Body, Tags
 
@@ -48,8 +58,14 @@ CHANNEL_LIFE = 0.5
 HIGHEST_POWER = 5
 # Seconds until a message that is larger than the room in the output buffer is tried again.
 ROOM_DELAY = 0.01
+# Bytes of a content header besides the properties: class, weight and body size.
+HEADER_OVERHEAD = 12
 # Deadlines of messages that have their outcome already, kept before they are swept.
 DEADLINES_KEPT = 1000
+# Seconds.  Long, since a quorum queue without a majority confirms nothing until it has one again,
+# and each new channel publishes everything again; doubled so often while no confirm comes at all.
+CONFIRM_TIMEOUT = 120.0
+HIGHEST_DOUBLING = 4
 _PERSISTENT = Properties(delivery_mode=DeliveryMode.PERSISTENT)
 _TRANSIENT = Properties()
 
@@ -74,11 +90,19 @@ class Publisher(Service[list[Publication]]):
         persistent: Give ``delivery_mode`` 2 to messages that have none.
         mandatory: Have unroutable messages returned.
         resends: How often a nacked message is sent again before it counts as NACKED.
+        confirm_timeout: Seconds that a confirm may take while the broker takes publishes; then the
+            channel is replaced, and all that was under way on it is published again.  It is found
+            out up to half as much later.  Doubled, up to 16 times as long, for each channel that
+            confirmed nothing at all.  None waits for ever.
         on_writable: Called with True and False: whether publishing now will not just pile up.
             It joins connection, socket, alarm and ``max_messages`` into one signal.
         on_reconnecting: See Reconnector, which gets these three unless it is shared.
         on_recovered: See Reconnector.
         on_topology_error: See Reconnector.
+
+    Attributes:
+        unmatched_returns: Returns so far of which could not be told whose they are.  Then all
+            that was under way is published again, one message at a time, so that it can be told.
 
     Raises:
         BadArgument, BadType: A target or limit is wrong.
@@ -96,6 +120,7 @@ class Publisher(Service[list[Publication]]):
         persistent: bool = True,
         mandatory: bool = True,
         resends: int = 10,
+        confirm_timeout: float | None = CONFIRM_TIMEOUT,
         on_writable: Callable[[bool], object] | None = None,
         on_reconnecting: Callable[[int, float, ConnectionClosed], object] | None = None,
         on_recovered: Callable[[int, float], object] | None = None,
@@ -103,6 +128,8 @@ class Publisher(Service[list[Publication]]):
     ) -> None:
         if max_messages < 1 or max_bytes < 1 or resends < 0:
             raise BadArgument("max_messages and max_bytes must be 1 or more, resends 0 or more")
+        if checked_timeout(confirm_timeout) == 0:
+            raise BadArgument("confirm_timeout must be more than 0 seconds")
         super().__init__(
             target,
             adapter,
@@ -112,9 +139,11 @@ class Publisher(Service[list[Publication]]):
             on_topology_error=on_topology_error,
         )
         self.is_writable = False
+        self.unmatched_returns = 0
         self._persistent = persistent
         self._mandatory = mandatory
         self._resends = resends
+        self._confirm_timeout = confirm_timeout
         self._on_writable = on_writable
         self._ledger = Ledger(max_messages, max_bytes)
         self._accepted = 0
@@ -122,8 +151,12 @@ class Publisher(Service[list[Publication]]):
         # seen, and as they are sent.  Many messages share theirs.
         self._names = ("", "")
         self._completed = (_TRANSIENT, _PERSISTENT)
-        # Those of which one closed the channel: sent one at a time, until it does so again.
+        # Those of which one closed the channel or the connection, or was returned: sent one at a
+        # time, until it does so again.
         self._suspects: set[Publication] = set()
+        # Those under way when the broker last closed the connection for an error.
+        self._witnesses: set[Publication] = set()
+        self._accused: Publication | None = None  # the only one under way then
         self._channel_backoff = Backoff()
         # When a stale channel has no publish under way any more, another is opened.
         self._is_stale = False
@@ -132,6 +165,8 @@ class Publisher(Service[list[Publication]]):
         self._expiring: dict[int, Publication] = {}
         self._deadline_timer: Handle | None = None
         self._room_timer: Handle | None = None
+        self._confirm_timer: Handle | None = None
+        self._marks = (0, 0)  # the tags last sent when that timer was due, oldest first
         self._resending: dict[Publication, Handle] = {}
 
     def __repr__(self) -> str:
@@ -171,7 +206,8 @@ class Publisher(Service[list[Publication]]):
 
         Raises:
             OutputFull: The publisher is full; wait for ``on_writable(True)``.  Nothing was taken.
-            BadArgument, BadType: It cannot be sent.  Nothing was taken.
+            BadArgument, BadType: It cannot be sent.  Nothing was taken.  Where it is only known at
+                the next connection that its properties fit no frame, it ends as REFUSED.
             MalformedData: Its properties came from a broker and are broken.  Nothing was taken.
             WrongState: The publisher is closed or closing.
             WrongThread: Not the thread of the loop.
@@ -212,15 +248,17 @@ class Publisher(Service[list[Publication]]):
             return _PERSISTENT if persistent else _TRANSIENT
         if not isinstance(properties, Properties):
             raise BadType(f"properties must be Properties, not {type(properties).__name__}")
-        if not persistent:
-            properties.check()
-            return properties
         given, completed = self._completed
-        if properties is not given:
-            properties.check()
-            completed = properties
-            if properties.delivery_mode is None:
-                completed = properties.replace(delivery_mode=DeliveryMode.PERSISTENT)
+        if properties is given and persistent:
+            return completed
+        size = len(properties.check())
+        completed = properties
+        if persistent and properties.delivery_mode is None:
+            completed = properties.replace(delivery_mode=DeliveryMode.PERSISTENT)
+        if size >= SMALL and self._channel is not None:
+            what = "Publisher.publish: its properties"
+            self._channel.connection._check_frame(what, HEADER_OVERHEAD + len(completed.raw))
+        if persistent:
             self._completed = (properties, completed)
         return completed
 
@@ -258,7 +296,7 @@ class Publisher(Service[list[Publication]]):
         while (
             connection.is_writable
             and not self._is_stale
-            and not (self._suspects and channel.unconfirmed)
+            and not (self._suspects and self._must_wait(channel))
         ):
             entry = ledger.next_unsent()
             if entry is None:
@@ -281,17 +319,16 @@ class Publisher(Service[list[Publication]]):
                 if self._room_timer is None:
                     self._room_timer = self.adapter.call_later(ROOM_DELAY, self._try_room)
                 return
-            except BadArgument as error:  # no frame of this connection can hold its properties
-                entry.detail = error
-                self._owe(self._refuse, entry)
-                continue
-            ledger.mark_sent(entry, tag)
+            except UsageError as error:  # it does not fit the frames of this broker
+                self._owe(self._refuse, entry, error)
+            else:
+                ledger.mark_sent(entry, tag)
 
-    def _refuse(self, entry: Publication) -> None:
-        if not entry.is_done:
-            self._settle(entry, Outcome.REFUSED)
-        self._pump()
-        self._close_if_done()
+    def _must_wait(self, channel: Channel) -> bool:
+        """Whether the next suspect has to wait for an outcome: ours, or another member's."""
+        if channel.unconfirmed:
+            return True
+        return bool(self._witnesses) and not self.reconnector._admit(self)
 
     def _try_room(self) -> None:
         self._room_timer = None
@@ -318,8 +355,17 @@ class Publisher(Service[list[Publication]]):
         if self._resending:
             call_off(self._resending.pop(entry, None))
         if self._suspects:
-            self._suspects.discard(entry)
+            self._acquit(entry)
+        if self._witnesses:
+            self._witnesses.discard(entry)
         self._ledger.settle(entry, outcome)
+
+    def _refuse(self, entry: Publication, reason: AmqpError) -> None:
+        if not entry.is_done:
+            entry.detail = reason
+            self._settle(entry, Outcome.REFUSED)
+            self._refresh_writable()
+            self._owe(self._close_if_done)
 
     def _confirmed(self, tags: Tags, acked: bool) -> None:
         self._channel_backoff.reset()
@@ -335,7 +381,8 @@ class Publisher(Service[list[Publication]]):
         self._close_if_done()
 
     def _nacked(self, entry: Publication) -> None:
-        self._suspects.discard(entry)
+        if self._suspects:
+            self._acquit(entry)
         entry._returned = None
         if entry._resends >= self._resends:
             self._settle(entry, Outcome.NACKED)
@@ -384,6 +431,23 @@ class Publisher(Service[list[Publication]]):
         self._pump()
         self._close_if_done()
 
+    # Returns
+
+    def _returned(self, returned: Returned) -> None:
+        ledger = self._ledger
+        if ledger.match_return(returned):
+            return
+        self.unmatched_returns += 1
+        log.error(
+            "whose return this is cannot be told: %s %s, exchange %s, routing key %s",
+            returned.code, shown(returned.text), shown(returned.exchange),
+            shown(returned.routing_key),
+        )  # fmt: skip
+        if ledger.may_be_returned:
+            # None of them may count as confirmed.  Sent one at a time, it can be told.
+            self._suspects.update(ledger.under_way)
+            self._renew_channel()
+
     # The channel
 
     def _open_channel(self) -> None:
@@ -398,6 +462,8 @@ class Publisher(Service[list[Publication]]):
         self._channel = channel
         self._is_stale = False
         self._channel_since = self.adapter.time()
+        self._marks = (0, 0)
+        self._arm_confirm_timer()
         try:
             channel.confirm_select()
         except (OutputFull, WrongState):
@@ -405,13 +471,50 @@ class Publisher(Service[list[Publication]]):
             return
         self._pump()
 
-    def _renew_channel(self) -> None:
-        """Nothing is under way on a channel that only nacks: replace it."""
+    def _renew_channel(self, *, last: bool = False) -> None:
+        """Go on with another channel; what is under way is sent again there, first or last."""
         channel, self._channel = self._channel, None
         if channel is not None:
             channel.close()
-            self._ledger.take_back()  # tags begin anew
+            self._ledger.take_back(last=last)
             self._open_channel()
+
+    def _arm_confirm_timer(self) -> None:
+        call_off(self._confirm_timer)
+        self._confirm_timer = None
+        if self._confirm_timeout is not None:
+            doublings = min(self._channel_backoff.attempts, HIGHEST_DOUBLING)
+            delay = self._confirm_timeout * (1 << doublings) / 2
+            self._confirm_timer = self.adapter.call_later(delay, self._look_for_confirms)
+
+    def _look_for_confirms(self) -> None:
+        """Replace a channel on which a publish was unconfirmed at the last two looks as well."""
+        self._confirm_timer = None
+        channel = self._channel
+        if channel is None:
+            return
+        overdue, recent = self._marks
+        unconfirmed = channel.unconfirmed
+        if channel.connection.is_blocked:
+            self._marks = (0, 0)
+        elif unconfirmed and unconfirmed[0] <= overdue:
+            self._miss_confirms(channel)
+            return
+        else:
+            self._marks = (recent, self._ledger.last_tag)
+        self._arm_confirm_timer()
+
+    def _miss_confirms(self, channel: Channel) -> None:
+        log.warning(
+            "no confirm for %d of the publishes on %r in time: they are published again",
+            len(channel.unconfirmed), channel,
+        )  # fmt: skip
+        self._channel_backoff.next()
+        # A suspect that gets no outcome must not keep all the others from theirs.
+        was_alone = bool(self._suspects)
+        for entry in self._ledger.under_way if was_alone else ():
+            self._acquit(entry)
+        self._renew_channel(last=was_alone)
 
     def _channel_closed(self, channel: Channel, reason: ChannelClosed) -> None:
         if channel is not self._channel:
@@ -420,6 +523,8 @@ class Publisher(Service[list[Publication]]):
         is_blamed = self._is_blamed(channel, reason)
         if is_blamed:
             self._find_culprit(channel, reason)
+        elif _is_deadly(channel, reason):
+            self._find_killer(channel, reason)
         self._ledger.take_back()
         self._refresh_writable()
         if channel.connection.is_open:
@@ -427,6 +532,8 @@ class Publisher(Service[list[Publication]]):
             log.warning("the channel of a publisher closed, next in %.2f s: %s", delay, reason)
             self._try_later(delay, self._open_channel)
         self._owe(self._close_if_done)
+
+    # Culprits
 
     def _is_blamed(self, channel: Channel, reason: ChannelClosed) -> bool:
         """Whether a publish of ours is to blame.
@@ -442,19 +549,42 @@ class Publisher(Service[list[Publication]]):
         if len(channel.unconfirmed) > 1:
             self._suspects = set(under_way)
             return
-        self._suspects.clear()
+        self._acquit(*self._suspects)
         for entry in under_way:
-            entry.detail = reason
-            self._settle(entry, Outcome.REFUSED)
+            self._refuse(entry, reason)
+
+    def _find_killer(self, channel: Channel, reason: ChannelClosed) -> None:
+        """The broker closed the connection for an error and blames no publish.
+
+        It may be the doing of a publish all the same: of one that was under way each time.  What
+        was under way twice is sent one at a time, and what was so twice alone is refused.
+        """
+        under_way = self._ledger.under_way
+        was_alone = len(under_way) == len(channel.unconfirmed) == 1
+        if was_alone and under_way[0] is self._accused:
+            self._refuse(self._accused, reason)
+            return
+        is_certain = was_alone and (self._is_owner or self._suspects)
+        self._accused = under_way[0] if is_certain else None
+        self._suspects.update(self._witnesses.intersection(under_way))
+        self._witnesses.update(under_way)
+
+    def _acquit(self, *entries: Publication) -> None:
+        """These are no suspects any more; who shares the connection may send the next of theirs."""
+        self._suspects.difference_update(entries)
+        self.reconnector._release(self)
 
     # Member of the reconnector
 
     def _disconnected(self, reason: ConnectionClosed) -> None:
         super()._disconnected(reason)
         self._ledger.take_back()
+        self.reconnector._release(self)
         self._refresh_writable()
 
     def _writable(self, writable: bool) -> None:
+        if self._channel is not None and self._channel.connection.is_blocked:
+            self._marks = (0, 0)  # time stands still for confirms
         self._pump()
 
     # The end
@@ -477,10 +607,11 @@ class Publisher(Service[list[Publication]]):
         self._end(left)
 
     def _end(self, left: list[Publication]) -> None:
-        call_off(self._deadline_timer, self._room_timer)
-        self._deadline_timer = self._room_timer = None
+        call_off(self._deadline_timer, self._room_timer, self._confirm_timer)
+        self._deadline_timer = self._room_timer = self._confirm_timer = None
         self._deadlines.clear()
         self._ledger.clear()
+        self.reconnector._release(self)
         self._finish(left)
         self._refresh_writable()
 
@@ -497,7 +628,18 @@ class _Events(Handler):
 
     def on_return(self, channel: Channel, returned: Returned) -> None:
         if channel is self._publisher._channel:
-            self._publisher._ledger.match_return(returned)
+            self._publisher._returned(returned)
 
     def on_channel_close(self, channel: Channel, reason: ChannelClosed) -> None:
         self._publisher._channel_closed(channel, reason)
+
+
+def _is_deadly(channel: Channel, reason: ChannelClosed) -> bool:
+    """Whether the broker closed the whole connection, for an error and not for its operator."""
+    cause = reason.__cause__
+    return (
+        not channel.connection.is_open
+        and type(cause) is ConnectionClosed
+        and cause.by == "broker"
+        and cause.code not in (None, CONNECTION_FORCED)
+    )

@@ -154,13 +154,10 @@ def test_broken_properties_of_a_broker_are_refused_at_the_call(
     assert confirming.server.published == []
 
 
-@pytest.mark.parametrize("early", [False, True])
-def test_what_no_frame_of_the_connection_holds_is_refused_and_hurts_no_other(
-    confirming: Stage, early: bool
+def test_what_no_frame_of_the_next_connection_holds_is_refused_and_hurts_no_other(
+    confirming: Stage,
 ) -> None:
     publisher = confirming.publisher(URL + "&frame_max=4096")
-    if not early:
-        confirming.turn()
     big = Properties(headers={"x": "x" * 5000})
     (first,) = confirming.publish(publisher, [b"1"])
     (refused,) = confirming.publish(publisher, [b"2"], properties=big)
@@ -171,6 +168,23 @@ def test_what_no_frame_of_the_connection_holds_is_refused_and_hurts_no_other(
     assert refused.outcome is Outcome.REFUSED
     assert isinstance(refused.detail, BadArgument)
     assert publisher.reconnector.epoch == 1
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_what_no_frame_of_the_connection_holds_is_refused_at_the_call(
+    confirming: Stage, persistent: bool
+) -> None:
+    publisher = connected(confirming, target=URL + "&frame_max=4096")
+    edge = Properties(headers={"x": "x" * 4063})  # fits, if no delivery mode is added
+    assert len(edge.raw) == 4096 - 8 - 12
+    for properties in (Properties(headers={"x": "x" * 5000}), *(edge,) * persistent):
+        for _ in range(2):
+            with pytest.raises(BadArgument, match="4096"):
+                publisher.publish("", "work", b"x", properties, persistent=persistent)
+    assert publisher.pending == 0
+    publication = publisher.publish("", "work", b"x", edge, persistent=False)
+    confirming.turn()
+    assert publication.outcome is Outcome.CONFIRMED
 
 
 def test_publish_from_another_thread_raises(stage: Stage) -> None:
@@ -445,17 +459,6 @@ def test_a_return_is_matched_to_mandatory_messages_only(stage: Stage) -> None:
     stage.turn()
     assert plain.outcome is Outcome.CONFIRMED
     assert mandatory.outcome is Outcome.RETURNED
-
-
-def test_a_return_that_nobody_published_is_ignored(stage: Stage) -> None:
-    publisher = connected(stage)
-    (publication,) = stage.publish(publisher, [b"x"])
-    stage.turn()
-    stage.server.published[0].body = b"other"
-    stage.server.published[0].give_back()
-    stage.server.published[0].ack()
-    stage.turn()
-    assert publication.outcome is Outcome.CONFIRMED
 
 
 def test_a_return_is_forgotten_when_the_message_is_sent_again(stage: Stage) -> None:

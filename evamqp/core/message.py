@@ -222,7 +222,7 @@ class Returned(NamedTuple):
         text: The broker's words.
         exchange: As published.
         routing_key: As published.
-        properties: As published.
+        properties: As the broker has them: RabbitMQ strips the header ``BCC``, 4.x sorts headers.
         body: As published.
     """
 

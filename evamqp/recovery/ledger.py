@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from evamqp.core.request import Host, Request
 from evamqp.errors import OutputFull
+from evamqp.recovery.returns import Returns
 
 if TYPE_CHECKING:
     from evamqp.codec.properties import Properties
@@ -35,7 +36,7 @@ class Outcome(Enum):
     RETURNED = "RETURNED"
     #: Its deadline passed first; whether the broker has it is unknown.
     EXPIRED = "EXPIRED"
-    #: The broker closed the channel because of it, or no frame of the connection can hold it.
+    #: The broker closed the channel or connection because of it, or it cannot be sent at all.
     REFUSED = "REFUSED"
     #: close() ran out of time first; whether the broker has it is unknown.
     ABANDONED = "ABANDONED"
@@ -54,8 +55,8 @@ class Publication(Request[Outcome]):
         size: Bytes that it is counted as: body, routing key and properties.
         outcome: None while it has none.
         detail: For RETURNED the Returned; for REFUSED the reason that the channel was closed
-            with, or the BadArgument; for ABANDONED why the reconnector gave up, if it did; else
-            None.
+            with, or the UsageError that says why it cannot be sent; for ABANDONED why the
+            reconnector gave up, if it did; else None.
     """
 
     __slots__ = (
@@ -113,16 +114,6 @@ class Publication(Request[Outcome]):
     def outcome(self) -> Outcome | None:
         return self._value if self._is_done and self._error is None else None
 
-    def _matches(self, returned: Returned) -> bool:
-        return (
-            self.mandatory
-            and self._returned is None
-            and self.routing_key == returned.routing_key
-            and self.exchange == returned.exchange
-            and self.body == returned.body
-            and self.properties.raw == returned.properties.raw
-        )
-
 
 class Ledger:
     """Publishes without an outcome, in publish order.
@@ -130,17 +121,22 @@ class Ledger:
     Args:
         max_messages: How many it takes.
         max_bytes: How many bytes it takes; one message is always taken by an empty ledger.
+
+    Attributes:
+        last_tag: The tag last sent on this channel; 0 before the first.
+        count: Publishes without an outcome, including those that wait to be resent.
+        size: Their bytes.
     """
 
     __slots__ = (
-        "_last_tag",
         "_max_bytes",
         "_max_messages",
-        "_returned_tag",
+        "_returns",
         "_sent",
         "_unsent",
         "_wanted",
         "count",
+        "last_tag",
         "size",
     )
 
@@ -149,9 +145,10 @@ class Ledger:
         self._max_bytes = max_bytes
         self._unsent: deque[Publication] = deque()  # some may have their outcome already
         self._sent: dict[int, Publication] = {}  # by delivery tag, ascending
-        self._last_tag = self._returned_tag = 0  # last sent, last returned on this channel
+        self._returns = Returns(self._sent)
+        self.last_tag = 0
         self._wanted = 1  # bytes that there was no room for
-        self.count = 0  # including those that wait to be resent
+        self.count = 0
         self.size = 0
 
     def __iter__(self) -> Iterator[Publication]:
@@ -199,7 +196,8 @@ class Ledger:
         self.count -= 1
         self.size -= entry.size
         if entry._tag:
-            self._sent.pop(entry._tag, None)
+            del self._sent[entry._tag]
+            self._returns.expire(entry._tag, entry)
             entry._tag = 0
         entry.resolve(outcome)
         if len(self._unsent) > 2 * self.count + ENDED_KEPT:
@@ -226,7 +224,7 @@ class Ledger:
 
     def mark_sent(self, entry: Publication, tag: int) -> None:
         """It is under way; on one channel, tags ascend."""
-        entry._tag = self._last_tag = tag
+        entry._tag = self.last_tag = tag
         self._sent[tag] = entry
 
     def take_confirmed(self, tags: Tags) -> list[Publication]:
@@ -235,41 +233,39 @@ class Ledger:
         entries = [entry for tag in tags if (entry := take(tag, None)) is not None]
         for entry in entries:
             entry._tag = 0
+        if self._returns.expired:
+            self._returns.confirm(tags)
         return entries
 
-    def match_return(self, returned: Returned) -> Publication | None:
-        """Note whose return this is: the first, in publish order, that looks like it.
+    def match_return(self, returned: Returned) -> bool:
+        """Note a return with the publish that it is of; False if that cannot be told."""
+        tag = self._returns.match(returned, self.last_tag)
+        entry = self._sent.get(tag)
+        if entry is not None:
+            entry._returned = returned
+        return tag > 0
 
-        Brokers return in publish order as well.  So the search begins behind the last one found,
-        and a thousand returns in a row cost one look at each message.
-        """
-        sent = self._sent
-        first = max(self._returned_tag + 1, next(iter(sent), 1))
-        for tag in range(first, self._last_tag + 1):
-            entry = sent.get(tag)
-            if entry is not None and entry._matches(returned):
-                return self._mark_returned(entry, returned)
-        for entry in sent.values():
-            if entry._matches(returned):
-                return self._mark_returned(entry, returned)
-        return None
+    @property
+    def may_be_returned(self) -> bool:
+        """Whether a return could be of anything here."""
+        return self._returns.are_possible
 
-    def _mark_returned(self, entry: Publication, returned: Returned) -> Publication:
-        entry._returned = returned
-        self._returned_tag = entry._tag
-        return entry
-
-    def take_back(self) -> None:
-        """The channel is gone: all that was sent has to be sent again, in order, first."""
+    def take_back(self, *, last: bool = False) -> None:
+        """The channel is gone: all that was sent has to be sent again, in order, first or last."""
         again = self.under_way
         for entry in again:
             entry._returned = None
             entry._tag = 0
-        self._unsent.extendleft(reversed(again))
+        if last:
+            self._unsent.extend(again)
+        else:
+            self._unsent.extendleft(reversed(again))
         self._sent.clear()
-        self._last_tag = self._returned_tag = 0
+        self._returns.clear()
+        self.last_tag = 0
 
     def clear(self) -> None:
         """Let go of what has its outcome: everything."""
         self._unsent.clear()
         self._sent.clear()
+        self._returns.clear()

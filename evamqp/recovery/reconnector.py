@@ -132,6 +132,7 @@ class Reconnector(Client):
         self._on_topology_error = on_topology_error
         self._backoff = backoff or Backoff()
         self._members: list[Member] = []
+        self._prober: Member | None = None  # who may send what may end the connection
         # Who joined while the topology was being declared, and what each brought.
         self._newcomers: list[tuple[Member, Topology]] = []
         self._waiters: list[Request[Closed | TopologyFailed]] = []
@@ -213,6 +214,23 @@ class Reconnector(Client):
         if member in self._members:
             self._members.remove(member)
         self._stop_replay_of(member)
+
+    def _admit(self, member: Member) -> bool:
+        """Whether a member may send what perhaps ends the connection.
+
+        One at a time may, until it calls ``_release``: so it is told whose doing an end is.
+        """
+        if self._prober is None:
+            self._prober = member
+        return self._prober is member
+
+    def _release(self, member: Member) -> None:
+        """What a member was admitted with had its outcome; the others may try.  Idempotent."""
+        if self._prober is member:
+            self._prober = None
+            for other in self._members:
+                if other is not member:
+                    self._owe(other._writable, True)
 
     def _welcome(self, member: Member, topology: Topology, epoch: int) -> None:
         """A member came when the topology was declared already: declare what it brought."""
