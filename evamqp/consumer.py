@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -16,9 +16,12 @@ from evamqp.core.handler import Handler
 from evamqp.core.request import Request
 from evamqp.errors import BadArgument, BadType, ChannelClosed, OutputFull, WrongState
 from evamqp.recovery.backoff import STABLE_AFTER, Backoff
+from evamqp.recovery.client import call_off
+from evamqp.recovery.failures import Failures
 from evamqp.recovery.reconnector import Reconnector, Target
 from evamqp.recovery.service import Service
 from evamqp.recovery.topology import copy_table
+from evamqp.recovery.work import Work, is_interruption
 
 if TYPE_CHECKING:
     from evamqp.adapters.base import Adapter, Handle
@@ -30,10 +33,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Seconds until a message whose handler was interrupted goes back to its queue: by then a program
+# that ends has ended, and one that lives on does not keep it for ever.
+INTERRUPTED_DELAY = 1.0
+# Seconds: so long asyncio may wait for threads when a program ends.
+LONGEST_END = 300.0
+
 #: When a message is acknowledged: when its handler has succeeded, or by the handler itself.
 AckMode: TypeAlias = Literal["auto", "manual"]
-#: What becomes of a message whose handler failed: dropped or dead-lettered, delivered again, or
-#: left unsettled until the channel ends.
+#: What becomes of a message whose handler failed: dropped or dead-lettered, delivered again after
+#: a while, or left unsettled until the channel ends.
 ErrorPolicy: TypeAlias = Literal["reject", "requeue", "leave"]
 
 
@@ -46,6 +55,15 @@ class Consumer(Service[int]):
     messages per loss come twice.  Settling a message of a former connection is a no-op that is
     counted, since the broker has requeued it.
 
+    Forwarding takes one line: ``return publisher.publish(...)``, also in a list with others.  Only
+    CONFIRMED is success; every other Outcome is a failure of the handler.  What a handler returns,
+    publishes or their outcomes, decides.  If it returns none, an async handler has failed when a
+    publish that it awaited was not confirmed; one that deals with that itself returns the outcome
+    that counts, or settles the message.  A publish neither returned nor awaited does not count.
+
+    A handler that is cancelled or interrupted, as when the program ends, has not failed: its
+    message goes back to the queue.
+
     Args:
         target: A URL, Parameters, a list of them, or a Reconnector to share.
         queue: Name of the queue.
@@ -57,7 +75,10 @@ class Consumer(Service[int]):
             queue was deleted.
         prefetch: Messages that may be unacknowledged, 1..65535.
         ack: ``"manual"`` leaves settling to the handler.
-        on_error: What becomes of a message whose handler raised; the error is logged.
+        on_error: What becomes of a message whose handler failed; the error is logged.  With
+            ``"requeue"`` it is held for 0.1 s first, which doubles with each failure of the same
+            message up to 30 s, and counts as unacknowledged meanwhile.  Quorum queues drop or
+            dead-letter it after their ``x-delivery-limit``.
         exclusive: Refuse other consumers of the queue.
         arguments: For instance ``x-priority``.
         on_reconnecting: See Reconnector, which gets these three unless it is shared.
@@ -97,7 +118,7 @@ class Consumer(Service[int]):
             on_topology_error=on_topology_error,
         )
         self.queue = queue
-        self.handled = 0  # handlers that have ended, one way or the other
+        self.handled = 0  # messages whose handler has succeeded or failed
         self._on_message = on_message
         self._prefetch = prefetch
         self._ack = ack
@@ -109,6 +130,10 @@ class Consumer(Service[int]):
         self._at_work: dict[Message, Handle] = {}
         # Messages that came while as many were at work as may be.
         self._waiting: deque[Message] = deque()
+        self._returning: dict[Message, Handle] = {}  # those that go back after a while
+        self._failures = Failures()
+        # When a handler was last interrupted, and ``handled`` at that time.
+        self._interrupted: tuple[float, int] | None = None
         self._backoff = Backoff()
         self._since: float | None = None  # when we last began to consume; None if it ended
 
@@ -234,7 +259,10 @@ class Consumer(Service[int]):
     def _forget_channel(self) -> None:
         self._channel = None
         self._tag = ""
-        self._waiting.clear()  # they are the broker's again
+        # They are the broker's again.
+        self._waiting.clear()
+        call_off(*self._returning.values())
+        self._returning.clear()
 
     def _come_back(self, step: Callable[[], object]) -> None:
         """Try again, sooner or later."""
@@ -263,40 +291,93 @@ class Consumer(Service[int]):
     def _handle(self, message: Message) -> None:
         try:
             result = self._on_message(message)
-            if isinstance(result, Request):
-                result = result.future
-            if result is not None and isinstance(result, Awaitable):
-                ended = partial(self._ended_work, message)
-                self._at_work[message] = self.adapter.follow(result, ended)
+            work = None if result is None else Work(result)
+            if work is not None and work.has_to_run:
+                self._follow(message, work, result)
                 return
-        except (KeyboardInterrupt, SystemExit):
+        except (KeyboardInterrupt, SystemExit) as error:
+            self._failed(message, error)
             raise
         except BaseException as error:
             self._failed(message, error)
         else:
-            self._succeeded(message)
+            self._returned(message, work)
 
-    def _ended_work(self, message: Message, error: BaseException | None) -> None:
+    def _follow(self, message: Message, work: Work, result: object) -> None:
+        awaitable = result.future if isinstance(result, Request) else work.run()
+        ended = partial(self._ended_work, message, work)
+        self._at_work[message] = self.adapter.follow(awaitable, ended)
+
+    def _ended_work(self, message: Message, work: Work, error: BaseException | None) -> None:
         if self._at_work.pop(message, None) is None:
             return  # cancelled by close(), which left the message to the broker
         if error is None:
-            self._succeeded(message)
+            self._returned(message, work)
         else:
             self._failed(message, error)
-        while self._waiting and len(self._at_work) < self._prefetch:
-            self._handle(self._waiting.popleft())
-        self._close_if_done()
+        try:
+            while self._waiting and len(self._at_work) < self._prefetch:
+                self._handle(self._waiting.popleft())
+        finally:  # also when one was interrupted
+            self._close_if_done()
 
-    def _succeeded(self, message: Message) -> None:
+    def _returned(self, message: Message, work: Work | None) -> None:
+        """The handler has not raised."""
+        forward = None if work is None or message.is_settled else work.failed_forward
+        if forward is not None:
+            log.error("the handler of %r could not forward it: %r", message, forward)
+            self._fail(message)
+            return
         self.handled += 1
         if self._ack == "auto" and not message.is_settled:
             message.ack()
 
     def _failed(self, message: Message, error: BaseException) -> None:
+        """The handler has raised."""
+        if is_interruption(error):
+            self._interrupted = (self.adapter.time(), self.handled)
+        elif not self._is_ending:
+            log.error("the handler of %r raised %r", message, error, exc_info=error)
+            self._fail(message)
+            return
+        log.warning("the handler of %r was interrupted: %r", message, error)
+        self._return_later(message, INTERRUPTED_DELAY, message.nack)
+
+    @property
+    def _is_ending(self) -> bool:
+        """Whether the program may be about to end.
+
+        A handler was interrupted, and none has succeeded since.  Those that begin now may find
+        executors and pools closed, which says nothing about their messages.
+        """
+        if self._interrupted is None:
+            return False
+        at, handled = self._interrupted
+        return self.handled == handled and self.adapter.time() - at < LONGEST_END
+
+    def _fail(self, message: Message) -> None:
         self.handled += 1
-        log.error("the handler of %r raised %r", message, error, exc_info=error)
-        if self._on_error != "leave" and not message.is_settled:
-            message.reject(requeue=self._on_error == "requeue")
+        if self._on_error == "reject" and not message.is_settled:
+            message.reject(requeue=False)
+        elif self._on_error == "requeue":
+            self._return_later(message, self._failures.next_delay(message), message.reject)
+
+    def _return_later(
+        self, message: Message, delay: float, give_back: Callable[[], object]
+    ) -> None:
+        """Give a message back after a while, unless it is settled by then.
+
+        RabbitMQ counts a reject against the delivery limit of a quorum queue, a nack it does not.
+        """
+        if message.is_settled or message.channel is not self._channel:
+            return
+        step = partial(self._give_back, message, give_back)
+        self._returning[message] = self.adapter.call_later(delay, step)
+
+    def _give_back(self, message: Message, give_back: Callable[[], object]) -> None:
+        del self._returning[message]
+        if not message.is_settled:
+            give_back()
 
     # Member of the reconnector
 

@@ -141,7 +141,7 @@ def test_a_handler_that_raises_meets_its_policy_and_is_logged(
     work.inside = fail_once
     consumer = consuming(stage, work, on_error=policy)
     stage.server.fill("work", b"a")
-    stage.turn()
+    stage.advance(0.1)
     assert stage.server.settled[:1] == settled
     assert "mine" in caplog.text
     assert "fail_once" in caplog.text

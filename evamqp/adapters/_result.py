@@ -7,6 +7,7 @@ Result is handed the ``call_soon`` of the loop that it lives on.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator
+from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
 
@@ -110,12 +111,16 @@ class Promise:
 
 
 class Drive(Generic[T]):
-    """Takes a coroutine from one Result that it awaits to the next, beginning on the next turn."""
+    """Takes a coroutine from one Result that it awaits to the next, beginning on the next turn.
 
-    __slots__ = ("_awaited", "_coroutine", "_is_closed", "result")
+    It has a context of its own, a copy of its maker's, as the tasks of other loops have.
+    """
+
+    __slots__ = ("_awaited", "_context", "_coroutine", "_is_closed", "result")
 
     def __init__(self, coroutine: Coroutine[Any, Any, T], call_soon: CallSoon) -> None:
         self.result: Result[T] = Result(call_soon)
+        self._context = copy_context()
         self._coroutine = coroutine
         self._awaited: Result[Any] | None = None
         self._is_closed = False
@@ -124,7 +129,7 @@ class Drive(Generic[T]):
     def close(self) -> None:
         """Give it up unless it has ended; its ``finally`` blocks run now."""
         self._is_closed = True
-        self._coroutine.close()
+        self._context.run(self._coroutine.close)
         if self._awaited is not None:
             self._awaited.cancel()  # as the tasks of other loops do
 
@@ -135,7 +140,10 @@ class Drive(Generic[T]):
         """
         try:
             self.close()
-        except Exception as exc:
+        except (KeyboardInterrupt, SystemExit) as exc:
+            self.result.settle(None, exc)
+            raise
+        except BaseException as exc:
             self.result.settle(None, exc)
         else:
             self.result.cancel()
@@ -146,10 +154,13 @@ class Drive(Generic[T]):
 
     def _run(self, step: Callable[[], object]) -> None:
         try:
-            awaited = step()
+            awaited = self._context.run(step)
         except StopIteration as stop:
             self.result.settle(stop.value, None)
-        except Exception as exc:
+        except (KeyboardInterrupt, SystemExit) as exc:
+            self.result.settle(None, exc)
+            raise
+        except BaseException as exc:
             self.result.settle(None, exc)
         else:
             self._wait_for(awaited)

@@ -115,8 +115,9 @@ class Adapter(Protocol):
 
         Args:
             awaitable: A coroutine, or the loop's own future.
-            done: Called once, with None or with what the awaitable raised, cancelling included;
-                never from inside this call or ``cancel()``.
+            done: Called once, with None or with what the awaitable raised; never from inside this
+                call or ``cancel()``.  For one that was cancelled that is RequestCancelled, or the
+                loop's own error if it is no Exception, as asyncio's is not.
 
         Returns:
             ``cancel()`` cancels the awaitable; ``done`` comes all the same.

@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 from evamqp.adapters._dial import Address, Dial
 from evamqp.adapters._socket import read_rest, set_options
 from evamqp.adapters.base import Callback, Endpoint, Handle, Stream
+from evamqp.errors import RequestCancelled
 
 #: Reads before a connection that ends is closed: more than a receive buffer holds, and an end
 #: where the peer goes on sending.
@@ -70,6 +71,8 @@ class TwistedAdapter:
         deferred = defer.ensureDeferred(awaitable)
 
         def ended(error: BaseException | None) -> None:
+            if isinstance(error, defer.CancelledError):
+                error = RequestCancelled("the Deferred was cancelled")
             # A Deferred that has fired, or is cancelled, would call from inside.
             self.call_soon(lambda: done(error))
 

@@ -6,9 +6,10 @@ No channel and no timer: the publisher sends what ``next_unsent`` gives, and tel
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextvars import ContextVar
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evamqp.core.request import Host, Request
 from evamqp.errors import OutputFull
@@ -23,6 +24,15 @@ if TYPE_CHECKING:
 
 # Publishes that expired unsent, kept before they are swept.
 ENDED_KEPT = 1000
+
+
+# Where the first publish goes that is awaited in this context and not confirmed.
+_failures: ContextVar[list[Publication] | None] = ContextVar("failures", default=None)
+
+
+def observe_failures(failed: list[Publication]) -> None:
+    """Note here the first publish that this context awaits, and that is not CONFIRMED."""
+    _failures.set(failed)
 
 
 class Outcome(Enum):
@@ -105,6 +115,14 @@ class Publication(Request[Outcome]):
             f"<Publication {outcome} of {len(self.body)} bytes, exchange={self.exchange!r}, "
             f"routing_key={self.routing_key!r}>"
         )
+
+    def __await__(self) -> Generator[Any, Any, Outcome]:
+        outcome = yield from super().__await__()
+        if outcome is not Outcome.CONFIRMED:
+            failed = _failures.get()
+            if failed is not None and not failed:
+                failed.append(self)
+        return outcome
 
     def cancel(self) -> None:
         """Call nobody back.  A publish itself cannot be recalled: it still gets its outcome."""

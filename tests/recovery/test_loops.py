@@ -236,6 +236,48 @@ def test_a_handler_that_returns_what_no_loop_can_await_fails(rig: Rig) -> None:
     rig.finish(consumer)
 
 
+@pytest.mark.parametrize("form", ["returned", "awaited", "awaited and returned", "gathered"])
+def test_only_a_confirmed_forward_is_success(rig: Rig, form: str) -> None:
+    rig.server.on_publish = Publish.route
+    publisher = evamqp.Publisher(rig.url, adapter=rig.loop.adapter)
+
+    def forward(message: evamqp.Message) -> evamqp.Publication:
+        return publisher.publish("", message.body.decode(), message.body)
+
+    async def handle(message: evamqp.Message) -> object:
+        if form == "gathered":
+            return [forward(message), forward(message)]
+        outcome = await forward(message)
+        return outcome if form == "awaited and returned" else None
+
+    rig.broker(lambda server: server.fill("sink"))
+    rig.broker(lambda server: server.fill("work", b"sink", b"nowhere"))
+    handler = forward if form == "returned" else handle
+    consumer = evamqp.Consumer(rig.url, "work", handler, adapter=rig.loop.adapter)
+    rig.until(lambda: rig.broker(lambda server: len(server.settled)) == 2)
+    assert sorted(rig.server.settled) == [("acked", b"sink"), ("dropped", b"nowhere")]
+    rig.finish(consumer, publisher)
+
+
+def test_a_handler_whose_own_future_is_cancelled_has_not_failed(rig: Rig) -> None:
+    adapter = rig.loop.adapter
+    futures: list[Any] = []
+
+    async def work(message: evamqp.Message) -> None:
+        if not futures:
+            futures.append(adapter.create_future().future)
+            await futures[0]
+
+    rig.broker(lambda server: server.fill("work", b"a"))
+    consumer = evamqp.Consumer(rig.url, "work", work, adapter=adapter)
+    rig.until(lambda: futures)
+    futures[0].cancel()
+    rig.until(lambda: consumer.handled)
+    rig.until(lambda: rig.broker(lambda server: len(server.settled)) == 2)
+    assert rig.server.settled == [("requeued", b"a"), ("acked", b"a")]
+    rig.finish(consumer)
+
+
 class Pair:
     """A publisher and a consumer, held in one place, so that they can be let go of."""
 

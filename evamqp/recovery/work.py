@@ -1,0 +1,76 @@
+"""What a handler has returned and awaited, and whether that means success.
+
+How it runs is the loop's business; what becomes of the message is the consumer's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+
+from evamqp.core.request import Request
+from evamqp.errors import RequestCancelled
+from evamqp.recovery.ledger import Outcome, Publication, observe_failures
+
+#: What may hold several publishes or outcomes that a handler returns.
+_SEVERAL = (list, tuple)
+_FORWARD = (Publication, Outcome)
+
+
+def is_interruption(error: BaseException) -> bool:
+    """Whether a handler was stopped rather than failed: cancelled, or the program ends."""
+    if not isinstance(error, Exception) or isinstance(error, RequestCancelled):
+        return True
+    # Its ``finally`` failed while it was cancelled.  A timeout is made of a cancelling, too.
+    amid = error.__context__
+    return (
+        amid is not None
+        and not isinstance(amid, Exception)
+        and error.__cause__ is None
+        and not isinstance(error, TimeoutError)
+    )
+
+
+class Work:
+    """One handler's result.
+
+    Args:
+        result: What the handler has returned: an awaitable, a publish or its outcome, or a list
+            or tuple of these; anything else is success.
+    """
+
+    __slots__ = ("_failed", "_result")
+
+    def __init__(self, result: object) -> None:
+        self._result = result  # of the awaitable, as soon as that has one
+        self._failed: list[Publication] = []  # the first that was awaited in vain
+
+    @property
+    def has_to_run(self) -> bool:
+        """Whether there is something to wait for."""
+        return isinstance(self._result, (Awaitable, *_SEVERAL))
+
+    async def run(self) -> None:
+        """Wait for all that was returned, and for what that brings."""
+        observe_failures(self._failed)
+        if isinstance(self._result, Awaitable) and not isinstance(self._result, Request):
+            self._result = await self._result
+        for request in _items(self._result):
+            if isinstance(request, Request):
+                await request
+
+    @property
+    def failed_forward(self) -> Publication | Outcome | None:
+        """The publish that makes the handler a failure, or its outcome; None if there is none.
+
+        The outcomes that a handler returns decide; if it returns none, those that it has awaited.
+        """
+        returned = [item for item in _items(self._result) if isinstance(item, _FORWARD)]
+        for item in returned or self._failed:
+            outcome = item.outcome if isinstance(item, Publication) else item
+            if outcome is not Outcome.CONFIRMED:
+                return item
+        return None
+
+
+def _items(result: object) -> Sequence[object]:
+    return result if isinstance(result, _SEVERAL) else (result,)
