@@ -106,19 +106,19 @@ def _size_of(encoded: bytes, offset: int) -> int:
 
 def _encode(pieces: list[bytes], table: Mapping[str, Any]) -> bytes:
     try:
-        return fields.encode_table({key: _with_zone(value) for key, value in table.items()})
+        return fields.encode_table({key: with_zone(value) for key, value in table.items()})
     except (BadType, BadArgument) as error:
         raise _refusal(pieces, table, error) from error
 
 
-def _with_zone(value: Any) -> Any:
+def with_zone(value: Any) -> Any:
     """The value, with every naive datetime in it taken for UTC, as pika does."""
     if isinstance(value, datetime):
         return value if value.tzinfo is not None else value.replace(tzinfo=timezone.utc)
     if isinstance(value, Mapping):
-        return {key: _with_zone(entry) for key, entry in value.items()}
+        return {key: with_zone(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_with_zone(entry) for entry in value]
+        return [with_zone(entry) for entry in value]
     return value
 
 
@@ -128,7 +128,7 @@ def _refusal(pieces: list[bytes], table: Mapping[str, Any], error: Exception) ->
         if isinstance(key, str) and len(key.encode("utf-8", "surrogatepass")) > 255:
             return ShortStringTooLong(key.encode("utf-8", "surrogatepass"))
         try:
-            fields.encode_table({"": _with_zone(value)})
+            fields.encode_table({"": with_zone(value)})
         except BadArgument:
             return struct.error(str(error))
         except BadType:

@@ -1,0 +1,768 @@
+"""pika's Channel on evamqp's: its names, defaults, checks and callback frames, in both styles.
+
+What goes over the wire, and in which order, is evamqp's; which style a call has is ``_eras.py``'s.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+import uuid
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import evamqp
+
+from . import _reasons, exceptions, spec, validators
+from ._eras import close_callback, two_styles
+from ._properties import BasicProperties, from_message, from_wire, to_wire
+from ._verbs import VERBS
+from .exchange_type import ExchangeType
+from .frame import Method
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+LOGGER = logging.getLogger(__name__)
+
+MAX_CHANNELS = 65535
+
+_new: Any = object.__new__
+_Ack, _Nack, _Deliver = spec.Basic.Ack, spec.Basic.Nack, spec.Basic.Deliver
+# Events that are no method of the protocol.
+_ON_CLOSE = "_on_channel_close"
+_ON_FLOW = spec.Channel.Flow
+
+
+class Channel:
+    """A channel.  ``Connection.channel`` makes it.
+
+    Attributes:
+        connection: Its connection.
+        channel_number: Its number; also ``int(channel)``.
+        callbacks: Who waits for which method.
+        flow_active: Whether the broker lets us publish.
+    """
+
+    CLOSED = 0
+    OPENING = 1
+    OPEN = 2
+    CLOSING = 3
+
+    _STATE_NAMES = {CLOSED: "CLOSED", OPENING: "OPENING", OPEN: "OPEN", CLOSING: "CLOSING"}  # noqa: RUF012
+
+    def __init__(
+        self,
+        connection: Connection,
+        channel_number: int,
+        on_open_callback: Callable[[Channel], object] | None,
+    ) -> None:
+        validators.zero_or_greater("channel_number", channel_number)
+        validators.rpc_completion_callback(on_open_callback)
+        self.connection = connection
+        self.channel_number = channel_number
+        self.callbacks = connection.callbacks
+        self.flow_active = True
+        self._era = connection._era
+        self._on_open_callback = on_open_callback
+        self._on_get: Callable[..., object] | None = None
+        self._on_confirm: Callable[[Method], object] | None = None
+        self._consumers: dict[str, None] = {}
+        self._cancelled: set[str] = set()
+        self._state = self.OPENING
+        self._closing_reason: BaseException | None = None
+        self._core: evamqp.Channel
+        self._publish: Callable[..., object] = self._refuse_publish
+        self._handler = _Events(self)
+        self.callbacks.add(channel_number, spec.Channel.Close, _ignore, one_shot=False)
+
+    def __int__(self) -> int:
+        return self.channel_number
+
+    def __repr__(self) -> str:
+        state = self._STATE_NAMES[self._state]
+        return (
+            f"<{type(self).__name__} number={self.channel_number} {state} conn={self.connection!r}>"
+        )
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it has ended."""
+        return self._state == self.CLOSED
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether we have asked for its end."""
+        return self._state == self.CLOSING
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it may be used."""
+        return self._state == self.OPEN
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether the broker has not opened it yet."""
+        return self._state == self.OPENING
+
+    @property
+    def consumer_tags(self) -> list[str]:
+        """The tags of its consumers."""
+        return list(self._consumers)
+
+    # Callbacks
+
+    def add_callback(
+        self,
+        callback: Callable[..., object],
+        replies: Sequence[Any],
+        one_shot: bool = True,
+    ) -> None:
+        """Have ``callback`` called with the frame of any of these methods."""
+        for reply in replies:
+            self.callbacks.add(self.channel_number, reply, callback, one_shot)
+
+    def add_on_cancel_callback(self, callback: Callable[[Method], object]) -> None:
+        """Have it called with the frame by which the broker cancels a consumer."""
+        validators.require_callback(callback)
+        self.callbacks.add(self.channel_number, spec.Basic.Cancel, callback, one_shot=False)
+
+    def add_on_close_callback(self, callback: Callable[..., object]) -> None:
+        """Have it called when the channel has ended: ``(channel, exception)``."""
+        validators.require_callback(callback)
+        self.callbacks.add(
+            self.channel_number, _ON_CLOSE, close_callback(callback, self._era), one_shot=False
+        )
+
+    def add_on_flow_callback(self, callback: Callable[[bool], object]) -> None:
+        """Have it called when the broker stops publishing here, and when it lets it go on."""
+        validators.require_callback(callback)
+        self.callbacks.add(self.channel_number, _ON_FLOW, callback, one_shot=False)
+
+    def add_on_return_callback(
+        self, callback: Callable[[Channel, Any, BasicProperties, bytes], object]
+    ) -> None:
+        """Have it called with each message that the broker returns."""
+        validators.require_callback(callback)
+        self.callbacks.add(self.channel_number, "_on_return", callback, one_shot=False)
+
+    # Publishing
+
+    def basic_publish(
+        self,
+        exchange: str,
+        routing_key: str,
+        body: bytes | str,
+        properties: BasicProperties | None = None,
+        mandatory: bool = False,
+        immediate: bool = False,
+    ) -> None:
+        """Publish a message; a ``str`` body is sent in UTF-8."""
+        if immediate:
+            raise exceptions.MethodNotImplemented(
+                "immediate: brokers have refused it since RabbitMQ 3.0"
+            )
+        if type(body) is not bytes:
+            body = _as_bytes(body)
+        try:
+            self._publish(
+                exchange,
+                routing_key,
+                body,
+                None if not properties else to_wire(properties),
+                True if mandatory else False,  # noqa: SIM210  bool() costs three times as much
+            )
+        except evamqp.UsageError as error:
+            self._publish_refused(error, exchange, routing_key, body, properties, mandatory)
+
+    def _publish_refused(
+        self, error: evamqp.UsageError, exchange: Any, routing_key: Any, body: bytes,
+        properties: BasicProperties | None, mandatory: bool,
+    ) -> None:  # fmt: skip
+        if isinstance(error, evamqp.WrongThread) and self.connection._core is not None:
+            # pika lets it pass, and it mostly works.  Here it works always.
+            publish = partial(
+                self.basic_publish, exchange, routing_key, body, properties, mandatory
+            )
+            self.connection._core.call_soon_threadsafe(publish)
+            return
+        self._raise_if_not_open()
+        spec.Basic.Publish(0, exchange, routing_key).encode()  # says in pika's words what is bad
+        raise exceptions.AMQPChannelError(str(error)) from error
+
+    def _refuse_publish(self, *arguments: Any) -> NoReturn:
+        """In the place of the channel's own while there is nothing to publish on."""
+        self._raise_if_not_open()
+        raise AssertionError("a channel that is open publishes")
+
+    def confirm_delivery(self, *args: Any, **kwargs: Any) -> None:
+        """Have each publish confirmed.
+
+        Args:
+            ack_nack_callback: Called with a frame whose method is ``Basic.Ack`` or ``Basic.Nack``.
+                A call with ``callback`` alone is 0.x's, and means this one.
+            callback: Called with the frame of ``Confirm.SelectOk``.
+        """
+        if "ack_nack_callback" not in kwargs and "callback" in kwargs and not args:
+            self._era.saw_old()
+            kwargs["ack_nack_callback"] = kwargs.pop("callback")
+        if "nowait" in kwargs or (len(args) == 2 and isinstance(args[1], bool)):
+            self._era.saw_old()
+            kwargs["callback"] = None
+            kwargs.pop("nowait", None)
+            args = args[:1]
+        self._confirm_delivery(*args, **kwargs)
+
+    def _confirm_delivery(
+        self,
+        ack_nack_callback: Callable[[Method], object],
+        callback: Callable[[Method], object] | None = None,
+    ) -> None:
+        if not callable(ack_nack_callback):
+            raise ValueError(
+                "confirm_delivery requires a callback to receive Basic.Ack/Basic.Nack notifications"
+            )
+        self._raise_if_not_open()
+        validators.rpc_completion_callback(callback)
+        if not (self.connection.publisher_confirms and self.connection.basic_nack):
+            raise exceptions.MethodNotImplemented("Confirm.Select not Supported by Server")
+        self._handler.confirm_to(ack_nack_callback)
+        self._request(spec.Confirm.Select(), callback)
+
+    # Consuming
+
+    @two_styles("consumer_callback queue no_ack exclusive consumer_tag arguments")
+    def basic_consume(
+        self,
+        queue: str = "",
+        on_message_callback: Any = None,
+        auto_ack: bool = False,
+        exclusive: bool = False,
+        consumer_tag: str | None = None,
+        arguments: dict[str, Any] | None = None,
+        callback: Callable[[Method], object] | None = None,
+    ) -> str:
+        """Start a consumer.
+
+        Args:
+            on_message_callback: Called with channel, method, properties and body.
+
+        Returns:
+            The consumer's tag.
+
+        Raises:
+            DuplicateConsumerTag: The channel has one of that tag.
+        """
+        validators.require_string(queue, "queue")
+        validators.require_callback(on_message_callback)
+        self._raise_if_not_open()
+        validators.rpc_completion_callback(callback)
+        if not consumer_tag:
+            consumer_tag = f"ctag{self.channel_number}.{uuid.uuid4().hex}"
+        if consumer_tag in self._consumers or consumer_tag in self._cancelled:
+            raise exceptions.DuplicateConsumerTag(consumer_tag)
+        method = spec.Basic.Consume(
+            0, queue, consumer_tag, False, auto_ack, exclusive, False, arguments
+        )
+        method.encode()
+        self._call(
+            self._core.basic_consume,
+            queue,
+            self._receiver(on_message_callback),
+            bool(auto_ack),
+            bool(exclusive),
+            consumer_tag,
+            VERBS[spec.Basic.Consume].table(arguments),
+            callback=partial(self._replied, callback, spec.Basic.ConsumeOk),
+        )
+        self._consumers[consumer_tag] = None
+        return consumer_tag
+
+    def _receiver(self, on_message: Callable[..., object]) -> Callable[[evamqp.Message], object]:
+        """What evamqp calls with each message: the callback with views of it."""
+
+        def receive(message: evamqp.Message) -> None:
+            method = _new(_Deliver)
+            method._message = message
+            on_message(self, method, from_message(message), message.body)
+
+        return receive
+
+    @two_styles("callback consumer_tag nowait")
+    def basic_cancel(
+        self,
+        consumer_tag: str = "",
+        callback: Callable[[Method], object] | None = None,
+        nowait: bool = False,
+    ) -> None:
+        """Stop a consumer; of an unknown tag it is only warned."""
+        validators.require_string(consumer_tag, "consumer_tag")
+        self._raise_if_not_open()
+        validators.rpc_completion_callback(callback)
+        if consumer_tag in self._cancelled:
+            return
+        if consumer_tag not in self._consumers:
+            LOGGER.warning("basic_cancel - consumer not found: %s", consumer_tag)
+            return
+        self._call(
+            self._core.basic_cancel,
+            consumer_tag,
+            callback=partial(self._cancel_ok, None if nowait else callback),
+        )
+        self._cancelled.add(consumer_tag)
+
+    def _cancel_ok(self, callback: Callable[[Method], object] | None, consumer_tag: str) -> None:
+        self._consumers.pop(consumer_tag, None)
+        self._cancelled.discard(consumer_tag)
+        self._replied(callback, spec.Basic.CancelOk, consumer_tag)
+
+    @two_styles("callback queue no_ack")
+    def basic_get(
+        self, queue: str = "", callback: Any = None, auto_ack: bool = False
+    ) -> None:
+        """Take one message: ``callback(channel, method, properties, body)``.
+
+        It is not called if the queue is empty; who wants to know adds a callback for
+        ``spec.Basic.GetEmpty``.
+        """
+        validators.require_string(queue, "queue")
+        validators.require_callback(callback)
+        if self._on_get is not None:
+            raise exceptions.DuplicateGetOkCallback()
+        self._raise_if_not_open()
+        spec.Basic.Get(0, queue, auto_ack).encode()
+        self._call(self._core.basic_get, queue, bool(auto_ack), callback=self._got)
+        self._on_get = callback
+
+    def _got(self, message: evamqp.Message | None) -> None:
+        callback, self._on_get = self._on_get, None
+        if message is None:
+            self._process(spec.Basic.GetEmpty())
+            return
+        method = _new(spec.Basic.GetOk)
+        method._message = message
+        if callback is not None:
+            callback(self, method, from_message(message), message.body)
+
+    def basic_ack(self, delivery_tag: int = 0, multiple: bool = False) -> None:
+        """Acknowledge a message, or all up to the tag."""
+        try:
+            self._core.basic_ack(delivery_tag, True if multiple else False)  # noqa: SIM210
+        except evamqp.UsageError as error:
+            self._settle_refused(error, self.basic_ack, spec.Basic.Ack(delivery_tag, multiple))
+
+    def basic_nack(
+        self, delivery_tag: int = 0, multiple: bool = False, requeue: bool = True
+    ) -> None:
+        """Refuse a message, or all up to the tag."""
+        try:
+            self._core.basic_nack(delivery_tag, bool(multiple), bool(requeue))
+        except evamqp.UsageError as error:
+            method = spec.Basic.Nack(delivery_tag, multiple, requeue)
+            self._settle_refused(error, self.basic_nack, method)
+
+    def basic_reject(self, delivery_tag: int = 0, requeue: bool = True) -> None:
+        """Refuse a message."""
+        self._raise_if_not_open()
+        if not isinstance(delivery_tag, int):
+            raise TypeError("delivery_tag must be an integer")
+        try:
+            self._core.basic_reject(delivery_tag, bool(requeue))
+        except evamqp.UsageError as error:
+            method = spec.Basic.Reject(delivery_tag, requeue)
+            self._settle_refused(error, self.basic_reject, method)
+
+    def _settle_refused(
+        self, error: evamqp.UsageError, again: Callable[..., None], method: Any
+    ) -> None:
+        if isinstance(error, evamqp.WrongThread) and self.connection._core is not None:
+            arguments = tuple(vars(method).values())
+            self.connection._core.call_soon_threadsafe(partial(again, *arguments))
+            return
+        self._raise_if_not_open()
+        method.encode()
+        raise struct.error(str(error)) from error
+
+    @two_styles("callback prefetch_size prefetch_count all_channels")
+    def basic_qos(
+        self,
+        prefetch_size: int = 0,
+        prefetch_count: int = 0,
+        global_qos: bool = False,
+        callback: Callable[[Method], object] | None = None,
+    ) -> None:
+        """Limit what the broker sends before it is acknowledged.
+
+        ``prefetch_size`` other than 0 is refused by RabbitMQ, and is not sent.
+        """
+        validators.rpc_completion_callback(callback)
+        self._raise_if_not_open()
+        validators.zero_or_greater("prefetch_size", prefetch_size)
+        validators.zero_or_greater("prefetch_count", prefetch_count)
+        if prefetch_size:
+            raise exceptions.MethodNotImplemented("prefetch_size: RabbitMQ refuses all but 0")
+        self._request(spec.Basic.Qos(prefetch_size, int(prefetch_count), global_qos), callback)
+
+    @two_styles("callback requeue")
+    def basic_recover(
+        self,
+        requeue: bool = False,
+        callback: Callable[[Method], object] | None = None,
+    ) -> None:
+        """Have what is not acknowledged delivered again; RabbitMQ wants ``requeue``."""
+        validators.rpc_completion_callback(callback)
+        self._raise_if_not_open()
+        self._request(spec.Basic.Recover(requeue), callback)
+
+    # Exchanges and queues
+
+    @two_styles(
+        "callback exchange exchange_type passive durable auto_delete internal nowait arguments type"
+    )
+    def exchange_declare(
+        self,
+        exchange: Any = None,
+        exchange_type: str = ExchangeType.direct,
+        passive: bool = False,
+        durable: bool = False,
+        auto_delete: bool = False,
+        internal: bool = False,
+        arguments: dict[str, Any] | None = None,
+        callback: Callable[[Method], object] | None = None,
+        nowait: bool = False,
+    ) -> None:
+        """Create an exchange, or check that it is there."""
+        validators.require_string(exchange, "exchange")
+        self._raise_if_not_open()
+        method = spec.Exchange.Declare(
+            0, exchange, exchange_type, passive, durable, auto_delete, internal, nowait, arguments
+        )
+        self._request(method, callback)
+
+    @two_styles("callback exchange if_unused nowait")
+    def exchange_delete(
+        self,
+        exchange: str | None = None,
+        if_unused: bool = False,
+        callback: Callable[[Method], object] | None = None,
+        nowait: bool = False,
+    ) -> None:
+        """Delete an exchange."""
+        self._raise_if_not_open()
+        self._request(spec.Exchange.Delete(0, exchange, if_unused, nowait), callback)
+
+    @two_styles("callback destination source routing_key nowait arguments")
+    def exchange_bind(
+        self,
+        destination: Any = None,
+        source: Any = None,
+        routing_key: str = "",
+        arguments: dict[str, Any] | None = None,
+        callback: Callable[[Method], object] | None = None,
+        nowait: bool = False,
+    ) -> None:
+        """Route messages from one exchange to another."""
+        self._raise_if_not_open()
+        validators.require_string(destination, "destination")
+        validators.require_string(source, "source")
+        method = spec.Exchange.Bind(0, destination, source, routing_key, nowait, arguments)
+        self._request(method, callback)
+
+    @two_styles("callback destination source routing_key nowait arguments")
+    def exchange_unbind(
+        self,
+        destination: str | None = None,
+        source: str | None = None,
+        routing_key: str = "",
+        arguments: dict[str, Any] | None = None,
+        callback: Callable[[Method], object] | None = None,
+        nowait: bool = False,
+    ) -> None:
+        """Undo exchange_bind."""
+        self._raise_if_not_open()
+        method = spec.Exchange.Unbind(0, destination, source, routing_key, nowait, arguments)
+        self._request(method, callback)
+
+    @two_styles("callback queue passive durable exclusive auto_delete nowait arguments")
+    def queue_declare(
+        self,
+        queue: str = "",
+        passive: bool = False,
+        durable: bool = False,
+        exclusive: bool = False,
+        auto_delete: bool = False,
+        arguments: dict[str, Any] | None = None,
+        callback: Callable[[Method], object] | None = None,
+        nowait: bool = False,
+    ) -> None:
+        """Create a queue, or check that it is there; the reply names one that has no name."""
+        validators.require_string(queue, "queue")
+        self._raise_if_not_open()
+        method = spec.Queue.Declare(
+            0, queue, passive, durable, exclusive, auto_delete, nowait, arguments
+        )
+        self._request(method, callback)
+
+    @two_styles("callback queue exchange routing_key nowait arguments")
+    def queue_bind(
+        self,
+        queue: Any = None,
+        exchange: Any = None,
+        routing_key: str | None = None,
+        arguments: dict[str, Any] | None = None,
+        callback: Callable[[Method], object] | None = None,
+        nowait: bool = False,
+    ) -> None:
+        """Route messages from an exchange to a queue; without a key, by the queue's name."""
+        validators.require_string(queue, "queue")
+        validators.require_string(exchange, "exchange")
+        self._raise_if_not_open()
+        key = queue if routing_key is None else routing_key
+        self._request(spec.Queue.Bind(0, queue, exchange, key, nowait, arguments), callback)
+
+    @two_styles("callback queue exchange routing_key arguments")
+    def queue_unbind(
+        self,
+        queue: Any = None,
+        exchange: str | None = None,
+        routing_key: str | None = None,
+        arguments: dict[str, Any] | None = None,
+        callback: Callable[[Method], object] | None = None,
+    ) -> None:
+        """Undo queue_bind."""
+        validators.require_string(queue, "queue")
+        self._raise_if_not_open()
+        key = queue if routing_key is None else routing_key
+        self._request(spec.Queue.Unbind(0, queue, exchange, key, arguments), callback)
+
+    @two_styles("callback queue nowait")
+    def queue_purge(
+        self,
+        queue: Any = "",
+        callback: Callable[[Method], object] | None = None,
+        nowait: bool = False,
+    ) -> None:
+        """Drop what stands ready in a queue."""
+        validators.require_string(queue, "queue")
+        self._raise_if_not_open()
+        self._request(spec.Queue.Purge(0, queue, nowait), callback)
+
+    @two_styles("callback queue if_unused if_empty nowait")
+    def queue_delete(
+        self,
+        queue: Any = "",
+        if_unused: bool = False,
+        if_empty: bool = False,
+        callback: Callable[[Method], object] | None = None,
+        nowait: bool = False,
+    ) -> None:
+        """Delete a queue."""
+        self._raise_if_not_open()
+        validators.require_string(queue, "queue")
+        self._request(spec.Queue.Delete(0, queue, if_unused, if_empty, nowait), callback)
+
+    # Transactions, flow, the end
+
+    def tx_select(self, callback: Callable[[Method], object] | None = None) -> None:
+        """Make the channel transactional."""
+        self._raise_if_not_open()
+        self._request(spec.Tx.Select(), callback)
+
+    def tx_commit(self, callback: Callable[[Method], object] | None = None) -> None:
+        """Commit."""
+        self._raise_if_not_open()
+        self._request(spec.Tx.Commit(), callback)
+
+    def tx_rollback(self, callback: Callable[[Method], object] | None = None) -> None:
+        """Roll back."""
+        self._raise_if_not_open()
+        self._request(spec.Tx.Rollback(), callback)
+
+    @two_styles("callback active")
+    def flow(
+        self, active: bool = True, callback: Callable[[bool], object] | None = None
+    ) -> None:
+        """Ask the broker to stop or resume deliveries: ``callback(active)``."""
+        self._raise_if_not_open()
+        validators.rpc_completion_callback(callback)
+        self._call(self._core.flow, bool(active), callback=callback)
+
+    def open(self) -> None:
+        """Nothing: ``Connection.channel`` has asked for it."""
+
+    def close(self, reply_code: int = 0, reply_text: str = "Normal shutdown") -> None:
+        """Close it; requests sent before still get their replies.
+
+        Raises:
+            ChannelWrongStateError: It is closing or closed; in 0.x's era nothing is raised.
+        """
+        if self._era.is_old and (self.is_closed or self.is_closing):
+            return
+        self._raise_if_not_open()
+        self._close(reply_code, reply_text)
+
+    def _close(self, reply_code: int, reply_text: str) -> None:
+        self._closing_reason = exceptions.ChannelClosedByClient(reply_code, reply_text)
+        self._call(self._core.close, reply_code, reply_text)
+        self._enter(self.CLOSING)
+
+    # Inner
+
+    def _attach(self, core: evamqp.Channel) -> None:
+        self._core = core
+
+    def _enter(self, state: int) -> None:
+        self._state = state
+        self._publish = self._core.basic_publish if state == self.OPEN else self._refuse_publish
+
+    def _raise_if_not_open(self) -> None:
+        if self._state == self.OPEN:
+            return
+        if self._state == self.OPENING:
+            raise exceptions.ChannelWrongStateError("Channel is opening, but is not usable yet.")
+        if self._state == self.CLOSING:
+            raise exceptions.ChannelWrongStateError("Channel is closing.")
+        raise exceptions.ChannelWrongStateError("Channel is closed.")
+
+    def _request(self, method: Any, callback: Callable[[Method], object] | None) -> None:
+        """Send a request.  Without callback it goes without reply in 1.x, and waits in 0.x."""
+        no_callback = validators.rpc_completion_callback(callback)
+        verb = VERBS[type(method)]
+        nowait = verb.has_nowait and (
+            getattr(method, "nowait", False) or (no_callback and not self._era.is_old)
+        )
+        method.encode()  # refuses in pika's words what cannot be sent
+        options: dict[str, Any] = {"nowait": True} if nowait else {
+            "callback": partial(self._replied, callback, verb.reply)
+        }  # fmt: skip
+        self._call(getattr(self._core, verb.name), **verb.arguments(method), **options)
+
+    def _call(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except evamqp.WrongState as error:
+            if not isinstance(error, evamqp.WrongThread):
+                self._raise_if_not_open()
+            raise exceptions.ChannelWrongStateError(str(error)) from error
+
+    def _replied(
+        self, callback: Callable[[Method], object] | None, reply: Any, result: Any = None
+    ) -> None:
+        if result is None:
+            method = reply()
+        elif isinstance(result, tuple):
+            method = reply(*result)
+        else:
+            method = reply(result)
+        frame = Method(self.channel_number, method)
+        if callback is not None:
+            callback(frame)
+        self.callbacks.process(self.channel_number, method, self, frame)
+
+    def _process(self, method: Any) -> bool:
+        frame = Method(self.channel_number, method)
+        return self.callbacks.process(self.channel_number, method, self, frame)
+
+    def _opened(self) -> None:
+        if self._state == self.OPENING:
+            self._enter(self.OPEN)
+            if self._on_open_callback is not None:
+                self._on_open_callback(self)
+
+    def _ended(self, reason: evamqp.ChannelClosed) -> None:
+        error = self.connection._failure or _reasons.channel_closed(reason)
+        if self._closing_reason is not None and reason.by == "client":
+            error = self._closing_reason
+        elif isinstance(error, exceptions.ConnectionClosedByClient):
+            # pika closes the channels of a connection that it closes one by one.
+            error = exceptions.ChannelClosedByClient(error.reply_code, error.reply_text)
+        self._enter(self.CLOSED)
+        self._consumers.clear()
+        self._on_get = None
+        self.connection._channels.pop(self.channel_number, None)
+        callbacks = self.callbacks
+        try:
+            if isinstance(error, exceptions.ChannelClosedByBroker):
+                self._process(spec.Channel.Close(error.reply_code, error.reply_text, 0, 0))
+            callbacks.process(self.channel_number, _ON_CLOSE, self, self, error)
+        finally:
+            if self.connection._channels.get(self.channel_number) in (None, self):
+                callbacks.cleanup(self.channel_number)
+
+
+class _Events(evamqp.Handler):
+    """What evamqp tells of one channel, passed on in pika's terms."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def confirm_to(self, callback: Callable[[Method], object]) -> None:
+        """Have confirmations told to ``callback``, one frame for each of the broker's."""
+        number = self._channel.channel_number
+        callbacks = self._channel.callbacks
+
+        def confirmed(core: evamqp.Channel, tags: Sequence[int], acked: bool) -> None:
+            method = _new(_Ack if acked else _Nack)
+            method.delivery_tag = tags[-1]
+            method.multiple = len(tags) > 1
+            if not acked:
+                method.requeue = False
+            frame = _new(Method)
+            frame.frame_type = 1
+            frame.channel_number = number
+            frame.method = method
+            callback(frame)
+            if callbacks.pending(number, method) is not None:
+                callbacks.process(number, method, self._channel, frame)
+
+        # An attribute of its own, so that nothing stands between evamqp and this function.
+        self.on_delivery_confirmation = confirmed  # type: ignore[method-assign]
+
+    def on_delivery_confirmation(
+        self, channel: evamqp.Channel, tags: Sequence[int], acked: bool
+    ) -> None:
+        kind = _Ack if acked else _Nack
+        self._channel._process(kind(tags[-1], len(tags) > 1))
+
+    def on_channel_open(self, channel: evamqp.Channel) -> None:
+        self._channel._opened()
+
+    def on_channel_close(self, channel: evamqp.Channel, reason: evamqp.ChannelClosed) -> None:
+        self._channel._ended(reason)
+
+    def on_return(self, channel: evamqp.Channel, returned: evamqp.Returned) -> None:
+        own = self._channel
+        method = spec.Basic.Return(
+            returned.code, returned.text, returned.exchange, returned.routing_key
+        )
+        own.callbacks.process(
+            own.channel_number,
+            "_on_return",
+            own,
+            own,
+            method,
+            from_wire(returned.properties),
+            returned.body,
+        )
+        own._process(method)
+
+    def on_consumer_cancel(self, channel: evamqp.Channel, consumer_tag: str) -> None:
+        own = self._channel
+        own._consumers.pop(consumer_tag, None)
+        own._process(spec.Basic.Cancel(consumer_tag))
+
+    def on_callback_error(self, context: evamqp.CallbackContext, error: BaseException) -> None:
+        self._channel.connection._callback_failed(context, error)
+
+
+def _as_bytes(body: Any) -> bytes:
+    if isinstance(body, str):
+        return body.encode("utf-8")
+    if isinstance(body, (bytes, bytearray, memoryview)):
+        return bytes(body)
+    raise AttributeError(f"{type(body).__name__!r} object has no attribute 'encode'")
+
+
+def _ignore(*arguments: object) -> None:
+    """A callback that keeps a key in use."""
