@@ -47,10 +47,17 @@ LOOPS = {
         # What they stand in for is of asyncio.
         "evamqp.compat.aio_pika",
         "evamqp.compat.aioamqp",
+        "evamqp.compat.pika.adapters._native",
     },
     "uvloop": set(),
-    "tornado": {"evamqp.adapters.tornado"},
-    "twisted": {"evamqp.adapters.twisted"},
+    "tornado": {
+        "evamqp.adapters.tornado",
+        "evamqp.compat.pika.adapters.tornado_connection",
+    },
+    "twisted": {
+        "evamqp.adapters.twisted",
+        "evamqp.compat.pika.adapters.twisted_connection",
+    },
 }
 # ssl and socket import selectors.  Up to the driver they are for functions that need them.
 SOCKETS = {"ssl", "socket", "selectors", "select"}

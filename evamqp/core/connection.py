@@ -13,7 +13,7 @@ from evamqp.core.handler import Handler, with_functions
 from evamqp.core.link import Link
 from evamqp.core.request import Request, check_callbacks, check_reason, check_text
 from evamqp.core.state import ConnectionState
-from evamqp.errors import BadType, ConnectionClosed, WrongState, WrongThread
+from evamqp.errors import BadArgument, BadType, ConnectionClosed, WrongState, WrongThread
 from evamqp.types import Callback, ErrorCallback
 
 
@@ -37,15 +37,21 @@ class Connection(Link):
     __slots__ = ()
 
     def channel(
-        self, handler: Handler | None = None, **callbacks: Callable[..., object]
+        self,
+        handler: Handler | None = None,
+        *,
+        number: int | None = None,
+        **callbacks: Callable[..., object],
     ) -> Channel:
         """Open a channel; it is usable at once, since requests are pipelined.
 
         Args:
             handler: Gets the channel's events; None means the connection's handler.
+            number: 1..``channel_max``; None takes the next one that was not used before.
             callbacks: Functions by the names of Handler's methods, which come before it.
 
         Raises:
+            BadArgument: The number is in use or out of range.
             WrongState: The connection is not open, or all channel numbers are in use.
             WrongThread: Not the thread that owns the connection.
 
@@ -53,23 +59,37 @@ class Connection(Link):
         """
         self._check_usable("connection.channel")
         chosen = with_functions(self._handler if handler is None else handler, callbacks)
-        number, reused = self._choose_number()
+        if number is None:
+            number = self._choose_number()
+        else:
+            self._check_number(number)
+        reused = number in self._retired
         channel = Channel(self, number, chosen, reused)
         if reused:
-            self._free.popleft()
+            self._free.remove(number)
             self._retired.remove(number)
-        else:
-            self._next_number += 1
         self._channels[number] = channel
         return channel
 
-    def _choose_number(self) -> tuple[int, bool]:
-        """The next channel number, and whether it was used before: the longest unused one."""
+    def _choose_number(self) -> int:
+        """The next channel number that was never used; else the longest unused one."""
+        while self._next_number in self._channels or self._next_number in self._retired:
+            self._next_number += 1
         if self._next_number <= self.channel_max:
-            return self._next_number, False
+            return self._next_number
         if self._free:
-            return self._free[0], True
+            return self._free[0]
         raise WrongState(f"all {self.channel_max} channel numbers are in use")
+
+    def _check_number(self, number: int) -> None:
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise BadType(f"number must be int, not {type(number).__name__}")
+        if not 1 <= number <= self.channel_max:
+            raise BadArgument(f"number must be 1..{self.channel_max}, not {number}")
+        if number in self._channels:
+            raise BadArgument(f"channel {number} is in use")
+        if number in self._retired and number not in self._free:
+            raise WrongState(f"the broker has not answered the close of channel {number}")
 
     def close(
         self, code: int = 200, text: str = "closed by the client"

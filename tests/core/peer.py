@@ -391,7 +391,7 @@ class Client:
         self, handler: Handler | None = None, **callbacks: Callable[..., object]
     ) -> Channel:
         """A channel that is open; the log and the output are empty afterwards."""
-        channel = self.connection.channel(handler, **callbacks)
+        channel = self.connection.channel(handler, number=None, **callbacks)
         self.serve()
         self.recorder.take()
         assert channel.is_open

@@ -530,3 +530,36 @@ def test_functions_given_to_channel_are_checked_before_anything_is_sent() -> Non
     with pytest.raises(BadType):
         client.connection.channel(5)  # type: ignore[arg-type]
     assert client.sent() == []
+
+
+# --- numbers of one's own choice
+
+
+def test_a_number_of_ones_own_is_taken_and_stepped_over() -> None:
+    client = opened()
+    assert client.connection.channel(number=2).number == 2
+    assert [client.connection.channel().number for _ in range(3)] == [1, 3, 4]
+    assert client.connection.channel(number=2047).number == 2047
+
+
+def test_a_closed_channels_number_may_be_asked_for() -> None:
+    client = opened()
+    channel = client.channel()
+    channel.close()
+    with pytest.raises(BadArgument, match="in use"):
+        client.connection.channel(number=1)
+    client.serve()
+    again = client.connection.channel(number=1)
+    assert again.number == 1
+    client.serve()
+    assert again.is_open
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(0, BadArgument), (2048, BadArgument), ("1", BadType), (True, BadType)]
+)
+def test_a_number_that_is_none_is_refused_with_nothing_sent(number: Any, kind: type) -> None:
+    client = opened()
+    with pytest.raises(kind):
+        client.connection.channel(number=number)
+    assert client.sent() == []

@@ -104,7 +104,7 @@ def _by_name(
     given = dict(zip(names, args, strict=False))
     twice = given.keys() & kwargs.keys()
     if twice:
-        raise TypeError(f"{what}() got multiple values for argument {sorted(twice)[0]!r}")
+        raise TypeError(f"{what}() got multiple values for argument {min(twice)!r}")
     return {**given, **kwargs}
 
 
@@ -156,9 +156,7 @@ def _call_undecided(
         callback(closed, error)
 
 
-def _call_with_frame(
-    callback: Callable[..., object], closed: Any, error: BaseException
-) -> None:
+def _call_with_frame(callback: Callable[..., object], closed: Any, error: BaseException) -> None:
     """0.9: a frame; of a connection only what the broker closed is told."""
     number = getattr(closed, "channel_number", 0)
     kind = spec.Channel.Close if number else spec.Connection.Close

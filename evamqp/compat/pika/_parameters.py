@@ -241,7 +241,7 @@ class Parameters:
     @property
     def ssl(self) -> bool:
         """Whether TLS is spoken; the name that programs of the 0.x era read."""
-        return bool(self.ssl_options is not None)
+        return self.ssl_options is not None  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
         return (

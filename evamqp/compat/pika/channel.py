@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import evamqp
 
 from . import _reasons, exceptions, spec, validators
+from ._channel_events import ChannelEvents
 from ._eras import close_callback, two_styles
-from ._properties import BasicProperties, from_message, from_wire, to_wire
+from ._properties import BasicProperties, from_message, to_wire
 from ._verbs import VERBS
 from .exchange_type import ExchangeType
 from .frame import Method
@@ -29,7 +30,7 @@ LOGGER = logging.getLogger(__name__)
 MAX_CHANNELS = 65535
 
 _new: Any = object.__new__
-_Ack, _Nack, _Deliver = spec.Basic.Ack, spec.Basic.Nack, spec.Basic.Deliver
+_Deliver = spec.Basic.Deliver
 # Events that are no method of the protocol.
 _ON_CLOSE = "_on_channel_close"
 _ON_FLOW = spec.Channel.Flow
@@ -74,8 +75,7 @@ class Channel:
         self._closing_reason: BaseException | None = None
         self._core: evamqp.Channel
         self._publish: Callable[..., object] = self._refuse_publish
-        self._handler = _Events(self)
-        self.callbacks.add(channel_number, spec.Channel.Close, _ignore, one_shot=False)
+        self._handler = ChannelEvents(self)
 
     def __int__(self) -> int:
         return self.channel_number
@@ -318,9 +318,7 @@ class Channel:
         self._replied(callback, spec.Basic.CancelOk, consumer_tag)
 
     @two_styles("callback queue no_ack")
-    def basic_get(
-        self, queue: str = "", callback: Any = None, auto_ack: bool = False
-    ) -> None:
+    def basic_get(self, queue: str = "", callback: Any = None, auto_ack: bool = False) -> None:
         """Take one message: ``callback(channel, method, properties, body)``.
 
         It is not called if the queue is empty; who wants to know adds a callback for
@@ -580,9 +578,7 @@ class Channel:
         self._request(spec.Tx.Rollback(), callback)
 
     @two_styles("callback active")
-    def flow(
-        self, active: bool = True, callback: Callable[[bool], object] | None = None
-    ) -> None:
+    def flow(self, active: bool = True, callback: Callable[[bool], object] | None = None) -> None:
         """Ask the broker to stop or resume deliveries: ``callback(active)``."""
         self._raise_if_not_open()
         validators.rpc_completion_callback(callback)
@@ -614,7 +610,9 @@ class Channel:
 
     def _enter(self, state: int) -> None:
         self._state = state
-        self._publish = self._core.basic_publish if state == self.OPEN else self._refuse_publish
+        self._publish = self._refuse_publish
+        if state == self.OPEN:
+            self._publish = self._core.basic_publish
 
     def _raise_if_not_open(self) -> None:
         if self._state == self.OPEN:
@@ -671,7 +669,7 @@ class Channel:
                 self._on_open_callback(self)
 
     def _ended(self, reason: evamqp.ChannelClosed) -> None:
-        error = self.connection._failure or _reasons.channel_closed(reason)
+        error: BaseException = self.connection._failure or _reasons.channel_closed(reason)
         if self._closing_reason is not None and reason.by == "client":
             error = self._closing_reason
         elif isinstance(error, exceptions.ConnectionClosedByClient):
@@ -691,78 +689,9 @@ class Channel:
                 callbacks.cleanup(self.channel_number)
 
 
-class _Events(evamqp.Handler):
-    """What evamqp tells of one channel, passed on in pika's terms."""
-
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-
-    def confirm_to(self, callback: Callable[[Method], object]) -> None:
-        """Have confirmations told to ``callback``, one frame for each of the broker's."""
-        number = self._channel.channel_number
-        callbacks = self._channel.callbacks
-
-        def confirmed(core: evamqp.Channel, tags: Sequence[int], acked: bool) -> None:
-            method = _new(_Ack if acked else _Nack)
-            method.delivery_tag = tags[-1]
-            method.multiple = len(tags) > 1
-            if not acked:
-                method.requeue = False
-            frame = _new(Method)
-            frame.frame_type = 1
-            frame.channel_number = number
-            frame.method = method
-            callback(frame)
-            if callbacks.pending(number, method) is not None:
-                callbacks.process(number, method, self._channel, frame)
-
-        # An attribute of its own, so that nothing stands between evamqp and this function.
-        self.on_delivery_confirmation = confirmed  # type: ignore[method-assign]
-
-    def on_delivery_confirmation(
-        self, channel: evamqp.Channel, tags: Sequence[int], acked: bool
-    ) -> None:
-        kind = _Ack if acked else _Nack
-        self._channel._process(kind(tags[-1], len(tags) > 1))
-
-    def on_channel_open(self, channel: evamqp.Channel) -> None:
-        self._channel._opened()
-
-    def on_channel_close(self, channel: evamqp.Channel, reason: evamqp.ChannelClosed) -> None:
-        self._channel._ended(reason)
-
-    def on_return(self, channel: evamqp.Channel, returned: evamqp.Returned) -> None:
-        own = self._channel
-        method = spec.Basic.Return(
-            returned.code, returned.text, returned.exchange, returned.routing_key
-        )
-        own.callbacks.process(
-            own.channel_number,
-            "_on_return",
-            own,
-            own,
-            method,
-            from_wire(returned.properties),
-            returned.body,
-        )
-        own._process(method)
-
-    def on_consumer_cancel(self, channel: evamqp.Channel, consumer_tag: str) -> None:
-        own = self._channel
-        own._consumers.pop(consumer_tag, None)
-        own._process(spec.Basic.Cancel(consumer_tag))
-
-    def on_callback_error(self, context: evamqp.CallbackContext, error: BaseException) -> None:
-        self._channel.connection._callback_failed(context, error)
-
-
 def _as_bytes(body: Any) -> bytes:
     if isinstance(body, str):
         return body.encode("utf-8")
     if isinstance(body, (bytes, bytearray, memoryview)):
         return bytes(body)
     raise AttributeError(f"{type(body).__name__!r} object has no attribute 'encode'")
-
-
-def _ignore(*arguments: object) -> None:
-    """A callback that keeps a key in use."""
