@@ -241,7 +241,7 @@ class Parameters:
     @property
     def ssl(self) -> bool:
         """Whether TLS is spoken; the name that programs of the 0.x era read."""
-        return self.ssl_options is not None  # type: ignore[no-any-return]
+        return self.ssl_options is not None
 
     def __repr__(self) -> str:
         return (
