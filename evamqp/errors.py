@@ -44,7 +44,6 @@ E = TypeVar("E", bound="AmqpError")
 # Reply codes of AMQP 0-9-1 (section 1.1 of the specification's constants).
 REPLY_SUCCESS = 200
 CONTENT_TOO_LARGE = 311
-CONNECTION_FORCED = 320
 ACCESS_REFUSED = 403
 RESOURCE_LOCKED = 405
 FRAME_ERROR = 501

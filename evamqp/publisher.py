@@ -18,7 +18,6 @@ from evamqp.core.channel import copy_body
 from evamqp.core.handler import Handler
 from evamqp.core.request import Request
 from evamqp.errors import (
-    CONNECTION_FORCED,
     BadArgument,
     BadType,
     ChannelClosed,
@@ -58,6 +57,8 @@ CHANNEL_LIFE = 0.5
 HIGHEST_POWER = 5
 # Seconds until a message that is larger than the room in the output buffer is tried again.
 ROOM_DELAY = 0.01
+# Reply codes below are no errors: the operator's wish, a return.
+FIRST_ERROR = 400
 # Bytes of a content header besides the properties: class, weight and body size.
 HEADER_OVERHEAD = 12
 # Deadlines of messages that have their outcome already, kept before they are swept.
@@ -268,7 +269,8 @@ class Publisher(Service[list[Publication]]):
         Idempotent: every call gets the same report.
 
         Args:
-            timeout: Seconds to wait; then what is left ends as ABANDONED.  None waits for ever.
+            timeout: Seconds to wait; then what is left ends as ABANDONED, and the connection within
+                another second, whatever the broker does.  None waits for ever.
 
         Returns:
             A request for the abandoned publishes, in publish order; it never fails.
@@ -641,5 +643,5 @@ def _is_deadly(channel: Channel, reason: ChannelClosed) -> bool:
         not channel.connection.is_open
         and type(cause) is ConnectionClosed
         and cause.by == "broker"
-        and cause.code not in (None, CONNECTION_FORCED)
+        and (cause.code or 0) >= FIRST_ERROR
     )

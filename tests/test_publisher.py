@@ -227,7 +227,15 @@ def test_publish_in_a_forked_child_raises(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"max_messages": 0}, {"max_bytes": 0}, {"resends": -1}, {"topology": "t"}]
+    "options",
+    [
+        {"max_messages": 0},
+        {"max_bytes": 0},
+        {"resends": -1},
+        {"confirm_timeout": 0},
+        {"confirm_timeout": "soon"},
+        {"topology": "t"},
+    ],
 )
 def test_impossible_settings_are_refused_and_nothing_is_dialled(
     stage: Stage, options: dict[str, Any]
@@ -720,6 +728,227 @@ def test_a_publish_that_closes_the_connection_is_refused_as_well(stage: Stage) -
     assert stage.fates.of(Outcome.CONFIRMED) == [b"0", b"1", b"2"]
 
 
+def end_connection(publish: Publish) -> None:
+    """What a broker does over a publish that it cannot read: it closes all, and blames nothing."""
+    if is_bad(publish):
+        publish.channel.wire.close(501, "FRAME_ERROR - type 2, too large")
+    elif publish.channel.wire.is_up:
+        publish.ack()
+
+
+@pytest.mark.parametrize("culprits", [[0], [9], [4], [3, 4], list(range(10))])
+def test_a_publish_that_ends_the_connection_unnamed_is_isolated_and_refused(
+    stage: Stage, culprits: list[int]
+) -> None:
+    stage.server.on_publish = end_connection
+    publisher = connected(stage)
+    bodies = [b"bad%d" % n if n in culprits else b"%d" % n for n in range(10)]
+    publications = stage.publish(publisher, bodies)
+    stage.advance(50 * LONG)
+    assert stage.fates.of(Outcome.REFUSED) == [body for body in bodies if b"bad" in body]
+    assert stage.fates.of(Outcome.CONFIRMED) == [body for body in bodies if b"bad" not in body]
+    assert isinstance(publications[culprits[0]].detail, evamqp.ChannelClosed)
+    assert publications[culprits[0]].detail.code == 501
+    copies = [stage.server.bodies.count(body) for body in bodies]
+    assert max(copies) <= 4
+    assert publisher.is_writable
+
+
+def test_confirms_lost_with_the_connection_do_not_accuse_those_that_stood_beside(
+    stage: Stage,
+) -> None:
+    """The broker dies over the batch before it has confirmed any of it."""
+    stage.server.on_publish = lambda publish: (
+        publish.ack() if publish.body == b"0" else end_connection(publish)
+    )
+    publisher = connected(stage)
+    stage.wire.transport.pause_reading()
+    stage.publish(publisher, [b"0", b"bad", b"1", b"2"])
+    stage.server.on_publish = end_connection
+    stage.wire.transport.resume_reading()
+    stage.advance(50 * LONG)
+    assert stage.fates.of(Outcome.REFUSED) == [b"bad"]
+    assert sorted(stage.fates.of(Outcome.CONFIRMED)) == [b"0", b"1", b"2"]
+
+
+def test_on_a_shared_connection_a_publish_that_ends_it_costs_no_other_publisher_a_message(
+    stage: Stage,
+) -> None:
+    acked = stage.adapter.call_later
+
+    def slow(publish: Publish) -> None:
+        """Confirms take a while, so that every end finds everybody's publishes under way."""
+        if is_bad(publish):
+            publish.channel.wire.close(541, "INTERNAL_ERROR")
+        else:
+            acked(0.05, publish.ack)
+
+    stage.server.on_publish = slow
+    reconnector = stage.reconnector()
+    publishers = [stage.publisher(reconnector) for _ in range(3)]
+    stage.turn()
+    for publisher in publishers:
+        stage.publish(publisher, numbered(3))
+    stage.publish(publishers[1], [b"bad"])
+    for publisher in publishers:
+        stage.publish(publisher, numbered(3, first=3))
+    stage.advance(50 * LONG)
+    assert stage.fates.of(Outcome.REFUSED) == [b"bad"]
+    assert sorted(stage.fates.of(Outcome.CONFIRMED)) == sorted(numbered(6) * 3)
+    assert stage.server.bodies.count(b"bad") <= 5
+
+
+def test_a_publisher_that_leaves_amid_its_turn_lets_the_others_have_theirs(stage: Stage) -> None:
+    stage.server.on_publish = lambda publish: (
+        publish.channel.wire.close(541, "INTERNAL_ERROR") if is_bad(publish) else None
+    )
+    reconnector = stage.reconnector()
+    first, second = stage.publisher(reconnector), stage.publisher(reconnector)
+    stage.turn()
+    stage.publish(first, [b"stuck"])
+    stage.publish(second, [b"bad", b"1"])
+    stage.advance(20)
+    first.close(timeout=0)
+    stage.server.on_publish = end_connection
+    stage.advance(50 * LONG)
+    assert sorted(stage.fates.names) == ["1 CONFIRMED", "bad REFUSED", "stuck ABANDONED"]
+
+
+@pytest.mark.parametrize("code", [320, 200])
+def test_an_operator_who_closes_connections_again_and_again_accuses_nobody(
+    stage: Stage, code: int
+) -> None:
+    publisher = connected(stage)
+    stage.publish(publisher, [b"0"])
+    for _ in range(10):
+        stage.turn()
+        stage.wire.close(code, "closed by the operator")
+        stage.advance(LONG)
+    stage.server.on_publish = Publish.ack
+    stage.wire.cut()
+    stage.advance(LONG)
+    assert stage.fates.names == ["0 CONFIRMED"]
+
+
+# --- confirms that do not come ------------------------------------------------------------------
+
+
+def lose_confirms(stage: Stage, *bodies: bytes, first: int = 1) -> None:
+    """A broker that forgets to confirm these; from their copy of that number on it does not."""
+    seen: dict[bytes, int] = {}
+
+    def take(publish: Publish) -> None:
+        seen[publish.body] = seen.get(publish.body, 0) + 1
+        if publish.body not in bodies or seen[publish.body] > first:
+            refuse_bad(publish)
+
+    stage.server.on_publish = take
+
+
+def test_a_publish_whose_confirm_does_not_come_is_published_again_on_a_new_channel(
+    stage: Stage,
+) -> None:
+    lose_confirms(stage, b"1")
+    publisher = connected(stage, confirm_timeout=60)
+    stage.publish(publisher, numbered(3))
+    stage.advance(59)
+    assert stage.server.bodies == numbered(3)
+    stage.advance(60)
+    assert stage.fates.of(Outcome.CONFIRMED) == [b"0", b"2", b"1"]
+    assert stage.server.bodies == [*numbered(3), b"1"]
+    assert len(stage.server.wires) == 1
+
+
+@pytest.mark.parametrize("timeout", [None, 5.0])
+def test_a_lost_confirm_with_nacks_behind_it_does_not_stop_the_publisher(
+    stage: Stage, timeout: float | None
+) -> None:
+    """Three nacks make the channel stale: it is replaced when nothing is under way."""
+    stage.server.on_publish = lambda publish: publish.nack() if publish.body != b"stuck" else None
+    publisher = connected(stage, resends=1000)
+    stage.publish(publisher, [b"stuck"], timeout=timeout)
+    stage.publish(publisher, [b"x"])
+    stage.advance(2)
+    first = stage.server.published[0].channel
+    stage.server.on_publish = lambda publish: (
+        publish.ack() if publish.channel is not first else None
+    )
+    stage.advance(2 * HOUR)
+    assert stage.fates.of(Outcome.CONFIRMED)[-1:] == [b"x"]
+    assert publisher.pending == 0
+
+
+def test_a_lost_confirm_among_suspects_does_not_stop_the_others(stage: Stage) -> None:
+    lose_confirms(stage, b"stuck", first=3)
+    publisher = connected(stage)
+    stage.publish(publisher, [b"stuck", b"0", b"bad", b"1"])
+    stage.advance(HOUR)
+    assert sorted(stage.fates.names) == [
+        "0 CONFIRMED", "1 CONFIRMED", "bad REFUSED", "stuck CONFIRMED",
+    ]  # fmt: skip
+
+
+def test_an_expired_suspect_without_a_confirm_does_not_stop_the_others(stage: Stage) -> None:
+    lose_confirms(stage, b"stuck", first=1000)
+    publisher = connected(stage)
+    stage.publish(publisher, [b"stuck"], timeout=5)
+    stage.publish(publisher, [b"0", b"bad", b"1"])
+    stage.advance(HOUR)
+    assert sorted(stage.fates.names) == [
+        "0 CONFIRMED", "1 CONFIRMED", "bad REFUSED", "stuck EXPIRED",
+    ]  # fmt: skip
+
+
+def test_a_confirm_may_take_as_long_as_an_alarm_lasts_and_its_own_time(stage: Stage) -> None:
+    publisher = connected(stage, confirm_timeout=60)
+    stage.publish(publisher, [b"x"])
+    stage.turn()
+    stage.wire.block()
+    stage.advance(HOUR)
+    stage.wire.unblock()
+    stage.advance(59)
+    assert stage.server.bodies == [b"x"]
+    stage.server.published[0].ack()
+    stage.turn()
+    assert stage.fates.names == ["x CONFIRMED"]
+
+
+def test_short_alarms_between_two_looks_stop_the_clock_of_confirms(stage: Stage) -> None:
+    publisher = connected(stage, confirm_timeout=60)
+    stage.publish(publisher, [b"x"])
+    stage.advance(1)
+    for _ in range(10):
+        stage.wire.block()
+        stage.advance(28)
+        stage.wire.unblock()
+        stage.advance(2)
+    assert stage.server.bodies == [b"x"]
+
+
+def test_a_broker_that_confirms_nothing_gets_ever_fewer_copies(stage: Stage) -> None:
+    publisher = connected(stage, confirm_timeout=60)
+    stage.publish(publisher, [b"x"])
+    stage.advance(24 * HOUR)
+    assert 20 < len(stage.server.published) < 100
+
+
+def test_confirms_may_take_for_ever_where_that_is_wanted(stage: Stage) -> None:
+    publisher = connected(stage, confirm_timeout=None)
+    stage.publish(publisher, [b"x"])
+    stage.advance(24 * HOUR)
+    assert stage.server.bodies == [b"x"]
+
+
+def test_a_steady_stream_of_confirms_is_never_taken_for_a_lost_one(stage: Stage) -> None:
+    """Each takes its time; something is always under way."""
+    stage.server.on_publish = lambda publish: stage.adapter.call_later(50, publish.ack)
+    publisher = connected(stage, confirm_timeout=60)
+    for number in range(60):
+        stage.publish(publisher, [b"%d" % number])
+        stage.advance(10)
+    assert stage.server.bodies == numbered(60)
+
+
 # --- deadlines ----------------------------------------------------------------------------------
 
 
@@ -1155,6 +1384,47 @@ def test_a_closed_publisher_leaves_nothing_behind(confirming: Stage) -> None:
         assert gone() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("timeout", [0.0, 1.0, 10.0])
+def test_close_keeps_its_timeout_during_an_alarm(stage: Stage, timeout: float) -> None:
+    """A broker in alarm reads nothing more: neither what was published nor our close."""
+    target = evamqp.Parameters.from_url(URL.replace("heartbeat=0", "heartbeat=4"))
+    publisher = connected(stage, target=target)
+    stage.publish(publisher, [b"x"])
+    stage.wire.block()
+    stage.wire.transport.pause_reading()
+    stage.turn()
+    closing = publisher.close(timeout)
+    stage.advance(timeout + 1)
+    assert closing.is_done
+    assert [p.body for p in stage.ended(closing)] == [b"x"]
+    assert publisher.reconnector.connection is None
+
+
+def test_close_keeps_its_timeout_where_only_the_broker_is_late(confirming: Stage) -> None:
+    publisher = connected(confirming)
+    confirming.publish(publisher, [b"x"])
+    confirming.turn()
+    confirming.server.held.add("connection.close")
+    confirming.wire.transport.pause_reading()
+    closing = publisher.close(timeout=1)
+    confirming.advance(0.5)
+    assert not closing.is_done
+    confirming.advance(1.5)
+    assert confirming.ended(closing) == []
+
+
+def test_a_second_close_may_hurry_the_first(stage: Stage) -> None:
+    publisher = connected(stage)
+    stage.publish(publisher, [b"x"])
+    stage.wire.transport.pause_reading()
+    closing = publisher.close()
+    stage.advance(60)
+    assert not closing.is_done
+    publisher.close(timeout=1)
+    stage.advance(2)
+    assert len(stage.ended(closing)) == 1
 
 
 # --- cost ---------------------------------------------------------------------------------------

@@ -178,6 +178,11 @@ class Reconnector(Client):
                 self.connection.close()
         return self.wait_closed(callback=callback)
 
+    def _abort(self) -> None:
+        """Wait for the broker no longer, once ``close`` was called."""
+        if self.state is State.CLOSING and self.connection is not None:
+            self.connection._give_up(ConnectionClosed("closed by the client", by="client"))
+
     def wait_closed(
         self, *, callback: Callback[Closed | TopologyFailed] | None = None
     ) -> Request[Closed | TopologyFailed]:

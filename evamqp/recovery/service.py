@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
+# Seconds that the broker gets, behind the timeout of a close, to answer that of the connection.
+CLOSE_GRACE = 0.5
+
 
 class Service(Client, Generic[R]):
     """A member of a reconnector, with one channel at a time.  R is what close() reports."""
@@ -76,22 +79,28 @@ class Service(Client, Generic[R]):
             self._owe(request.resolve, self._reports[0])
             return request
         self._closing.append(request)
-        if timeout is not None and not self._is_closed:
+        if timeout is not None:
             call_off(self._close_timer)
-            self._close_timer = self.adapter.call_later(timeout, self._give_up)
+            self._close_timer = self.adapter.call_later(timeout, self._time_is_up)
         if not self._is_closing:
             self._is_closing = True
             self._stop()
             self._owe(self._close_if_done)
         return request
 
+    def _time_is_up(self) -> None:
+        """End now what is left, and soon the connection, though the broker may read nothing."""
+        self._give_up()
+        if self._is_owner and not self._is_over:
+            self._close_timer = self.adapter.call_later(CLOSE_GRACE, self.reconnector._abort)
+
     def _finish(self, report: R) -> None:
         """Let go of channel and reconnector, then tell those who closed."""
         if self._is_closed:
             return
         self._reports.append(report)
-        call_off(self._retry, self._close_timer)
-        self._retry = self._close_timer = None
+        call_off(self._retry)
+        self._retry = None
         self.reconnector.leave(self)
         channel, self._channel = self._channel, None
         if channel is not None:
@@ -103,6 +112,8 @@ class Service(Client, Generic[R]):
 
     def _tell_closed(self, reason: object) -> None:
         self._is_over = True
+        call_off(self._close_timer)
+        self._close_timer = None
         requests, self._closing = self._closing, []
         for request in requests:
             request.resolve(self._reports[0])
