@@ -230,14 +230,18 @@ class Consumer(Service[int]):
     def _cancel(self) -> None:
         """Have what is under way, and what waits here, go back to the queue."""
         tag, self._tag = self._tag, ""
-        waiting, self._waiting = self._waiting, deque()
-        for message in waiting:
-            message.nack()
+        self._drop_waiting()
         if tag and self._channel is not None:
             try:
                 self._channel.basic_cancel(tag)
             except (OutputFull, WrongState):
                 self._channel.close()  # which is always possible, and cancels as well
+
+    def _drop_waiting(self) -> None:
+        """Have what waits here go back to the queue, unless it is there already."""
+        waiting, self._waiting = self._waiting, deque()
+        for message in waiting:
+            message.nack()
 
     def _cancelled(self, tag: str) -> None:
         """The broker cancelled the consumer: its queue was deleted, or moved."""
@@ -245,6 +249,8 @@ class Consumer(Service[int]):
             return
         log.warning("the broker cancelled the consumer of %s", self.queue)
         self._tag = ""
+        # Those of a consumer that timed out are in the queue again, and would be handled twice.
+        self._drop_waiting()
         self._come_back(partial(self._declare, self._consume))
 
     def _channel_closed(self, channel: Channel, reason: ChannelClosed) -> None:

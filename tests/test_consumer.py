@@ -536,6 +536,27 @@ def test_pause_gives_back_what_waits_for_a_handler(stage: Stage, tasks: Tasks) -
     assert tasks.running == {}
 
 
+def test_what_waits_of_a_consumer_that_the_broker_cancelled_is_dropped(
+    stage: Stage, tasks: Tasks
+) -> None:
+    async def ack_first(message: evamqp.Message) -> None:
+        message.ack()
+        await tasks.run(message)
+
+    consumer = consuming(stage, ack_first, prefetch=1)
+    stage.server.fill("work", *numbered(2))
+    stage.turn()
+    stage.server.time_out("work")
+    stage.turn()
+    assert consumer.is_consuming
+    for number in range(2):
+        tasks.end(b"%d" % number)
+        stage.turn()
+    assert consumer.handled == 2
+    assert stage.server.settled[-1] == ("acked", b"1")
+    assert tasks.running == {}
+
+
 def test_resume_after_close_raises(stage: Stage, work: Work) -> None:
     consumer = consuming(stage, work)
     consumer.close()

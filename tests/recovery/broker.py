@@ -332,7 +332,7 @@ class Wire:
     def _basic_cancel(self, channel: Channel, tag: str, nowait: bool) -> bytes:
         if tag in channel.consumers:
             channel.remove_consumer(tag)
-        return method_frame(channel.number, "basic.cancel-ok", tag)
+        return b"" if nowait else method_frame(channel.number, "basic.cancel-ok", tag)
 
     def _basic_cancel_ok(self, channel: Channel, tag: str) -> bytes:
         return b""
@@ -456,6 +456,18 @@ class Server:
             consumer.channel.consumers.pop(consumer.tag, None)
             number = consumer.channel.number
             consumer.channel.send(method_frame(number, "basic.cancel", consumer.tag, True))
+
+    def time_out(self, name: str) -> None:
+        """Cancel the consumers of a queue and take back what they have not settled."""
+        queue = self.queues[name]
+        consumers, queue.consumers = queue.consumers, []
+        for consumer in consumers:
+            channel = consumer.channel
+            del channel.consumers[consumer.tag]
+            channel.send(method_frame(channel.number, "basic.cancel", consumer.tag, True))
+            for delivery_tag, (_, message) in sorted(channel.unsettled.items(), reverse=True):
+                insort(queue.ready, message._replace(redelivered=True))
+                channel.unsettled[delivery_tag] = ("", message)  # settling it means nothing
 
     def fill(self, name: str, *bodies: bytes) -> None:
         """Put messages into a queue, which is made if it is missing."""
