@@ -15,6 +15,8 @@ from evamqp.adapters._dial import Address
 from evamqp.adapters.base import Callback, Endpoint, Handle, Stream
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+#: The loop watches the socket no more, whatever the other events find.
+LOST = 4
 
 #: Bytes per recv().  glibc serves requests of 128 KiB and more with an mmap of their own, which
 #: costs more than the copy that a bigger read would save.
@@ -184,11 +186,21 @@ class SocketTransport:
     # The loop's side.
 
     def _on_event(self, events: int) -> None:
+        accepting = self._accepting
         # The event may be older than a pause_reading() or abort() of this very turn.
         if events & self._events & READ:
             self._fill()
         if events & self._events & WRITE:
             self._flush()
+        if events & LOST and not self._is_lost:
+            self._lose_unwatched(accepting)
+
+    def _lose_unwatched(self, accepting: bool) -> None:
+        if not accepting:
+            self._lose()
+        else:
+            self._error = self._error or ConnectionAbortedError("the loop has stopped")
+            self._deliver_rest()
 
     def _fill(self) -> None:
         try:
@@ -354,11 +366,13 @@ class _Connecting:
         if sock is not None:
             sock.close()
 
-    def _on_event(self, _: int) -> None:
+    def _on_event(self, events: int) -> None:
         sock = self._release()
         if sock is None:  # cancelled earlier in this turn
             return
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if not code and events & LOST:
+            code = errno.ECONNABORTED
         if code:
             sock.close()
             self._failed(OSError(code, os.strerror(code)))

@@ -1,12 +1,13 @@
-"""Twisted: any reactor, its Deferreds, its transports and their push producers.
+"""Twisted: any reactor that watches file descriptors, its timers and its Deferreds.
 
-Bytes, timers and Deferreds only; AMQP never belongs here.  TLS is _tls.py's, so no pyOpenSSL is
-needed.
+The sockets are _socket.py's: Twisted's own transport copies what it sends, 128 KiB a turn, and
+drops unread input when a write fails.  TLS is _tls.py's, so no pyOpenSSL is needed.  AMQP never
+belongs here.
 """
 
 from __future__ import annotations
 
-import os
+import selectors
 import signal
 import socket
 import threading
@@ -16,17 +17,25 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
 
-from twisted.internet import defer, error, protocol
+from twisted.internet import defer, error
+from twisted.internet.interfaces import IReactorFDSet, IReadWriteDescriptor
+from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer  # type: ignore[import-untyped]
 
-from evamqp.adapters._dial import Address, Dial
-from evamqp.adapters._socket import read_rest, set_options
+from evamqp.adapters._dial import Dial
+from evamqp.adapters._socket import (
+    LOST,
+    READ,
+    WRITE,
+    SocketConnector,
+    SocketListener,
+    open_listener,
+)
 from evamqp.adapters.base import Callback, Endpoint, Handle, Stream
 from evamqp.errors import RequestCancelled
 
-#: Reads before a connection that ends is closed: more than a receive buffer holds, and an end
-#: where the peer goes on sending.
-LAST_READS = 128
+_log = Logger()
 
 
 class TwistedAdapter:
@@ -41,6 +50,7 @@ class TwistedAdapter:
 
     def __init__(self, reactor: object | None = None) -> None:
         self.reactor = cast(Any, reactor or _installed())
+        self._selector = cast(selectors.BaseSelector, _ReactorSelector(self.reactor))
         self._soon: deque[_Call] = deque()
         # Most reactors count in wall-clock time, by which no peer may be judged dead.
         wall_clock = self.reactor.seconds is time.time
@@ -81,7 +91,22 @@ class TwistedAdapter:
 
     def connect(self, endpoint: Endpoint, stream: Stream) -> Handle:
         """Resolve, connect and shake hands in TLS; then call ``stream.connection_made``."""
-        return Dial(self, _Connector(self, endpoint), endpoint, stream)
+        connector = SocketConnector(self._selector, self.call_soon, endpoint)
+        return Dial(self, connector, endpoint, stream)
+
+    def listen(self, host: str, port: int, factory: Callable[[], Stream]) -> SocketListener:
+        """Accept connections and give each to a stream of its own.
+
+        Args:
+            host: Address to bind; a name is resolved on the spot, which may block.
+            port: 0 picks a free one; see the handle's ``port``.
+            factory: Makes the stream of one connection.
+
+        Raises:
+            OSError: The address cannot be bound; nothing is left open.
+        """
+        sock = open_listener(host, port)
+        return SocketListener(self._selector, self.call_soon, self.call_later, sock, factory)
 
     def run(self) -> None:
         """Run the reactor until stop(); a reactor can be run once only.
@@ -194,177 +219,72 @@ def _fire(deferred: defer.Deferred[Any], outcome: object) -> None:
         debug_info.failResult = None
 
 
-class _Connection(protocol.Protocol):
-    """To Twisted a protocol and its push producer, to the stream its Transport."""
+class _ReactorSelector:
+    """The verbs of a selector that sockets need, on any reactor that watches file descriptors."""
 
-    transport: Any
-    write: Callable[[bytes], None]
-    pause_reading: Callable[[], None]
-    resume_reading: Callable[[], None]
+    __slots__ = ("_reactor", "_watched")
 
-    def __init__(self, adapter: TwistedAdapter, made: Callable[[_Connection], object]) -> None:
-        self._adapter = adapter
-        self._made: Callable[[_Connection], object] | None = made
-        self._stream: Stream | None = None
-        self._full = False  # what Twisted says
-        self._told_full = False  # what the stream was told
-        self._closing = False  # by close() or abort()
-        self._aborted = False
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._watched: dict[socket.socket, _Watched] = {}
 
-    def serve(self, stream: Stream) -> None:
-        """Give everything that comes to ``stream``."""
-        self._stream = stream
-        self.dataReceived = stream.data_received  # type: ignore[method-assign]
-        self.transport.registerProducer(self, True)
-        self.transport.connectionLost = self._read_rest
-        stream.connection_made(self)
+    def register(self, sock: socket.socket, events: int, callback: Callable[[int], object]) -> None:
+        if not IReactorFDSet.providedBy(self._reactor):  # Windows' IOCP reactor does not
+            raise OSError(f"{type(self._reactor).__name__} watches no file descriptors")
+        self._watched[sock] = _Watched(self._reactor, sock.fileno(), callback)
+        self._watched[sock].watch(events)
 
-    # Called by Twisted.
+    def modify(self, sock: socket.socket, events: int, callback: Callable[[int], object]) -> None:
+        self._watched[sock].watch(events)
 
-    def connectionMade(self) -> None:
-        self.write = self.transport.write
-        self.pause_reading = self.transport.pauseProducing
-        self.resume_reading = self.transport.resumeProducing
-        made, self._made = self._made, None
-        assert made is not None
-        made(self)
-
-    def pauseProducing(self) -> None:
-        """Too much is unsent.  Twisted says so inside write(), at every write()."""
-        if not self._full:
-            self._full = True
-            self._adapter.call_soon(self._tell_full)
-
-    def resumeProducing(self) -> None:
-        """Everything is sent."""
-        self._full = False
-        self._tell_full()
-
-    def stopProducing(self) -> None:
-        """The connection is lost, which connectionLost() tells."""
-
-    def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            clean = self._aborted or isinstance(reason.value, error.ConnectionDone)
-            stream.connection_lost(None if clean else _os_error(reason.value))
-
-    def _tell_full(self) -> None:
-        if self._full != self._told_full and self._stream is not None:
-            self._told_full = self._full
-            tell = self._stream.pause_writing if self._full else self._stream.resume_writing
-            tell()
-
-    def _read_rest(self, reason: Failure) -> None:
-        # In the place of the transport's connectionLost(), which drops what is unread when a
-        # write fails, and when the peer resets while reading is paused.  After our own close()
-        # unread input would make the kernel send a reset, which may overtake what we sent.
-        del self.transport.connectionLost
-        wanted = isinstance(reason.value, error.ConnectionLost)
-        reads = iter(range(LAST_READS))
-
-        def receive(data: bytes) -> bool:
-            if wanted and not self._closing and self._stream is not None:
-                self._stream.data_received(data)
-            return not self._aborted and next(reads, None) is not None
-
-        if not self._aborted:
-            read_rest(self.transport.getHandle(), receive)
-        self.transport.connectionLost(reason)
-
-    # Transport: called by the stream.
-
-    def close(self) -> None:
-        """Send what is kept, then close."""
-        self._closing = True
-        self.write = _ignore
-        self.transport.unregisterProducer()  # else Twisted waits for us to finish producing
-        self.transport.loseConnection()
-
-    def abort(self) -> None:
-        """Drop what is kept and reset the connection, so that nothing lingers."""
-        self._closing = self._aborted = True
-        self.write = _ignore
-        self.transport.abortConnection()
+    def unregister(self, sock: socket.socket) -> None:
+        self._watched.pop(sock).watch(0)
 
 
-def _ignore(data: bytes) -> None:
-    """What write() is after close() or abort()."""
+@implementer(IReadWriteDescriptor)
+class _Watched:
+    """One socket as a reactor knows it."""
 
+    __slots__ = ("_callback", "_events", "_fd", "_reactor")
 
-class _Connector:
-    """How Twisted opens a connection; ``_dial.Race`` decides which, and when."""
+    def __init__(self, reactor: Any, fd: int, callback: Callable[[int], object]) -> None:
+        self._reactor = reactor
+        self._fd = fd
+        self._callback = callback
+        self._events = 0
 
-    __slots__ = ("_adapter", "_endpoint")
+    def watch(self, events: int) -> None:
+        """Be called for these events from now on."""
+        changed, self._events = events ^ self._events, events
+        if changed & READ:
+            (self._reactor.addReader if events & READ else self._reactor.removeReader)(self)
+        if changed & WRITE:
+            (self._reactor.addWriter if events & WRITE else self._reactor.removeWriter)(self)
 
-    def __init__(self, adapter: TwistedAdapter, endpoint: Endpoint) -> None:
-        self._adapter = adapter
-        self._endpoint = endpoint
+    # Called by the reactor.
 
-    def connect(
-        self,
-        address: Address,
-        connected: Callable[[_Connection], object],
-        failed: Callable[[BaseException], object],
-    ) -> Handle:
-        """See ``_dial.Connector``."""
-        connecting = _Connecting(_Connection(self._adapter, connected), failed)
-        host, port, *scope = address.sockaddr
-        if scope and scope[-1]:
-            host = f"{host}%{scope[-1]}"
-        connecting.connector = self._adapter.reactor.connectTCP(
-            host, port, connecting, timeout=None
-        )
-        return connecting
+    def fileno(self) -> int:
+        return self._fd
 
-    def discard(self, connection: _Connection) -> None:
-        """See ``_dial.Connector``."""
-        connection.abort()
+    def logPrefix(self) -> str:
+        return "evamqp"
 
-    def adopt(self, connection: _Connection, stream: Stream) -> None:
-        """See ``_dial.Connector``."""
-        sock: socket.socket = connection.transport.getHandle()
-        with suppress(OSError):  # the peer is gone already, which reading will tell
-            set_options(sock)
-            if self._endpoint.user_timeout is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
-                milliseconds = max(1, round(self._endpoint.user_timeout * 1000))
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
-        connection.serve(stream)
+    def doRead(self) -> None:
+        self._call(READ)
 
+    def doWrite(self) -> None:
+        self._call(WRITE)
 
-class _Connecting(protocol.ClientFactory[_Connection]):
-    """The factory of one connection."""
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor stops, or saw the peer hang up and watches no more; ask the socket why."""
+        events, self._events = self._events, 0
+        if events:
+            self._call(events | LOST)
 
-    noisy = False
-    connector: Any
-
-    def __init__(self, connection: _Connection, failed: Callable[[BaseException], object]) -> None:
-        self._connection: _Connection | None = connection
-        self._failed: Callable[[BaseException], object] | None = failed
-
-    def buildProtocol(self, addr: object) -> _Connection | None:
-        # Twisted's transport, connector and factory are a reference cycle, and stay garbage until
-        # collected: nothing of ours may hang on it.
-        connection, self._connection, self._failed = self._connection, None, None
-        return connection
-
-    def clientConnectionFailed(self, connector: object, reason: Failure) -> None:
-        failed, self._failed = self._failed, None
-        if failed is not None:
-            failed(_os_error(reason.value) or ConnectionError(str(reason)))
-
-    def cancel(self) -> None:
-        self._failed = None  # which Twisted would call inside disconnect()
-        self.connector.disconnect()
-
-
-def _os_error(exc: BaseException | None) -> BaseException | None:
-    """What every other loop would say: an OSError.  Twisted's own exception is its cause."""
-    if not isinstance(exc, (error.ConnectError, error.ConnectionClosed)):
-        return exc
-    number: object = getattr(exc, "osError", None)
-    native: OSError = ConnectionError(str(exc))
-    if isinstance(number, int):
-        native = OSError(number, os.strerror(number))
-    native.__cause__ = exc
-    return native
+    def _call(self, events: int) -> None:
+        # What we raised would end the connection; it is another's exception, most often a
+        # KeyboardInterrupt, which Twisted only logs.
+        try:
+            self._callback(events)
+        except BaseException:
+            _log.failure("evamqp: a callback raised")

@@ -26,7 +26,13 @@ from twisted.python.failure import Failure
 
 from evamqp.adapters.base import Adapter
 from evamqp.adapters.twisted import TwistedAdapter
-from evamqp.testing.adapter_contract import TOO_MUCH, AdapterContract, Rig, pattern
+from evamqp.testing.adapter_contract import (
+    TOO_MUCH,
+    AdapterContract,
+    ListenerContract,
+    Rig,
+    pattern,
+)
 
 
 @cache
@@ -62,7 +68,7 @@ def _reactors_end() -> Iterator[None]:
         asyncio_reactor()._asyncioEventloop.close()
 
 
-class TwistedContract(AdapterContract):
+class TwistedContract(AdapterContract, ListenerContract):
     """The contract, on a reactor that never ran and never stops."""
 
     make_reactor: Callable[[], Any]
@@ -345,7 +351,7 @@ def test_sigterm_without_a_handler_ends_run_and_tells_streams_the_connection_is_
         adapter.reactor.addSystemEventTrigger("after", "shutdown", lambda: print("shut down"))
         adapter.run()
     """
-    assert script(body).splitlines() == ["lost ConnectionError", "shut down"]
+    assert script(body).splitlines() == ["lost ConnectionAbortedError", "shut down"]
 
 
 def test_run_works_in_a_thread() -> None:
