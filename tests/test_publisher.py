@@ -747,8 +747,9 @@ def test_a_publish_that_ends_the_connection_unnamed_is_isolated_and_refused(
     stage.advance(50 * LONG)
     assert stage.fates.of(Outcome.REFUSED) == [body for body in bodies if b"bad" in body]
     assert stage.fates.of(Outcome.CONFIRMED) == [body for body in bodies if b"bad" not in body]
-    assert isinstance(publications[culprits[0]].detail, evamqp.ChannelClosed)
-    assert publications[culprits[0]].detail.code == 501
+    detail = publications[culprits[0]].detail
+    assert isinstance(detail, evamqp.ChannelClosed)
+    assert detail.code == 501
     copies = [stage.server.bodies.count(body) for body in bodies]
     assert max(copies) <= 4
     assert publisher.is_writable
