@@ -199,6 +199,13 @@ class Faults:
         self._confirm_delay = seconds
 
     @on_loop
+    def repeat_confirms(self, *, only: int | None = None) -> None:
+        """Send the last confirms of every channel once more."""
+        for wire in self._wires(only):
+            for channel in wire.connection.channels.values():
+                channel.repeat_confirms()
+
+    @on_loop
     def nack_next(self, count: int = 1) -> None:
         """Refuse the next publishes: no queue gets them, and they are nacked."""
         self._verdicts.extend(["nack"] * count)

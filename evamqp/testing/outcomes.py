@@ -43,9 +43,10 @@ class Confirms:
     Outcomes come in the order of their tags, so that one ack can stand for all before it.
     """
 
-    __slots__ = ("_has_gaps", "_runs", "last")
+    __slots__ = ("_has_gaps", "_runs", "last", "taken")
 
     def __init__(self) -> None:
+        self.taken = b""  # what take() gave last
         self.last = 0  # the tag of the last publish
         self._has_gaps = False  # a publish will never be confirmed, so no ack may cover it
         self._runs: list[tuple[bool, int, int]] = []  # acked, first and last tag
@@ -76,4 +77,5 @@ class Confirms:
             else:
                 frames += [pack_nack(channel, tag, False, True) for tag in range(first, last + 1)]
         self._runs.clear()
-        return b"".join(frames)
+        self.taken = b"".join(frames)
+        return self.taken

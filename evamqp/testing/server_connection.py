@@ -15,12 +15,13 @@ from evamqp.codec.frames import (
     FRAME_HEADER,
     FRAME_HEARTBEAT,
     FRAME_METHOD,
+    FRAME_OVERHEAD,
     HEARTBEAT_FRAME,
     PROTOCOL_HEADER,
     method_frame,
 )
 from evamqp.codec.methods import decode_arguments
-from evamqp.codec.spec import BY_KEY, Method
+from evamqp.codec.spec import BY_KEY, BY_NAME, Method
 from evamqp.core.heartbeat import Heartbeat
 from evamqp.core.output import FLUSH_AT
 from evamqp.core.state import Disposition
@@ -48,6 +49,8 @@ PATIENCE = 10.0
 CONGESTED_AT = 1024 * 1024
 # Deliveries that a fault may send once more.
 DELIVERIES_KEPT = 32
+# The key of basic.deliver, behind the seven bytes of a frame's head.
+_DELIVER = BY_NAME["basic.deliver"].key.to_bytes(4, "big")
 FRAME_MIN_SIZE = 4096
 CHANNEL_MAX = 2047
 FRAME_MAX = 131_072
@@ -188,8 +191,9 @@ class ServerConnection:
             self._runtime.output_ready()
 
     def write_delivery(self, frames: bytes) -> None:
-        """Send a delivery, and keep it for replay()."""
-        self._deliveries.append(frames)
+        """Send a content; what is a delivery is kept for replay()."""
+        if frames.startswith(_DELIVER, FRAME_OVERHEAD - 1):
+            self._deliveries.append(frames)
         self.write(frames)
 
     def send(self, channel: int, name: str, *values: object) -> None:

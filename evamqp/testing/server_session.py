@@ -139,6 +139,11 @@ class Session:
         if self._confirms is not None and self._confirms.is_owed:
             self._connection.write(self._confirms.take(self.number))
 
+    def repeat_confirms(self) -> None:
+        """Send the confirms that were sent last once more."""
+        if self._confirms is not None:
+            self._connection.write(self._confirms.taken)
+
     def end(self) -> None:
         """The channel is over: what is out goes back, consumers go."""
         self.is_open = False

@@ -214,6 +214,17 @@ def test_nacked_returned_and_lost_publishes(world: World) -> None:
     assert [each.queues for each in world.broker.published] == [(), (), (), (), ("q",)]
 
 
+def test_repeated_confirms_settle_nothing_again(world: World) -> None:
+    recorder, channel = world.open()
+    for number in range(3):
+        channel.basic_publish("", "q", b"%d" % number)
+    world.settle()
+    world.broker.faults.repeat_confirms()
+    world.settle()
+    assert recorder.outcomes() == [1, 2, 3]
+    assert channel.connection.stats.unknown_confirms == 1
+
+
 def test_replayed_deliveries_are_late_frames_to_the_client(world: World) -> None:
     recorder, channel = world.open()
     channel.basic_consume("q", recorder.on_message, auto_ack=True)
@@ -227,6 +238,18 @@ def test_replayed_deliveries_are_late_frames_to_the_client(world: World) -> None
     assert recorder.bodies == [b"once"]
     assert connection.is_open
     assert connection.stats.late_frames == 3
+
+
+def test_only_deliveries_are_replayed(world: World) -> None:
+    recorder, channel = world.open()
+    channel.basic_publish("", "nowhere", b"returned", mandatory=True)
+    channel.basic_publish("", "q", b"got")
+    world.settle()
+    world.wait(channel.basic_get("q"))
+    world.broker.faults.replay_deliveries()
+    world.settle()
+    assert recorder.names().count("return") == 1
+    assert channel.is_open
 
 
 def test_restart_keeps_durable_things_and_persistent_messages(world: World) -> None:
