@@ -18,12 +18,12 @@ from evamqp.core.channel import copy_body
 from evamqp.core.handler import Handler
 from evamqp.core.request import Request
 from evamqp.errors import (
+    AmqpError,
     BadArgument,
     BadType,
     ChannelClosed,
     ConnectionClosed,
     OutputFull,
-    UsageError,
     WrongState,
     shown,
 )
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from evamqp.adapters.base import Adapter, Handle
     from evamqp.core.channel import Channel
     from evamqp.core.message import Returned
-    from evamqp.errors import AmqpError
     from evamqp.recovery.topology import Entity, Topology
     from evamqp.types import Body, Tags
 
@@ -321,8 +320,11 @@ class Publisher(Service[list[Publication]]):
                 if self._room_timer is None:
                     self._room_timer = self.adapter.call_later(ROOM_DELAY, self._try_room)
                 return
-            except UsageError as error:  # it does not fit the frames of this broker
+            except AmqpError as error:  # it does not fit the frames of this broker
                 self._owe(self._refuse, entry, error)
+            except BaseException:
+                ledger.put_back(entry)
+                raise
             else:
                 ledger.mark_sent(entry, tag)
 
