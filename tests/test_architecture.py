@@ -56,6 +56,7 @@ LOOPS = {
     },
     "twisted": {
         "evamqp.adapters.twisted",
+        "evamqp.compat.pika.adapters._twisted_transport",
         "evamqp.compat.pika.adapters.twisted_connection",
     },
 }

@@ -196,6 +196,11 @@ class Connection:
         """Bytes that came so far."""
         return 0 if self._core is None else self._core.stats.bytes_received
 
+    @property
+    def _transport(self) -> _Transport | None:
+        """pika's own, by which programs look how much waits to be sent."""
+        return None if self._core is None else _Transport(self._core)
+
     # Verbs
 
     def channel(
@@ -392,6 +397,19 @@ class Connection:
             raise error
 
         self._adapter.call_soon(escape)
+
+
+class _Transport:
+    """What programs ask of pika's transport, though its name is private."""
+
+    __slots__ = ("_core",)
+
+    def __init__(self, core: evamqp.Connection) -> None:
+        self._core = core
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes that wait to be sent."""
+        return self._core.output_size
 
 
 class _Attempt(evamqp.Handler):

@@ -245,8 +245,6 @@ def _lazy_reading(names: tuple[str, ...]) -> dict[str, Any]:
     def __getattr__(self: Any, name: str) -> Any:
         if name not in names:
             raise AttributeError(f"{self.NAME} has no attribute {name!r}")
-        if name == "message_count":
-            return None
         value = self.__dict__[name] = getattr(self._message, name)
         return value
 
