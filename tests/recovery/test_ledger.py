@@ -235,6 +235,13 @@ class Model(RuleBasedStateMachine):
             publish.refuse()
 
     @rule(index=st.integers(0, 7))
+    def hang_up(self, index: int) -> None:
+        publish = self._pick(index)
+        if publish is not None and publish.body == b"bad":
+            publish.channel.wire.close(541, "INTERNAL_ERROR")
+            self.is_blocked = False
+
+    @rule(index=st.integers(0, 7))
     def close_channel(self, index: int) -> None:
         publish = self._pick(index)
         if publish is not None:
