@@ -572,6 +572,22 @@ def three_queues(policy: Any) -> Topology:
     return topology
 
 
+@pytest.mark.parametrize("policy", ["skip", "retry", "fail"])
+def test_an_entity_that_fits_no_frame_meets_its_policy(stage: Stage, policy: Any) -> None:
+    topology = three_queues(policy)
+    topology.queue("culprit", arguments={"x": "x" * 5000}, policy=policy)
+    reconnector = stage.reconnector(URL + "&frame_max=4096", topology=topology)
+    stage.advance(1)
+    (entity, reason), *more = stage.told("on_topology_error")
+    assert (entity.name, reason.by) == ("culprit", "client")
+    assert isinstance(reason.__cause__, BadArgument)
+    assert bool(more) is (policy == "retry")
+    expected = {"skip": State.READY, "retry": State.REPLAYING, "fail": State.CLOSED}
+    assert reconnector.state is expected[policy]
+    assert sorted(stage.server.queues) == (["first", "last"] if policy == "skip" else ["first"])
+    assert reconnector.epoch == 1
+
+
 def refuse_culprit(stage: Stage, code: int = 406) -> None:
     stage.server.refuse("queue.declare", code, when=lambda name, *rest: name == "culprit")
 
