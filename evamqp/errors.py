@@ -13,6 +13,11 @@ No protocol logic lives here, and no exception of the package is defined anywher
     ├── MalformedData                bytes that are not AMQP; raised when a bad property is read
     ├── NotExecuted                  a request's channel or connection ended first (see __cause__)
     ├── RequestTimeout               the broker left a request unanswered
+    ├── PublishFailed                a blocking publish was not taken by the broker
+    │   ├── PublishReturned          no queue takes it
+    │   ├── PublishNacked            the broker refused it
+    │   └── BatchFailed              either, for some messages of a batch
+    ├── ConsumerCancelled            the broker ended a blocking consumer
     ├── RequestCancelled             Request.cancel() was called
     ├── RpcError                     a call's server answered with an error, or no queue took it
     ├── TopologyFailed               an entity whose policy is "fail" could not be declared
@@ -168,6 +173,10 @@ class RequestTimeout(AmqpError):
     """The broker did not answer within ``request_timeout``; the channel is being closed."""
 
 
+class ConsumerCancelled(AmqpError):
+    """The broker cancelled a consumer, for instance because its queue was deleted."""
+
+
 class RequestCancelled(AmqpError):
     """``Request.cancel()`` was called; the reply, if any, is discarded."""
 
@@ -192,6 +201,48 @@ class RpcError(AmqpError):
 
     def __str__(self) -> str:
         return f"{shown(self.kind)}: {shown(self.text)}"
+
+
+class PublishFailed(AmqpError):
+    """A publish that waited for its confirm ended without the broker's consent."""
+
+
+class PublishReturned(PublishFailed):
+    """No queue takes a ``mandatory`` message.
+
+    Args:
+        code: AMQP reply code: 312 NO_ROUTE.
+        text: The broker's words.
+        exchange: As published.
+        routing_key: As published.
+    """
+
+    retry: ClassVar[Retry] = "slow"
+
+    def __init__(self, code: int, text: str, exchange: str, routing_key: str) -> None:
+        where = f"exchange {shown(exchange)!r}, routing key {shown(routing_key)!r}"
+        super().__init__(f"{code} {shown(text)}: {where}")
+        self.code = code
+        self.text = text
+        self.exchange = exchange
+        self.routing_key = routing_key
+
+
+class PublishNacked(PublishFailed):
+    """The broker refused a publish (basic.nack); it may take the same message later."""
+
+
+class BatchFailed(PublishFailed):
+    """The broker took a batch but for some of its messages.
+
+    Args:
+        failures: What was not taken: the place in the batch, from 0, and why; ascending.
+    """
+
+    def __init__(self, failures: Sequence[tuple[int, PublishFailed]]) -> None:
+        first = f"the first is {failures[0][0]}: {failures[0][1]}" if failures else "none"
+        super().__init__(f"{len(failures)} messages of the batch were not taken; {first}")
+        self.failures = tuple(failures)
 
 
 class TopologyFailed(AmqpError):

@@ -20,6 +20,7 @@ PACKAGE = "evamqp"
 # The longest prefix decides.  The package itself is the roof: it gathers the public names.
 FLOORS = {
     "evamqp.compat": 8,
+    "evamqp.blocking": 7,
     "evamqp": 6,
     "evamqp.publisher": 5,
     "evamqp.consumer": 5,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import selectors
 import signal
 import socket
@@ -15,20 +16,23 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from evamqp.adapters._dial import Dial
 from evamqp.adapters._result import Drive, Promise, Result, follow, result_of
-from evamqp.adapters._socket import READ, SocketConnector, SocketListener, open_listener
+from evamqp.adapters._socket import READ, WRITE, SocketConnector, SocketListener, open_listener
 from evamqp.adapters.base import Callback, Endpoint, Handle, Stream
 from evamqp.errors import WrongState
 
 __all__ = ["Result", "SelectAdapter"]
 
 T = TypeVar("T")
+_Event: TypeAlias = tuple[selectors.SelectorKey, int]
 
 #: Seconds of one sleep at most: epoll takes milliseconds in a C int, so it cannot sleep for ever.
 LONGEST_SLEEP = 24 * 3600.0
+#: Seconds of sleep for which the gap before epoll, in which a signal may arrive, is left open.
+UNGUARDED_SLEEP = 0.1
 #: Cancelled timers that may lie in the heap before it is worth rebuilding.
 CANCELLED_TIMERS = 100
 
@@ -104,6 +108,52 @@ class _Timers:
                 ready.append(timer)
 
 
+class Lock(Protocol):
+    """A lock of the threading module."""
+
+    def acquire(self) -> object: ...
+    def release(self) -> None: ...
+
+
+class _Selector(selectors.DefaultSelector):
+    """The platform's best selector, which also counts the sockets that wait to be written to."""
+
+    #: Whether a change made by another thread counts for a select() that is under way.
+    sees_changes = issubclass(
+        selectors.DefaultSelector,
+        tuple(
+            getattr(selectors, name)
+            for name in ("EpollSelector", "KqueueSelector")
+            if hasattr(selectors, name)
+        ),
+    )
+
+    def __init__(self, changed: Callback) -> None:
+        super().__init__()
+        self.writers = 0
+        self._changed = changed
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        key = super().register(fileobj, events, data)
+        self._count(0, events)
+        return key
+
+    def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        before = self.get_key(fileobj).events
+        key = super().modify(fileobj, events, data)
+        self._count(before, events)
+        return key
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        key = super().unregister(fileobj)
+        self._count(key.events, 0)
+        return key
+
+    def _count(self, before: int, events: int) -> None:
+        self.writers += bool(events & WRITE) - bool(before & WRITE)
+        self._changed()
+
+
 class SelectAdapter:
     """An event loop that needs nothing but the standard library; see ``adapters.base.Adapter``.
 
@@ -118,13 +168,16 @@ class SelectAdapter:
         "_is_woken",
         "_ready",
         "_selector",
+        "_sleeps_until",
         "_timers",
         "_wake_reader",
         "_wake_writer",
     )
 
     def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
+        # Until when another thread sleeps in turn(); None while nobody does.
+        self._sleeps_until: float | None = None
+        self._selector = _Selector(self._interest_changed)
         self._ready: deque[_Call] = deque()
         self._timers = _Timers()
         self._is_running = False
@@ -150,7 +203,10 @@ class SelectAdapter:
 
     def call_later(self, delay: float, callback: Callback) -> Handle:
         """Call back after ``delay`` seconds."""
-        return self._timers.add(self.time() + delay, callback)
+        when = self.time() + delay
+        if self._sleeps_until is not None and when < self._sleeps_until:
+            self._wake_up()
+        return self._timers.add(when, callback)
 
     def call_soon_threadsafe(self, callback: Callback) -> None:
         """Call back on the loop, from any thread or signal handler.  Never blocks."""
@@ -226,19 +282,109 @@ class SelectAdapter:
             finally:
                 drive.close()
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether a socket has output that the kernel has not taken yet."""
+        return self._selector.writers > 0
+
+    def run_ready(self) -> None:
+        """Run what is due now, and look at no socket and no timer.
+
+        Raises:
+            WrongState: Called from inside a callback.
+        """
+        if self._is_running:
+            raise WrongState("the loop runs already")
+        if self._ready:
+            try:
+                self._is_running = True
+                self._run_ready(self._ready)
+            finally:
+                self._is_running = False
+
+    def turn(
+        self,
+        timeout: float | None = None,
+        *,
+        lock: Lock | None = None,
+        on_wake: Callable[[], bool] | None = None,
+    ) -> None:
+        """Run one turn: sleep until something is due, then run it.
+
+        Threads that share a loop drive it by this, each under the same lock.  While one sleeps
+        here the others may call everything but run() and run_until().
+
+        Args:
+            timeout: Seconds of sleep at most; None sleeps until something is due.
+            lock: Held by the caller, and free during the sleep; None where no other thread comes.
+            on_wake: Called after the sleep, before anything else; False ends the turn there.
+
+        Raises:
+            WrongState: Called from inside a callback.
+        """
+        if self._is_running:
+            raise WrongState("the loop runs already; turn() does not work inside a callback")
+        self._is_woken = False
+        delay = self._patience()
+        if timeout is not None and (delay is None or timeout < delay):
+            delay = max(timeout, 0.0)
+        events = self._select(delay) if lock is None else self._sleep(delay, lock)
+        if on_wake is not None and not on_wake():
+            return
+        try:
+            self._is_running = True
+            for key, ready in events:
+                key.data(ready)
+            self._timers.move_due(self.time(), self._ready)
+            if self._ready:
+                self._run_ready(self._ready)
+        finally:
+            self._is_running = False
+
     def close(self) -> None:
-        """Release the selector and the wake-up socket.  Idempotent; connections are not told.
+        """Release the selector and all sockets.  Idempotent; connections are not told.
 
         Raises:
             WrongState: The loop runs.
         """
         if self._is_running:
             raise WrongState("the loop runs; stop() it first")
+        for key in list((self._selector.get_map() or {}).values()):
+            assert isinstance(key.fileobj, socket.socket)
+            key.fileobj.close()
         self._selector.close()
-        self._wake_reader.close()
         self._wake_writer.close()
 
     # The loop.
+
+    def _sleep(self, delay: float | None, lock: Lock) -> list[_Event]:
+        before = self._sleeps_until
+        self._sleeps_until = math.inf if delay is None else self.time() + delay
+        try:
+            # A signal handler that raises does so between two calls.  So no function of ours may
+            # stand between these, else the lock could be left free.
+            lock.release()
+            return self._select(delay)
+        finally:
+            lock.acquire()
+            self._sleeps_until = before
+
+    def _select(self, delay: float | None) -> list[_Event]:
+        """Sleep; for long only where a signal is sure to end it."""
+        if delay is not None and delay <= UNGUARDED_SLEEP:
+            return self._selector.select(delay)
+        events = self._selector.select(UNGUARDED_SLEEP)
+        if events:
+            return events
+        restore_signals = self._wake_on_signals()
+        try:
+            return self._selector.select(None if delay is None else delay - UNGUARDED_SLEEP)
+        finally:
+            restore_signals()
+
+    def _interest_changed(self) -> None:
+        if self._sleeps_until is not None and not self._selector.sees_changes:
+            self._wake_up()
 
     @contextmanager
     def _turning(self) -> Iterator[None]:

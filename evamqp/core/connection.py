@@ -6,6 +6,7 @@ How it lives, from the handshake to its end, is ``link.py``.
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import get_ident
 
 from evamqp.codec.spec import BY_NAME
 from evamqp.core.channel import Channel
@@ -241,6 +242,28 @@ class Connection(Link):
         if not self._inbox_woken:
             self._inbox_woken = True
             self._runtime.call_soon_threadsafe(self._drain_inbox)
+
+    def bind_thread(self) -> None:
+        """Make the calling thread the one that owns the connection and its channels.
+
+        For threads that take turns at one connection, under a lock of theirs: whoever gets the
+        lock calls this before anything else.
+
+        Raises:
+            WrongThread: In a forked child.
+        """
+        owner = get_ident()
+        if self._owner == owner:
+            return
+        if self._is_forked:
+            self._check_caller("bind_thread")
+        self._owner = owner
+        for channel in self._channels.values():
+            # 0 where nobody may: a channel that is closing, or whose flow the broker stopped.
+            if channel._owner:
+                channel._owner = owner
+            if channel._publisher:
+                channel._publisher = owner
 
     def _drain_inbox(self) -> None:
         self._inbox_woken = False

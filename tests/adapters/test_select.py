@@ -25,6 +25,8 @@ from evamqp.errors import BadType, RequestCancelled, WrongState
 from evamqp.testing.adapter_contract import Harbour, Recorder, pattern
 from tests.adapters.conftest import Handler
 
+PATIENCE = 10.0
+
 
 @pytest.fixture
 def adapter() -> Iterator[SelectAdapter]:
@@ -456,6 +458,95 @@ def test_partly_sent_output_is_copied_once_however_slow_the_peer() -> None:
     far.close()
     selector.close()
     adapter.close()
+
+
+# Turns of threads that share the loop.
+
+
+def test_turn_runs_what_is_due_and_returns(adapter: SelectAdapter) -> None:
+    calls: list[str] = []
+    adapter.call_soon(lambda: calls.append("soon"))
+    adapter.turn(0)
+    adapter.call_later(0.01, lambda: calls.append("later"))
+    while "later" not in calls:
+        adapter.turn(PATIENCE)
+    adapter.turn(0)
+    assert calls == ["soon", "later"]
+
+
+def test_lock_is_free_while_a_turn_sleeps_and_held_while_it_calls(adapter: SelectAdapter) -> None:
+    lock = threading.Lock()
+    calls: list[str] = []
+
+    def other() -> None:
+        with lock:
+            calls.append("other")
+            adapter.call_later(0, lambda: calls.append(f"called, locked={lock.locked()}"))
+
+    thread = threading.Thread(target=other)
+    with lock:
+        thread.start()
+        while len(calls) < 2:
+            adapter.turn(PATIENCE, lock=lock)
+    thread.join()
+    assert calls == ["other", "called, locked=True"]
+
+
+def test_turn_that_is_refused_on_waking_calls_nobody(adapter: SelectAdapter) -> None:
+    calls: list[str] = []
+    adapter.call_soon(lambda: calls.append("soon"))
+    adapter.turn(0, on_wake=lambda: False)
+    assert calls == []
+    adapter.run_ready()
+    assert calls == ["soon"]
+
+
+def test_turn_inside_a_callback_is_refused(adapter: SelectAdapter) -> None:
+    errors: list[WrongState] = []
+
+    def nested() -> None:
+        for call in (adapter.turn, adapter.run_ready):
+            try:
+                call()
+            except WrongState as error:
+                errors.append(error)
+
+    adapter.call_soon(nested)
+    adapter.turn(0)
+    assert len(errors) == 2
+
+
+def test_signal_ends_the_sleep_of_a_turn_that_leaves_its_lock_held(
+    adapter: SelectAdapter, on_signal: Callable[[Handler], int]
+) -> None:
+    number = on_signal(lambda *_: _raiser(KeyboardInterrupt())())
+    lock = threading.Lock()
+    timer = threading.Timer(0.05, os.kill, (os.getpid(), number))
+    timer.start()
+    with lock:
+        with pytest.raises(KeyboardInterrupt):
+            adapter.turn(PATIENCE, lock=lock)
+        assert lock.locked()
+    timer.join()
+
+
+def test_loop_tells_whether_output_waits_for_its_sockets(adapter: SelectAdapter) -> None:
+    harbour, stream = Harbour(), Recorder()
+    adapter.connect(Endpoint("127.0.0.1", harbour.port), stream)
+    _run_while(adapter, lambda: not stream.is_made)
+    peer = harbour.accept()
+    sending = [adapter.is_sending]
+    stream.transport.write(bytes(32 * 1024 * 1024))
+    sending.append(adapter.is_sending)
+    assert sending == [False, True]
+    while adapter.is_sending:
+        peer.read()
+        adapter.turn(0.001)
+    peer.read()
+    assert len(peer.data) > 16 * 1024 * 1024
+    stream.transport.abort()
+    adapter.turn(0)
+    harbour.close()
 
 
 def _raiser(error: BaseException) -> Callable[[], object]:

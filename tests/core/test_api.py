@@ -809,6 +809,24 @@ def test_every_call_from_another_thread_raises_and_changes_nothing() -> None:
     assert message.ack()
 
 
+def test_thread_that_binds_the_connection_may_use_it_and_the_one_before_may_not() -> None:
+    client, channel = ready()
+
+    def take_over() -> None:
+        client.connection.bind_thread()
+        channel.basic_publish("", "q", b"1")
+
+    thread = threading.Thread(target=take_over)
+    thread.start()
+    thread.join()
+    assert channel.published == 1
+    with pytest.raises(WrongThread):
+        channel.basic_publish("", "q", b"2")
+    client.connection.bind_thread()
+    channel.basic_publish("", "q", b"3")
+    assert channel.published == 2
+
+
 def test_bytes_that_another_thread_brings_are_not_taken() -> None:
     client, _ = armed()
     thread = threading.Thread(target=client.connection.receive_data, args=(deliver(1, "tag", 2),))

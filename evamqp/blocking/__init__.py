@@ -1,0 +1,34 @@
+"""AMQP for programs that block: every call waits for its outcome, in the thread that makes it.
+
+Nothing but names lives here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import evamqp
+from evamqp.blocking.channel import Channel
+from evamqp.blocking.connection import Connection, Timer
+from evamqp.blocking.message import Message
+from evamqp.blocking.publishing import Batch
+
+__all__ = ["Batch", "Channel", "Connection", "Message", "Timer", "connect"]
+
+
+def connect(
+    target: str | evamqp.Parameters | Sequence[str | evamqp.Parameters],
+    **callbacks: Callable[..., object],
+) -> Connection:
+    """Connect, and wait until the connection is open.
+
+    Args:
+        target: A URL, Parameters, or a list of them, tried in order while name, TCP or TLS fail.
+        callbacks: ``on_blocked(connection, reason)``, ``on_unblocked(connection)`` and
+            ``on_close(connection, reason)``, called in process_events().
+
+    Raises:
+        ConnectionClosed: It could not be opened; nothing is left behind.
+        BadArgument: A malformed URL or an unknown callback.
+    """
+    return Connection(target, **callbacks)

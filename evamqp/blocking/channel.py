@@ -1,0 +1,583 @@
+"""The blocking channel: evamqp.Channel's verbs, each of which returns what came of it.
+
+How a call waits is ``loop.py``; what a confirm settles is ``publishing.py``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import evamqp
+from evamqp.blocking.message import Message
+from evamqp.blocking.publishing import Batch, Publication
+
+if TYPE_CHECKING:
+    from evamqp.blocking.connection import Connection
+    from evamqp.types import Body, TableLike, Tags
+
+#: Callbacks of evamqp.Handler that a blocking channel makes, in process_events().
+CALLBACKS = ("on_channel_close", "on_return", "on_delivery_confirmation", "on_consumer_cancel")
+
+
+class _Consumer:
+    """One basic.consume, and the messages that nobody has taken yet.
+
+    Attributes:
+        on_message: The user's function; None where an iteration takes the messages.
+        is_cancelled: Whether the broker has cancelled it.
+    """
+
+    __slots__ = ("auto_ack", "channel", "is_cancelled", "messages", "on_message", "tag")
+
+    def __init__(
+        self, channel: Channel, auto_ack: bool, on_message: Callable[[Message], object] | None
+    ) -> None:
+        self.channel = channel
+        self.auto_ack = auto_ack
+        self.on_message = on_message
+        self.messages: deque[evamqp.Message] = deque()
+        self.is_cancelled = False
+        self.tag = ""
+
+    def receiver(self) -> Callable[[evamqp.Message], object]:
+        """What the core calls with each message."""
+        keep, defer, hand_over = self.messages.append, self.channel._defer, self._hand_over
+        if self.on_message is None:
+            return keep
+
+        def receive(message: evamqp.Message) -> None:
+            keep(message)
+            defer(hand_over)
+
+        return receive
+
+    def _hand_over(self) -> None:
+        if self.messages and self.on_message is not None:
+            self.on_message(Message(self.channel, self.messages.popleft()))
+
+
+class Channel:
+    """A channel whose methods wait, and return plain values; ``Connection.channel()`` opens it.
+
+    The verbs are those of evamqp.Channel, where their arguments are explained.  Each waits for the
+    broker's answer and returns it.  Each raises what awaiting it would raise: NotExecuted if the
+    channel or connection ends first (``reason`` says why), RequestTimeout, and UsageError if
+    nothing was sent.  Any thread may call.
+    """
+
+    __slots__ = (
+        "_consumers",
+        "_core",
+        "_defer",
+        "_is_confirming",
+        "_loop",
+        "_publications",
+        "connection",
+    )
+
+    def __init__(
+        self, connection: Connection, callbacks: Mapping[str, Callable[..., object]]
+    ) -> None:
+        for name, function in callbacks.items():
+            if name not in CALLBACKS:
+                raise evamqp.BadArgument(f"{name} is none of {', '.join(CALLBACKS)}")
+            if not callable(function):
+                raise evamqp.BadType(f"{name} must be callable, not {type(function).__name__}")
+        self.connection = connection
+        self._loop = loop = connection._loop
+        self._defer = connection._due.append
+        self._consumers: dict[str, _Consumer] = {}
+        self._publications: dict[int, Publication] = {}
+        self._is_confirming = False
+        events = _Events(self, callbacks)
+        with loop.lock:
+            self._core = core = loop.call(connection._core.channel, events)
+            loop.drive(events.is_settled)
+        if not core.is_open:
+            raise self._ended()
+
+    def __repr__(self) -> str:
+        return f"<blocking {self._core!r}>"
+
+    def __enter__(self) -> Channel:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not self._loop.is_forked:
+            self.close()
+
+    # What it is
+
+    @property
+    def number(self) -> int:
+        return self._core.number
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the broker has opened it, and neither side has closed it."""
+        return self._core.is_open
+
+    @property
+    def reason(self) -> evamqp.ChannelClosed | None:
+        """Why it ended, or is ending; None before."""
+        return self._core.reason
+
+    @property
+    def unconfirmed(self) -> Tags:
+        """Tags of publishes without an outcome, ascending.  Once closed: forever unknown."""
+        with self._loop.lock:
+            return self._core.unconfirmed
+
+    @property
+    def consumer_tags(self) -> list[str]:
+        """The consumers that neither side has cancelled."""
+        return [tag for tag, consumer in self._consumers.items() if not consumer.is_cancelled]
+
+    # Exchanges and queues
+
+    def exchange_declare(
+        self,
+        exchange: str,
+        exchange_type: str = "direct",
+        passive: bool = False,
+        durable: bool = False,
+        auto_delete: bool = False,
+        internal: bool = False,
+        arguments: TableLike | None = None,
+    ) -> None:
+        """Create an exchange, or check that it exists as described."""
+        self._ask(
+            self._core.exchange_declare,
+            exchange, exchange_type, passive, durable, auto_delete, internal, arguments,
+        )  # fmt: skip
+
+    def exchange_delete(self, exchange: str, if_unused: bool = False) -> None:
+        """Delete an exchange; one that does not exist is no error."""
+        self._ask(self._core.exchange_delete, exchange, if_unused)
+
+    def exchange_bind(
+        self,
+        destination: str,
+        source: str,
+        routing_key: str = "",
+        arguments: TableLike | None = None,
+    ) -> None:
+        """Route messages from the exchange ``source`` to the exchange ``destination``."""
+        self._ask(self._core.exchange_bind, destination, source, routing_key, arguments)
+
+    def exchange_unbind(
+        self,
+        destination: str,
+        source: str,
+        routing_key: str = "",
+        arguments: TableLike | None = None,
+    ) -> None:
+        """Undo ``exchange_bind`` with the same arguments."""
+        self._ask(self._core.exchange_unbind, destination, source, routing_key, arguments)
+
+    def queue_declare(
+        self,
+        queue: str = "",
+        passive: bool = False,
+        durable: bool = False,
+        exclusive: bool = False,
+        auto_delete: bool = False,
+        arguments: TableLike | None = None,
+    ) -> evamqp.DeclareOk:
+        """Create a queue, or check that it exists as described."""
+        declared: evamqp.DeclareOk = self._ask(
+            self._core.queue_declare, queue, passive, durable, exclusive, auto_delete, arguments
+        )
+        return declared
+
+    def queue_bind(
+        self, queue: str, exchange: str, routing_key: str = "", arguments: TableLike | None = None
+    ) -> None:
+        """Route messages from an exchange to a queue."""
+        self._ask(self._core.queue_bind, queue, exchange, routing_key, arguments)
+
+    def queue_unbind(
+        self, queue: str, exchange: str, routing_key: str = "", arguments: TableLike | None = None
+    ) -> None:
+        """Undo ``queue_bind`` with the same arguments."""
+        self._ask(self._core.queue_unbind, queue, exchange, routing_key, arguments)
+
+    def queue_purge(self, queue: str) -> int:
+        """Drop the messages that are ready in a queue, and return how many there were."""
+        count: int = self._ask(self._core.queue_purge, queue)
+        return count
+
+    def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False) -> int:
+        """Delete a queue, and return how many messages it held; a missing one is no error."""
+        count: int = self._ask(self._core.queue_delete, queue, if_unused, if_empty)
+        return count
+
+    # Publishing
+
+    def confirm_select(self) -> None:
+        """Ask the broker to confirm every publish from here on.  publish() does it by itself."""
+        self._ask(self._core.confirm_select)
+        self._is_confirming = True
+
+    def publish(
+        self,
+        exchange: str,
+        routing_key: str,
+        body: Body,
+        properties: evamqp.Properties | None = None,
+        mandatory: bool = True,
+    ) -> None:
+        """Publish a message, and wait until the broker has taken it.
+
+        The first call puts the channel into confirm mode.
+
+        Args:
+            exchange: Name; "" is the default exchange, which routes to the queue of that name.
+            routing_key: Up to 255 bytes of UTF-8.
+            body: Bytes-like.
+            properties: None sends none.
+            mandatory: Raise PublishReturned if no queue takes it.  False has the broker drop it
+                and confirm it all the same.
+
+        Raises:
+            PublishReturned: No queue took it.
+            PublishNacked: The broker refused it.
+            NotExecuted: The channel or connection ended first; whether the broker has it is
+                unknown.
+            UsageError: As evamqp.Channel.basic_publish; nothing was sent.
+        """
+        loop = self._loop
+        publication = Publication(exchange, routing_key, body)
+        with loop.lock:
+            loop.call(self._send, publication, properties, mandatory)
+            loop.drive(publication.has_ended)
+        if publication.error is not None:
+            raise publication.error
+
+    def batch(self, window: int = 1000) -> Batch:
+        """A batch of publishes that share the wait for their confirms: ``with channel.batch()``.
+
+        Args:
+            window: Publishes that may be unconfirmed at a time.
+        """
+        return Batch(self, window)
+
+    def basic_publish(
+        self,
+        exchange: str,
+        routing_key: str,
+        body: Body,
+        properties: evamqp.Properties | None = None,
+        mandatory: bool = False,
+    ) -> int:
+        """Publish a message without waiting for its confirm; the kernel has it on return.
+
+        Returns:
+            The tag that ``on_delivery_confirmation`` will name; 0 outside confirm mode.
+
+        Raises:
+            UsageError: As evamqp.Channel.basic_publish; nothing was sent.
+        """
+        loop = self._loop
+        with loop.lock:
+            tag = loop.call(
+                self._core.basic_publish, exchange, routing_key, body, properties, mandatory
+            )
+            loop.flush()
+        return tag
+
+    def wait_for_confirms(self) -> list[int]:
+        """Wait until every publish so far has its outcome, and return the tags refused."""
+        refused: list[int] = self._ask(self._core.wait_for_confirms)
+        return refused
+
+    def _send(
+        self, publication: Publication, properties: evamqp.Properties | None, mandatory: bool
+    ) -> None:
+        """Publish, and have the outcome told to ``publication``; with the lock held."""
+        core = self._core
+        if not self._is_confirming:
+            core.confirm_select()
+            self._is_confirming = True
+        tag = core.basic_publish(
+            publication.exchange, publication.routing_key, publication.body, properties, mandatory
+        )
+        self._publications[tag] = publication
+
+    # Consuming
+
+    def consume(
+        self,
+        queue: str,
+        *,
+        prefetch: int = 100,
+        inactivity_timeout: float | None = None,
+        auto_ack: bool = False,
+        exclusive: bool = False,
+        consumer_tag: str = "",
+        arguments: TableLike | None = None,
+    ) -> Iterator[Message]:
+        """Iterate over the messages of a queue.
+
+        Consuming begins with the first message asked for.  When the iteration is left it is
+        cancelled, and what it had not handed out goes back to the queue; with ``auto_ack`` that
+        is lost.
+
+        Args:
+            queue: Name.
+            prefetch: Messages that may be unacknowledged, 1..65535; 0 means no limit.
+            inactivity_timeout: Seconds without a message after which the iteration ends; None
+                waits for ever.
+            auto_ack: The broker forgets a message once sent.
+            exclusive: Refuse (403) if the queue has consumers, and keep others away.
+            consumer_tag: Unique on this channel; "" lets the client make one.
+            arguments: For instance ``x-priority``.
+
+        Raises:
+            ConsumerCancelled: The broker ended it, for instance because the queue was deleted.
+            ChannelClosed, ConnectionClosed: That ended it.
+        """
+        if prefetch:
+            self.basic_qos(prefetch)
+        consumer = self._subscribe(
+            _Consumer(self, auto_ack, None), queue, exclusive, consumer_tag, arguments
+        )
+        try:
+            while self._wait_for_message(consumer, inactivity_timeout):
+                while consumer.messages:
+                    yield Message(self, consumer.messages.popleft())
+        finally:
+            if self.is_open:
+                self.basic_cancel(consumer.tag)
+
+    def _wait_for_message(self, consumer: _Consumer, timeout: float | None) -> bool:
+        """Wait for a message, and call back meanwhile; False if none came in time."""
+        deadline = None if timeout is None else monotonic() + timeout
+        connection = self.connection
+
+        def is_over() -> bool:
+            return bool(consumer.messages) or self._has_ended(consumer) or connection._is_due()
+
+        while not consumer.messages:
+            if not connection._wait(is_over, deadline) and not connection._loop.is_over:
+                return False
+            connection._dispatch()
+            if not consumer.messages and self._has_ended(consumer):
+                if consumer.is_cancelled and self.is_open:
+                    raise evamqp.ConsumerCancelled(f"the broker cancelled {consumer.tag}")
+                raise self._ended()
+        return True
+
+    def _has_ended(self, consumer: _Consumer) -> bool:
+        return consumer.is_cancelled or not self._core.is_open
+
+    def basic_consume(
+        self,
+        queue: str,
+        on_message: Callable[[Message], object],
+        auto_ack: bool = False,
+        exclusive: bool = False,
+        consumer_tag: str = "",
+        arguments: TableLike | None = None,
+    ) -> str:
+        """Start a consumer whose messages process_events() hands to ``on_message``.
+
+        Returns:
+            The consumer tag.
+        """
+        if not callable(on_message):
+            raise evamqp.BadType(f"on_message must be callable, not {on_message!r}")
+        consumer = _Consumer(self, auto_ack, on_message)
+        return self._subscribe(consumer, queue, exclusive, consumer_tag, arguments).tag
+
+    def _subscribe(
+        self,
+        consumer: _Consumer,
+        queue: str,
+        exclusive: bool,
+        consumer_tag: str,
+        arguments: TableLike | None,
+    ) -> _Consumer:
+        loop = self._loop
+        done: list[object] = []
+        errors: list[Exception] = []
+        with loop.lock:
+            consume = partial(
+                self._core.basic_consume, callback=done.append, on_error=errors.append
+            )
+            consumer.tag = loop.call(
+                consume, queue, consumer.receiver(), consumer.auto_ack, exclusive, consumer_tag,
+                arguments,
+            )  # fmt: skip
+            self._consumers[consumer.tag] = consumer
+            loop.drive(lambda: done or errors)
+        if errors:
+            del self._consumers[consumer.tag]
+            raise errors[0]
+        return consumer
+
+    def basic_cancel(self, consumer_tag: str) -> list[Message]:
+        """Stop a consumer.
+
+        What the broker had sent and nobody has got goes back to the queue.
+
+        Returns:
+            Messages of an ``auto_ack`` consumer that nobody has got: they exist nowhere else.
+        """
+        loop = self._loop
+        consumer = self._consumers.get(consumer_tag)
+        with loop.lock:
+            future = loop.call(self._core.basic_cancel, consumer_tag).future
+            loop.drive(future.done)
+            self._consumers.pop(consumer_tag, None)
+            left = self._take_messages(consumer)
+        future.result()
+        return left
+
+    def _take_messages(self, consumer: _Consumer | None) -> list[Message]:
+        if consumer is None:
+            return []
+        messages = consumer.messages.copy()
+        consumer.messages.clear()  # which the core goes on filling
+        if consumer.auto_ack:
+            return [Message(self, message) for message in messages]
+        self._loop.call(_requeue, messages)
+        self._loop.flush()
+        return []
+
+    def basic_get(self, queue: str, auto_ack: bool = False) -> Message | None:
+        """Take one message from a queue; None if it is empty."""
+        message: evamqp.Message | None = self._ask(self._core.basic_get, queue, auto_ack)
+        return None if message is None else Message(self, message)
+
+    def basic_qos(self, prefetch_count: int, *, across_consumers: bool = False) -> None:
+        """Limit the messages the broker may send before they are acknowledged."""
+        self._ask(self._core.basic_qos, prefetch_count, across_consumers=across_consumers)
+
+    def basic_ack(self, delivery_tag: int = 0, multiple: bool = False) -> None:
+        """Acknowledge by number.  ``Message.ack`` is safer: it knows what was settled."""
+        loop = self._loop
+        with loop.lock:
+            loop.call(self._core.basic_ack, delivery_tag, multiple)
+            loop.flush()
+
+    def basic_nack(
+        self, delivery_tag: int = 0, multiple: bool = False, requeue: bool = True
+    ) -> None:
+        """Refuse by number."""
+        loop = self._loop
+        with loop.lock:
+            loop.call(self._core.basic_nack, delivery_tag, multiple, requeue)
+            loop.flush()
+
+    def basic_reject(self, delivery_tag: int, requeue: bool = True) -> None:
+        """Refuse one message by number."""
+        loop = self._loop
+        with loop.lock:
+            loop.call(self._core.basic_reject, delivery_tag, requeue)
+            loop.flush()
+
+    def basic_recover(self, requeue: bool = True) -> None:
+        """Have all unacknowledged messages of the channel delivered again."""
+        self._ask(self._core.basic_recover, requeue)
+
+    # Transactions, flow, close
+
+    def tx_select(self) -> None:
+        """Make the channel transactional."""
+        self._ask(self._core.tx_select)
+
+    def tx_commit(self) -> None:
+        """Commit what was published and acknowledged since the last commit."""
+        self._ask(self._core.tx_commit)
+
+    def tx_rollback(self) -> None:
+        """Drop what was published and acknowledged since the last commit."""
+        self._ask(self._core.tx_rollback)
+
+    def flow(self, active: bool) -> bool:
+        """Ask the broker to stop or resume deliveries; returns which is now in force."""
+        in_force: bool = self._ask(self._core.flow, active)
+        return in_force
+
+    def close(self, code: int = 200, text: str = "closed by the client") -> None:
+        """Close the channel, and wait for its end; see evamqp.Channel.close.  Idempotent."""
+        self._ask(self._core.close, code, text)
+
+    def _ask(self, verb: Callable[..., Any], *arguments: object, **options: object) -> Any:
+        return self.connection._ask(partial(verb, *arguments, **options))
+
+    def _ended(self) -> evamqp.Closed:
+        """Why it cannot be used any more."""
+        if not self.connection.is_open:
+            return self.connection._ended()
+        reason = self._core.reason
+        assert reason is not None
+        return reason.copy()
+
+
+def _requeue(messages: deque[evamqp.Message]) -> None:
+    for message in reversed(messages):  # so the queue gets them in order
+        message.nack()
+
+
+class _Events(evamqp.Handler):
+    """What the loop tells a channel; it calls no user."""
+
+    def __init__(self, channel: Channel, callbacks: Mapping[str, Callable[..., object]]) -> None:
+        self._channel = channel
+        self._callbacks = callbacks
+        self._is_settled = False
+
+    def is_settled(self) -> bool:
+        """Whether it is open, or never will be."""
+        return self._is_settled
+
+    def _defer(self, name: str, *arguments: object) -> None:
+        function = self._callbacks.get(name)
+        if function is not None:
+            self._channel._defer(partial(function, self._channel, *arguments))
+
+    def on_channel_open(self, channel: evamqp.Channel) -> None:
+        self._is_settled = True
+
+    def on_channel_close(self, channel: evamqp.Channel, reason: evamqp.ChannelClosed) -> None:
+        self._is_settled = True
+        publications = list(self._channel._publications.values())
+        self._channel._publications.clear()
+        for publication in publications:
+            what = f"basic.publish on channel {channel.number}"
+            publication.settle(evamqp.NotExecuted(what, reason))
+        self._defer("on_channel_close", reason)
+
+    def on_delivery_confirmation(self, channel: evamqp.Channel, tags: Tags, acked: bool) -> None:
+        take = self._channel._publications.pop
+        for tag in tags:
+            publication = take(tag, None)
+            if publication is not None:
+                publication.settle(None if acked else evamqp.PublishNacked(f"publish {tag}"))
+        if self._callbacks:
+            self._defer("on_delivery_confirmation", tags, acked)
+
+    def on_return(self, channel: evamqp.Channel, returned: evamqp.Returned) -> None:
+        for publication in self._channel._publications.values():
+            if publication.is_returned(returned):
+                publication.error = evamqp.PublishReturned(*returned[:4])
+                return
+        self._defer("on_return", returned)
+
+    def on_consumer_cancel(self, channel: evamqp.Channel, consumer_tag: str) -> None:
+        consumer = self._channel._consumers.get(consumer_tag)
+        if consumer is not None:
+            consumer.is_cancelled = True
+        self._defer("on_consumer_cancel", consumer_tag)

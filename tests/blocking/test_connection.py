@@ -1,0 +1,239 @@
+"""The blocking connection: how it begins and ends, its timers, forks and signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+
+import pytest
+
+import evamqp.blocking
+from evamqp.blocking import Channel, Connection
+from evamqp.testing.fixtures import ServedVhost
+
+PATIENCE = 10.0
+
+
+def test_connect_raises_why_it_could_not(amqp_broker: ServedVhost) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(evamqp.ConnectFailed):
+        evamqp.blocking.connect(f"amqp://127.0.0.1:{port}")
+    wrong = evamqp.Parameters.from_url(
+        amqp_broker.url, credentials=evamqp.Credentials("guest", "wrong")
+    )
+    with pytest.raises(evamqp.AuthenticationFailed):
+        evamqp.blocking.connect(wrong)
+    with pytest.raises(evamqp.BadArgument):
+        evamqp.blocking.connect(amqp_broker.url, on_message=print)
+    with pytest.raises(evamqp.BadArgument):
+        evamqp.blocking.connect("http://localhost")
+
+
+def test_connect_tries_a_list_in_order(url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with evamqp.blocking.connect([f"amqp://127.0.0.1:{port}", url]) as connection:
+        assert connection.is_open
+        assert connection.parameters == evamqp.Parameters.from_url(url)
+    assert not connection.is_open
+
+
+def test_loss_raises_in_whoever_waits(amqp_broker: ServedVhost) -> None:
+    reasons: list[evamqp.ConnectionClosed] = []
+    connection = evamqp.blocking.connect(
+        amqp_broker.url, on_close=lambda connection, reason: reasons.append(reason)
+    )
+    channel = connection.channel()
+    channel.queue_declare("q")
+    channel.publish("", "q", b"1")
+    messages = iter(channel.consume("q", auto_ack=True))
+    assert next(messages).body == b"1"
+    amqp_broker.broker.faults.drop_connections()
+    with pytest.raises(evamqp.ConnectionClosed):
+        next(messages)
+    assert not connection.is_open
+    assert [reason.by for reason in reasons] == ["network"]
+    with pytest.raises(evamqp.ConnectionClosed):
+        connection.process_events(None)
+    with pytest.raises(evamqp.WrongState):
+        channel.basic_ack(1)
+    connection.close()
+
+
+def test_timers_fire_in_order_while_the_caller_sleeps(connection: Connection) -> None:
+    calls: list[int] = []
+    connection.call_later(0.04, lambda: calls.append(2))
+    connection.call_later(0.02, lambda: calls.append(1))
+    connection.call_later(0.03, lambda: calls.append(0)).cancel()
+    cancelled_when_due = connection.call_later(0, lambda: calls.append(-1))
+    connection.channel()
+    cancelled_when_due.cancel()
+    connection.sleep(0.1)
+    assert calls == [1, 2]
+
+
+def test_function_of_another_thread_is_called_by_the_one_that_waits(
+    connection: Connection,
+) -> None:
+    callers: list[int] = []
+    thread = threading.Thread(
+        target=connection.call_soon_threadsafe,
+        args=(lambda: callers.append(threading.get_ident()),),
+    )
+    thread.start()
+    connection.process_events(PATIENCE)
+    thread.join()
+    assert callers == [threading.get_ident()]
+
+
+def test_alarm_is_told_and_publishing_goes_on_after_it(amqp_broker: ServedVhost) -> None:
+    calls: list[str] = []
+    with evamqp.blocking.connect(
+        amqp_broker.url,
+        on_blocked=lambda connection, reason: calls.append(reason),
+        on_unblocked=lambda connection: calls.append("over"),
+    ) as connection:
+        channel = connection.channel()
+        channel.queue_declare("q")
+        channel.publish("", "q", b"1")
+        amqp_broker.broker.faults.block("low on memory")
+        channel.basic_publish("", "q", b"2")
+        connection.process_events(PATIENCE)
+        assert connection.is_blocked
+        threading.Timer(0.05, amqp_broker.broker.faults.unblock).start()
+        channel.publish("", "q", b"3")
+        connection.process_events(PATIENCE)
+        assert calls == ["low on memory", "over"]
+
+
+def test_forked_child_gets_a_clear_error_and_the_parent_goes_on(
+    connection: Connection, channel: Channel
+) -> None:
+    messages = channel.consume("q", inactivity_timeout=0.1)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:  # pragma: no cover
+        said = []
+        for call in (
+            lambda: channel.publish("", "q", b"child"),
+            lambda: connection.process_events(0),
+            lambda: connection.call_soon_threadsafe(print),
+            lambda: next(messages),
+            connection.close,
+        ):
+            try:
+                call()
+                said.append("nothing")
+            except evamqp.WrongThread as error:
+                said.append("forked" if "forked child" in str(error) else str(error))
+        connection.__exit__(None, None, None)
+        os.write(writer, " ".join(said).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writer)
+    with os.fdopen(reader) as answers:
+        assert answers.read() == "forked forked forked forked forked"
+    channel.publish("", "q", b"parent")
+    assert [message.body for message in messages] == [b"parent"]
+
+
+def test_fork_while_another_thread_waits_leaves_the_child_no_deadlock(
+    connection: Connection, channel: Channel
+) -> None:
+    thread = threading.Thread(target=connection.sleep, args=(0.3,))
+    thread.start()
+    child = os.fork()
+    if child == 0:  # pragma: no cover
+        signal.alarm(5)
+        try:
+            channel.publish("", "q", b"child")
+        except evamqp.WrongThread:
+            os._exit(7)
+        os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 7
+    thread.join()
+
+
+class Interrupt(KeyboardInterrupt):
+    """What the signal handlers of these tests raise."""
+
+
+@pytest.fixture
+def interrupt() -> object:
+    """SIGALRM raises Interrupt."""
+
+    def raise_it(*_: object) -> None:
+        raise Interrupt
+
+    before = signal.signal(signal.SIGALRM, raise_it)
+    yield None
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("interrupt")
+def test_interrupted_wait_leaves_the_connection_usable(
+    connection: Connection, channel: Channel
+) -> None:
+    for wait in (
+        lambda: connection.process_events(PATIENCE),
+        lambda: connection.sleep(PATIENCE),
+        lambda: next(iter(channel.consume("q"))),
+    ):
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(Interrupt):
+            wait()
+        channel.publish("", "q", b"1")
+        assert channel.queue_purge("q") == 1
+    assert channel.consumer_tags == []
+
+
+@pytest.mark.usefixtures("interrupt")
+def test_interrupts_at_any_moment_leave_it_usable_or_closed(url: str) -> None:
+    deadline = time.monotonic() + 2.0
+    round_trips = interrupts = 0
+    connection = evamqp.blocking.connect(url)
+    while time.monotonic() < deadline:
+        try:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.003 + interrupts % 7 / 1000)
+                channel = connection.channel()
+                channel.queue_declare("busy", auto_delete=True)
+                while True:
+                    channel.publish("", "busy", b"1")
+                    round_trips += 1
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        except Interrupt:
+            interrupts += 1
+        except evamqp.AmqpError:
+            assert not connection.is_open
+            connection = evamqp.blocking.connect(url)
+    assert interrupts > 50
+    assert round_trips > 50
+    connection.close()
+    with evamqp.blocking.connect(url) as fresh:
+        fresh.channel().queue_delete("busy")
+
+
+def test_signal_handler_may_call_while_its_thread_waits(
+    connection: Connection, channel: Channel
+) -> None:
+    counts: list[int] = []
+    before = signal.signal(
+        signal.SIGALRM,
+        lambda *_: counts.append(channel.queue_declare("q", passive=True).message_count),
+    )
+    try:
+        channel.publish("", "q", b"1")
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        connection.sleep(0.3)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert counts == [1]
+    assert channel.queue_purge("q") == 1
