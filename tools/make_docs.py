@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
+from enum import Enum
 from pathlib import Path
+from typing import Any, NamedTuple
 
+from evamqp.core.state import CHANNEL, CONNECTION
 from evamqp.parameters import SETTINGS, Parameters
+from evamqp.recovery.reconnector import TABLE
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -39,7 +43,79 @@ def parameters_page() -> str:
     return PARAMETERS + "\n".join(rows) + "\n"
 
 
-PAGES = {"parameters.md": parameters_page}
+STATES = """\
+# The state machines
+
+Made from the tables in `evamqp/core/state.py` and `evamqp/recovery/reconnector.py` by `make docs`.
+An arrow is a method that the broker may send in that state, or an event; *italic* ones are our own
+doing.  What has no arrow is an error of the peer (503), or too late to mean anything.  Methods that
+leave the state as it is stand in its box.
+"""
+
+
+class Machine(NamedTuple):
+    """A table and what it does not say: the steps that are our own."""
+
+    title: str
+    words: str
+    table: Mapping[Any, Mapping[str, Any]]
+    ours: Sequence[str] = ()
+
+
+MACHINES = (
+    Machine(
+        "A connection",
+        "Made by `evamqp.connect`; it never goes back.",
+        CONNECTION,
+        ("CONNECTING --> STARTING: *the transport is up*", "OPEN --> CLOSING: *close()*"),
+    ),
+    Machine(
+        "A channel",
+        "Made by `connection.channel`; a number that was used before begins in REOPENING.",
+        CHANNEL,
+        ("[*] --> REOPENING", "OPEN --> CLOSING: *close()*"),
+    ),
+    Machine("A reconnector", "One connection after another.", TABLE),
+)
+
+
+def states_page() -> str:
+    parts = [STATES]
+    for machine in MACHINES:
+        diagram = "\n".join(diagram_lines(machine))
+        parts.append(f"\n## {machine.title}\n\n{machine.words}\n\n```mermaid\n{diagram}\n```\n")
+    return "".join(parts)
+
+
+def diagram_lines(machine: Machine) -> Iterator[str]:
+    """A machine as mermaid draws it."""
+    yield "stateDiagram-v2"
+    yield f"    [*] --> {next(iter(machine.table)).value}"
+    for line in machine.ours:
+        yield f"    {line}"
+    for state, steps in machine.table.items():
+        arrows: dict[Any, list[str]] = {}
+        for name, step in steps.items():
+            arrows.setdefault(step if isinstance(step, Enum) else step[1], []).append(name)
+        for target, names in arrows.items():
+            if target is state:
+                yield f"    {state.value}: {state.value}<br/>{'<br/>'.join(shortened(names))}"
+            else:
+                yield f"    {state.value} --> {target.value}: {', '.join(names)}"
+
+
+def shortened(names: Sequence[str]) -> list[str]:
+    """A few names as they are; of many the classes, with how many methods of each."""
+    if len(names) <= 6:
+        return list(names)
+    classes: dict[str, int] = {}
+    for name in names:
+        kind = name.partition(".")[0]
+        classes[kind] = classes.get(kind, 0) + 1
+    return [f"{count} of {kind}" for kind, count in classes.items()]
+
+
+PAGES = {"states.md": states_page, "parameters.md": parameters_page}
 
 
 def stale_pages() -> list[Path]:
