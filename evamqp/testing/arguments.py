@@ -11,6 +11,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from evamqp.testing.refusals import Refusal, not_implemented, precondition_failed
+from evamqp.testing.releases import Release
 from evamqp.types import FieldValue, Table
 
 #: What RabbitMQ compares when a queue is declared again; it ignores everything else.
@@ -27,6 +28,8 @@ COMPARED = (
     "x-single-active-consumer",
     "x-queue-type",
 )
+#: What newer releases compare besides.
+COMPARED_LATER = ("x-queue-master-locator", "x-queue-version")
 #: What RabbitMQ refuses for a classic queue, since it belongs to quorum queues and streams.
 FOREIGN = (
     "x-dead-letter-strategy",
@@ -35,10 +38,20 @@ FOREIGN = (
     "x-max-age",
     "x-max-in-memory-bytes",
     "x-max-in-memory-length",
-    "x-queue-leader-locator",
     "x-quorum-initial-group-size",
     "x-stream-max-segment-size-bytes",
 )
+LEADER_LOCATOR = "x-queue-leader-locator"
+LEADERS = ("client-local", "balanced")
+MASTER_LOCATOR = "x-queue-master-locator"
+MASTERS_ARE_GONE = (
+    "Feature `queue_master_locator` is deprecated.\n"
+    "By default, this feature is not permitted anymore.\n"
+    "The feature will be removed from a future major RabbitMQ version, regardless of the"
+    " configuration; actual version to be determined.\nTo continue using this feature when it is"
+    " not permitted by default, set the following parameter in your configuration."
+)
+MATCHES = ("all", "any", "all-with-x", "any-with-x")
 ALTERNATE_EXCHANGE = "alternate-exchange"
 OVERFLOWS = ("drop-head", "reject-publish", "reject-publish-dlx")
 # Milliseconds: ten years, the longest time to live and the longest life of an unused queue.
@@ -76,19 +89,16 @@ def shown(value: FieldValue) -> str:
 # Validation
 
 
-def check_queue(name: str, vhost: str, arguments: Table) -> None:
+def check_queue(name: str, vhost: str, arguments: Table, release: Release) -> None:
     """Refuse what RabbitMQ refuses (406), and what this broker does not do (540)."""
     kind = arguments.get("x-queue-type", "classic")
     for key, value in arguments.items():
-        if key in FOREIGN and kind == "classic":
-            raise precondition_failed(
-                f"invalid arg '{key}' for queue '{name}' in vhost '{vhost}' of queue type"
-                " rabbit_classic_queue"
-            )
+        if kind == "classic":
+            _check_place(key, name, vhost, release)
         check = _CHECKS.get(key)
         if check is None:
             continue
-        fault = check(value, arguments)
+        fault = check(value, arguments, release)
         if fault is not None:
             raise precondition_failed(
                 f"invalid arg '{key}' for queue '{name}' in vhost '{vhost}': {fault}"
@@ -103,63 +113,101 @@ def check_queue(name: str, vhost: str, arguments: Table) -> None:
         raise not_implemented(f"evamqp.testing has no {shown(kind)} queues; RabbitMQ has")
 
 
-Check = Callable[[FieldValue, Table], "str | None"]
+def _check_place(key: str, name: str, vhost: str, release: Release) -> None:
+    """Refuse what does not belong to a classic queue."""
+    is_leader = key == LEADER_LOCATOR
+    if (key in FOREIGN and release.checks_queue_type) or (
+        is_leader and not release.classic_leaders
+    ):
+        raise precondition_failed(
+            f"invalid arg '{key}' for queue '{name}' in vhost '{vhost}' of queue type"
+            " rabbit_classic_queue"
+        )
+    if key == MASTER_LOCATOR and not release.master_locators:
+        raise Refusal(541, MASTERS_ARE_GONE)
 
 
-def _integer(value: FieldValue) -> str | None:
+Check = Callable[[FieldValue, Table, Release], "str | None"]
+
+
+def _integer(value: FieldValue, release: Release) -> str | None:
     if isinstance(value, bool) or not isinstance(value, int):
-        return f'"expected integer, got {kind_of(value)}"'
+        kind = kind_of(value)
+        return (
+            f"{{unacceptable_type,{kind}}}"
+            if release.old_words
+            else f'"expected integer, got {kind}"'
+        )
     return f"{{value_negative,{value}}}" if value < 0 else None
 
 
-def _count(value: FieldValue, _: Table) -> str | None:
-    return _integer(value)
+def _count(value: FieldValue, _: Table, release: Release) -> str | None:
+    return _integer(value, release)
 
 
-def _time(value: FieldValue, _: Table) -> str | None:
-    fault = _integer(value)
-    if fault is None and isinstance(value, int) and value > TIME_MAX:
+def _time(value: FieldValue, _: Table, release: Release) -> str | None:
+    fault = _integer(value, release)
+    if fault is None and release.time_is_limited and isinstance(value, int) and value > TIME_MAX:
         return f"{{value_too_large,{value}}}"
     return fault
 
 
-def _lifetime(value: FieldValue, arguments: Table) -> str | None:
-    return "{value_zero,0}" if value == 0 else _time(value, arguments)
+def _lifetime(value: FieldValue, arguments: Table, release: Release) -> str | None:
+    return "{value_zero,0}" if value == 0 else _time(value, arguments, release)
 
 
-def _priority(value: FieldValue, _: Table) -> str | None:
-    fault = _integer(value)
+def _priority(value: FieldValue, _: Table, release: Release) -> str | None:
+    fault = _integer(value, release)
     if fault is None and isinstance(value, int) and value > PRIORITY_MAX:
         return f"{{max_value_exceeded,{value}}}"
     return fault
 
 
-def _overflow(value: FieldValue, _: Table) -> str | None:
+def _overflow(value: FieldValue, _: Table, release: Release) -> str | None:
     if not isinstance(value, str):
         return f"{{unacceptable_type,{kind_of(value)}}}"
     return None if value in OVERFLOWS else "invalid_overflow"
 
 
-def _routing_key(value: FieldValue, arguments: Table) -> str | None:
+def _routing_key(value: FieldValue, arguments: Table, release: Release) -> str | None:
     if not isinstance(value, str):
         return f"{{unacceptable_type,{kind_of(value)}}}"
     return None if "x-dead-letter-exchange" in arguments else "routing_key_but_no_dlx_defined"
 
 
-def _mode(value: FieldValue, _: Table) -> str | None:
+def _mode(value: FieldValue, _: Table, release: Release) -> str | None:
+    return _word(value, "mode", ("default", "lazy"), release) if release.queue_modes else None
+
+
+def _type(value: FieldValue, _: Table, release: Release) -> str | None:
+    return _word(value, "type", ("classic", "quorum", "stream"), release)
+
+
+def _word(value: FieldValue, what: str, known: tuple[str, ...], release: Release) -> str | None:
     if not isinstance(value, str):
         return f"{{unacceptable_type,{kind_of(value)}}}"
-    return None if value in ("default", "lazy") else f"\"unsupported queue mode '{shown(value)}'\""
+    if value in known:
+        return None
+    words = f"\"unsupported queue {what} '{value}'\""
+    return f"invalid_queue_{what}" if release.old_words else words
 
 
-def _type(value: FieldValue, _: Table) -> str | None:
-    if not isinstance(value, str):
-        return f"{{unacceptable_type,{kind_of(value)}}}"
-    known = value in ("classic", "quorum", "stream")
-    return None if known else f"\"unsupported queue type '{value}'\""
+def _version(value: FieldValue, _: Table, release: Release) -> str | None:
+    if not release.queue_versions:
+        return None
+    fault = _integer(value, release)
+    if fault is None and value not in release.queue_versions:
+        return f"\"unsupported queue version '{shown(value)}'\""
+    return fault
 
 
-def _boolean(value: FieldValue, _: Table) -> str | None:
+def _leader(value: FieldValue, _: Table, release: Release) -> str | None:
+    if not release.checks_queue_type or value in LEADERS:
+        return None
+    return "invalid_queue_locator_arg"
+
+
+def _boolean(value: FieldValue, _: Table, release: Release) -> str | None:
     return None if isinstance(value, bool) else f"{{unacceptable_type,{kind_of(value)}}}"
 
 
@@ -171,13 +219,15 @@ _CHECKS: dict[str, Check] = {
     "x-max-priority": _priority,
     "x-overflow": _overflow,
     "x-dead-letter-routing-key": _routing_key,
+    LEADER_LOCATOR: _leader,
     "x-queue-mode": _mode,
     "x-queue-type": _type,
+    "x-queue-version": _version,
     "x-single-active-consumer": _boolean,
 }
 
 
-def check_expiration(text: str) -> int:
+def check_expiration(text: str, release: Release) -> int:
     """The milliseconds of a message's expiration.
 
     Raises:
@@ -191,36 +241,51 @@ def check_expiration(text: str) -> int:
         fault = f'{{leftover_string,"{digits[leading:]}"}}'
     elif int(text) < 0:
         fault = f"{{value_negative,{text}}}"
-    elif int(text) > TIME_MAX:
+    elif int(text) > TIME_MAX and release.time_is_limited:
         fault = f"{{value_too_large,{text}}}"
     else:
         return int(text)
     raise precondition_failed(f"invalid expiration '{text}': {fault}")
 
 
-def check_priority(queue: str, vhost: str, arguments: Table) -> int:
-    """A consumer's x-priority, 0 without one; 406 if it is no number."""
+def check_consumer(queue: str, vhost: str, arguments: Table, release: Release) -> int:
+    """A consumer's x-priority, 0 without one; 406 for arguments that make no sense."""
+    what = f"for queue '{queue}' in vhost '{vhost}'"
+    if "x-stream-offset" in arguments and release.checks_queue_type:
+        raise precondition_failed(
+            f"invalid arg 'x-stream-offset' {what} of queue type rabbit_classic_queue"
+        )
     priority = arguments.get("x-priority", 0)
     if isinstance(priority, bool) or not isinstance(priority, int):
-        raise precondition_failed(
-            f"invalid arg 'x-priority' for queue '{queue}' in vhost '{vhost}':"
-            f' "expected integer, got {kind_of(priority)}"'
-        )
+        raise precondition_failed(f"invalid arg 'x-priority' {what}: {_integer(priority, release)}")
+    failover = arguments.get("x-cancel-on-ha-failover", False)
+    if release.ha_failover and not isinstance(failover, bool):
+        fault = f"{{unacceptable_type,{kind_of(failover)}}}"
+        raise precondition_failed(f"invalid arg 'x-cancel-on-ha-failover' {what}: {fault}")
     return priority
 
 
-def check_match(arguments: Table) -> None:
+def check_pattern(key: str, hashes_max: int) -> None:
+    """Refuse (406) a pattern of a topic exchange with too many hashes."""
+    count = key.split(".").count("#")
+    if count > hashes_max:
+        raise precondition_failed(
+            f"Topic binding key '{key}' uses {count} '#' wildcards, at most {hashes_max} are"
+            " allowed"
+        )
+
+
+def check_match(arguments: Table, release: Release) -> None:
     """Refuse (406) an x-match that a headers exchange does not know."""
     match = arguments.get("x-match", "all")
     if not isinstance(match, str):
         raise precondition_failed(
             f"Invalid x-match field type {kind_of(match)} (value {shown(match)}); expected longstr"
         )
-    if match not in ("all", "any", "all-with-x", "any-with-x"):
-        raise precondition_failed(
-            f'Invalid x-match field value <<"{match}">>;'
-            " expected all, any, all-with-x, or any-with-x"
-        )
+    known = MATCHES if release.matches_x else MATCHES[:2]
+    if match not in known:
+        expected = "all, any, all-with-x, or any-with-x" if release.matches_x else "all or any"
+        raise precondition_failed(f'Invalid x-match field value <<"{match}">>; expected {expected}')
 
 
 # Equivalence

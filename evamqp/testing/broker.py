@@ -29,6 +29,8 @@ from evamqp.testing.loops import BackgroundLoop, Loop, OwnLoop, on_loop
 from evamqp.testing.messages import Message
 from evamqp.testing.queues import Queue
 from evamqp.testing.refusals import Refusal
+from evamqp.testing.releases import release_of
+from evamqp.testing.server_channel import ServerChannel
 from evamqp.testing.server_connection import ServerConnection
 from evamqp.testing.users import Permissions, User
 from evamqp.testing.virtual_host import VirtualHost
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 
 #: Publishes that ``published`` remembers.
 PUBLISHES_KEPT = 10_000
+#: The release of RabbitMQ that a broker imitates unless it is told otherwise.
+RELEASE = "3.10"
 # Seconds between two looks of wait_until().
 _GLANCE = 0.002
 
@@ -72,6 +76,10 @@ class Broker:
         adapter: The loop; None makes a built-in one for serve().
         heartbeat: Seconds that the broker proposes; 0 turns heartbeats off.
         publishes_kept: How many of the last publishes ``published`` shows.
+        release: The release of RabbitMQ whose behaviour it imitates: "3.8", "3.10", "4.0", "4.3".
+
+    Raises:
+        BadArgument: Another release.
 
     Attributes:
         faults: What can go wrong; see ``Faults``.
@@ -83,7 +91,9 @@ class Broker:
         *,
         heartbeat: int = 60,
         publishes_kept: int = PUBLISHES_KEPT,
+        release: str = RELEASE,
     ) -> None:
+        self.release = release_of(release)
         self._own_adapter: SelectAdapter | None = None
         if adapter is None:
             from evamqp.adapters.select import SelectAdapter
@@ -216,7 +226,7 @@ class Broker:
         """Make a virtual host that ``guest`` may use.  One that exists stays as it is."""
         if name not in self.virtual_hosts:
             self._vhosts_made += 1
-            self.virtual_hosts[name] = VirtualHost(name, self, self.names)
+            self.virtual_hosts[name] = VirtualHost(name, self, self.names, self.release)
             if "guest" in self.users:
                 self.users["guest"].permissions[name] = Permissions()
 
@@ -274,7 +284,7 @@ class Broker:
         """Publish without a client; how many queues took the message."""
         host = self.virtual_hosts[vhost]
         raw = b"\0\0" if properties is None else properties.raw
-        message = Message(exchange, routing_key, raw, bytes(body))
+        message = Message(exchange, routing_key, raw, bytes(body), self.release)
         return sum(queue.publish(message) for queue in host.route(host.exchange(exchange), message))
 
     @property
@@ -358,8 +368,15 @@ class Broker:
     def holds_confirms(self) -> bool:
         return self.faults.holds_confirms
 
+    @property
+    def ignores_prefetch(self) -> bool:
+        return self.faults.ignores_prefetch
+
     def verdict(self, message: Message) -> str | None:
         return self.faults.verdict()
+
+    def open_channel(self, channel: ServerChannel) -> None:
+        self.faults.open_channel(channel)
 
     def confirm_later(self, channel: Session) -> None:
         self.faults.confirm_later(channel)

@@ -6,7 +6,6 @@ It is for tests and demos; production is RabbitMQ.
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING
 
 from evamqp.codec.fields import encode_shortstr
@@ -17,14 +16,11 @@ if TYPE_CHECKING:
     from evamqp.testing.queues import Queue
     from evamqp.testing.server_session import Session
 
-_numbers = itertools.count(1)
-
 
 class Consumer:
     """One basic.consume.
 
     Attributes:
-        number: Grows with each consumer, so that the eldest can be told.
         unacked: Messages it holds.
         prefetch: Messages it may hold; 0 means no limit.
         raw_tag: The tag as basic.deliver has it.
@@ -35,7 +31,6 @@ class Consumer:
         "channel",
         "is_exclusive",
         "no_ack",
-        "number",
         "prefetch",
         "priority",
         "queue",
@@ -56,7 +51,6 @@ class Consumer:
         prefetch: int,
         arguments: Table,
     ) -> None:
-        self.number = next(_numbers)
         self.channel = channel
         self.queue = queue
         self.tag = tag
@@ -68,10 +62,13 @@ class Consumer:
         self.arguments = arguments
         self.unacked = 0
 
+    @property
+    def is_full(self) -> bool:
+        """Whether it holds all that it may."""
+        return bool(self.prefetch) and not self.no_ack and self.unacked >= self.prefetch
+
     def can_take(self) -> bool:
         """Whether one more message may be sent to it now."""
-        if not self.no_ack and self.prefetch and self.unacked >= self.prefetch:
-            return False
         return self.channel.can_take(self)
 
     def deliver(self, entry: Entry) -> None:

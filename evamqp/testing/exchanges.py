@@ -7,9 +7,12 @@ It is for tests and demos; production is RabbitMQ.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime
+from decimal import Decimal
 from typing import NamedTuple, Protocol
 
-from evamqp.types import Table
+from evamqp.codec.fields import encode_table
+from evamqp.types import FieldValue, Table
 
 TYPES = ("direct", "fanout", "headers", "topic")
 
@@ -22,11 +25,26 @@ class Destination(NamedTuple):
 
 
 class Binding(NamedTuple):
-    """One binding of an exchange."""
+    """One binding of an exchange.
+
+    Attributes:
+        form: The bytes of the arguments, sorted: where they differ, bindings do.
+    """
 
     destination: Destination
     routing_key: str
     arguments: Table
+    form: bytes
+
+
+def binding_of(destination: Destination, routing_key: str, arguments: Table) -> Binding:
+    """The binding with these arguments."""
+    return Binding(destination, routing_key, arguments, _form_of(arguments))
+
+
+def _form_of(table: Table) -> bytes:
+    """The bytes of a table, which tell types apart that Python takes for equal."""
+    return encode_table(dict(sorted(table.items())), "arguments") if table else b""
 
 
 class Matcher(Protocol):
@@ -81,19 +99,20 @@ class Exchange:
     def reads_headers(self) -> bool:
         return self.type == "headers"
 
+    def has(self, binding: Binding) -> bool:
+        """Whether the binding exists."""
+        return binding in self.bindings
+
     def bind(self, binding: Binding) -> None:
         """Add a binding; one that exists already is no error."""
-        if binding not in self.bindings:
+        if not self.has(binding):
             self.bindings.append(binding)
             self._matcher.add(binding)
 
-    def unbind(self, binding: Binding) -> bool:
-        """Remove a binding; False if there is none."""
-        if binding not in self.bindings:
-            return False
+    def unbind(self, binding: Binding) -> None:
+        """Remove a binding that exists."""
         self.bindings.remove(binding)
         self._matcher.remove(binding)
-        return True
 
     def unbind_all(self, destination: Destination) -> bool:
         """Remove every binding to a destination; False if there was none."""
@@ -253,9 +272,44 @@ def matches_headers(arguments: Table, headers: Table) -> bool:
     ]
     decide = any if match.startswith("any") else all
     return decide(
-        key in headers and (arguments[key] is None or arguments[key] == headers[key])
+        key in headers and (arguments[key] is None or is_same(arguments[key], headers[key]))
         for key in keys
     )
+
+
+def is_same(wanted: FieldValue, value: FieldValue) -> bool:
+    """Whether RabbitMQ takes two values for the same.
+
+    Numbers and times compare by value, whatever their size; truth and decimals only among
+    themselves, decimals digit by digit; what is inside arrays and tables by its type, too.
+    """
+    kind = _kind_of(wanted)
+    if kind is not _kind_of(value):
+        return False
+    if kind is Decimal:
+        return str(wanted) == str(value)
+    if kind is int:
+        return _number_of(wanted) == _number_of(value)
+    if kind is bytes:
+        return _bytes_of(wanted) == _bytes_of(value)
+    return _form_of({"": wanted}) == _form_of({"": value})
+
+
+def _kind_of(value: FieldValue) -> type:
+    """One type for all that may be the same."""
+    if isinstance(value, (int, float, datetime)) and not isinstance(value, bool):
+        return int
+    return bytes if isinstance(value, (str, bytes)) else type(value)
+
+
+def _number_of(value: FieldValue) -> float:
+    number: float = value.timestamp() if isinstance(value, datetime) else value  # type: ignore[assignment]
+    return number
+
+
+def _bytes_of(value: FieldValue) -> bytes:
+    raw: bytes = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value  # type: ignore[assignment]
+    return raw
 
 
 _MATCHERS: dict[str, type[Matcher]] = {

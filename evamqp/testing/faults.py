@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from evamqp.adapters.base import Handle
@@ -17,6 +18,7 @@ from evamqp.testing.refusals import Refusal
 from evamqp.testing.wires import Direction, Unit, Wire
 
 if TYPE_CHECKING:
+    from evamqp.testing.server_channel import ServerChannel
     from evamqp.testing.server_session import Session
     from evamqp.testing.virtual_host import VirtualHost
 
@@ -50,6 +52,10 @@ class Faults:
         self._held: list[Session] = []
         self._confirm_delay: float | None = None
         self._holds = False
+        self._channel_delay: float | None = 0.0
+        self._unanswered: list[ServerChannel] = []
+        #: Whether consumers' limits are ignored.
+        self.ignores_prefetch = False
         self._next_cut: tuple[Direction, Unit, int, bool] | None = None
 
     @property
@@ -177,6 +183,45 @@ class Faults:
         for wire in self._wires(only):
             wire.connection.replay(count)
 
+    # Channels
+
+    @on_loop
+    def delay_channels(self, seconds: float | None) -> None:
+        """Answer channel.open so much later, by the loop's clock; None never does."""
+        self._channel_delay = seconds
+
+    @on_loop
+    def admit_channels(self) -> None:
+        """Answer channel.open at once again, and what was never answered."""
+        self._channel_delay = 0.0
+        unanswered, self._unanswered = self._unanswered, []
+        for channel in unanswered:
+            self._confirm_open(channel)
+
+    def open_channel(self, channel: ServerChannel) -> None:
+        """A channel was opened: answer it now, later, or not yet."""
+        if self._channel_delay is None:
+            self._unanswered.append(channel)
+        elif self._channel_delay:
+            self._patient.call_later(self._channel_delay, partial(self._confirm_open, channel))
+        else:
+            channel.confirm_open()
+
+    @staticmethod
+    def _confirm_open(channel: ServerChannel) -> None:
+        if channel.is_open:
+            channel.confirm_open()
+
+    # Consumers
+
+    @on_loop
+    def ignore_prefetch(self, ignored: bool = True) -> None:
+        """Deliver whatever is ready, however much a consumer holds and whatever its limits."""
+        self.ignores_prefetch = ignored
+        for wire in self._wires(None):
+            for channel in list(wire.connection.channels.values()):
+                channel.serve_consumers()
+
     # Confirms
 
     @on_loop
@@ -220,6 +265,11 @@ class Faults:
         """Drop the next publishes without a confirm, as a broker that crashes does."""
         self._verdicts.extend(["lose"] * count)
 
+    @on_loop
+    def lose_confirms(self, count: int = 1) -> None:
+        """Bring the next publishes to their queues, and never confirm them."""
+        self._verdicts.extend(["unconfirmed"] * count)
+
     @property
     def holds_confirms(self) -> bool:
         return self._holds or self._confirm_delay is not None
@@ -253,6 +303,7 @@ class Faults:
                 wire.connection.abort()
         self._patient.alarm = None
         self._held.clear()
+        self._unanswered.clear()
         for host in self._patient.virtual_hosts.values():
             host.restart()
 
@@ -274,6 +325,8 @@ class Faults:
         """End every fault that lasts."""
         self._verdicts.clear()
         self._next_cut = None
+        self.ignores_prefetch = False
+        self.admit_channels()
         self.release_confirms()
         self.resume()
         self.unblock()

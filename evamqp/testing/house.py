@@ -10,10 +10,12 @@ import random
 from typing import TYPE_CHECKING, Protocol
 
 from evamqp.testing.messages import Message
+from evamqp.testing.releases import Release
 from evamqp.testing.users import User
 from evamqp.testing.virtual_host import VirtualHost
 
 if TYPE_CHECKING:
+    from evamqp.testing.server_channel import ServerChannel
     from evamqp.testing.server_connection import ServerConnection
     from evamqp.testing.server_session import Session
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 class House(Protocol):
     """What a connection needs of the broker it belongs to."""
 
+    release: Release
     heartbeat: int
     names: random.Random
     users: dict[str, User]
@@ -29,8 +32,13 @@ class House(Protocol):
 
     @property
     def holds_confirms(self) -> bool: ...
+    @property
+    def ignores_prefetch(self) -> bool: ...
     def verdict(self, message: Message) -> str | None:
         """What a fault says of a publish: "nack", "return" or "lose"; None for nothing."""
+
+    def open_channel(self, channel: ServerChannel) -> None:
+        """Answer channel.open, unless a fault keeps the answer back."""
 
     def record(
         self, channel: Session, message: Message, mandatory: bool, queues: tuple[str, ...]

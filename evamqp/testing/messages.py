@@ -7,18 +7,33 @@ It is for tests and demos; production is RabbitMQ.
 from __future__ import annotations
 
 from struct import Struct
-from typing import Any
 
 from evamqp.codec.fields import encode_shortstr
 from evamqp.codec.properties import Properties
 from evamqp.errors import MalformedData
 from evamqp.testing.arguments import check_expiration, kind_of
-from evamqp.testing.refusals import precondition_failed
+from evamqp.testing.raw_properties import (
+    DELIVERY_MODE,
+    EXPIRATION,
+    HEADERS,
+    PRIORITY,
+    REPLY_TO,
+    USER_ID,
+    Fields,
+    join_headers,
+    join_properties,
+    split_headers,
+    split_properties,
+)
+from evamqp.testing.refusals import Refusal, precondition_failed
+from evamqp.testing.releases import Release
 from evamqp.types import DeliveryMode, Table
 
 _pack_content = Struct(">IQ").pack
 _CLASS_BASIC = 60 << 16
 _NO_PROPERTIES = b"\x00\x00"
+_NO_PRIORITY = b"\0"
+_DELIVERY_MODES = (DeliveryMode.TRANSIENT, DeliveryMode.PERSISTENT)
 # Most messages go to few places, so the two strings that each delivery repeats are remembered.
 _MEMORY_MAX = 1024
 _known_routes: dict[tuple[str, str], bytes] = {}
@@ -29,17 +44,23 @@ PRIORITY_STEP = 1 << 48
 class Message:
     """What was published; every queue that took it shares this.
 
-    Attributes:
+    Args:
         exchange: Where it was published.
         routing_key: With which key.
         raw: The properties, as they came.
         body: The payload.
+        release: What is refused, and how headers are kept.
+
+    Attributes:
         route: Exchange and key as basic.deliver has them.
         header: The payload of the content header frame.
         expiration: Milliseconds that it may wait in a queue; None for as long as the queue allows.
         is_persistent: Whether a durable queue keeps it over a restart.
         priority: 0..255.
         copies: Further routing keys, from the headers CC and BCC.
+
+    Raises:
+        Refusal: 541: the properties are malformed; 406: one of them has no meaning.
     """
 
     __slots__ = (
@@ -48,21 +69,26 @@ class Message:
         "copies",
         "exchange",
         "expiration",
+        "fields",
         "header",
         "is_persistent",
         "priority",
         "raw",
+        "release",
         "route",
         "routing_key",
     )
 
-    def __init__(self, exchange: str, routing_key: str, raw: bytes, body: bytes) -> None:
+    def __init__(
+        self, exchange: str, routing_key: str, raw: bytes, body: bytes, release: Release
+    ) -> None:
         self.exchange = exchange
         self.routing_key = routing_key
         self.raw = raw
         self.body = body
+        self.release = release
         self.route = _known_routes.get((exchange, routing_key)) or _encode(exchange, routing_key)
-        self.header = _pack_content(_CLASS_BASIC, len(body)) + raw
+        self.fields: Fields = {}
         self._properties: Properties | None = None
         self.expiration: int | None = None
         self.is_persistent = False
@@ -70,6 +96,7 @@ class Message:
         self.copies: list[str] = []
         if raw != _NO_PROPERTIES:
             self._read()
+        self.header = _pack_content(_CLASS_BASIC, len(body)) + self.raw
 
     @property
     def properties(self) -> Properties:
@@ -79,7 +106,7 @@ class Message:
 
     @property
     def headers(self) -> Table:
-        """Its headers; empty without any, and if they are malformed, which ends no publisher."""
+        """Its headers; empty without any, and if they are nested too deep to be read here."""
         try:
             return self.properties.headers or {}
         except MalformedData:
@@ -91,28 +118,53 @@ class Message:
 
     @property
     def user_id(self) -> str | None:
-        return self._text("user_id")
+        return self._text(USER_ID)
 
     @property
     def reply_to(self) -> str | None:
-        return self._text("reply_to")
+        return self._text(REPLY_TO)
+
+    def replaced(
+        self, routing_key: str, changes: Fields, *, exchange: str | None = None
+    ) -> Message:
+        """The same content elsewhere, with some properties changed, and unset by b""."""
+        fields = {**self.fields, **changes}
+        raw = join_properties({flag: value for flag, value in fields.items() if value})
+        name = self.exchange if exchange is None else exchange
+        return Message(name, routing_key, raw, self.body, self.release)
 
     def _read(self) -> None:
-        """Read the properties that queues act on.
+        """Read the properties that queues act on, and put the headers as the release keeps them."""
+        try:
+            self.fields = fields = split_properties(self.raw)
+        except MalformedData:
+            raise Refusal(541, "", (0, 0)) from None
+        self.priority = fields.get(PRIORITY, _NO_PRIORITY)[0]
+        if DELIVERY_MODE in fields:
+            self._read_delivery_mode(fields[DELIVERY_MODE][0])
+        expiration = self._text(EXPIRATION)
+        if expiration is not None:
+            self.expiration = check_expiration(expiration, self.release)
+        if HEADERS in fields:
+            self._read_headers()
 
-        Raises:
-            Refusal: 406: the expiration is no number of milliseconds.
-        """
-        flags = self.raw[0]
-        if flags & 0x10:
-            self.is_persistent = self._property("delivery_mode") == DeliveryMode.PERSISTENT
-        if flags & 0x08:
-            self.priority = self._property("priority") or 0
-        if flags & 0x01:
-            expiration = self._text("expiration")
-            self.expiration = None if expiration is None else check_expiration(expiration)
-        if flags & 0x20 and b"CC" in self.raw:
+    def _read_delivery_mode(self, mode: int) -> None:
+        if self.release.checks_delivery_mode and mode not in _DELIVERY_MODES:
+            raise precondition_failed(f"invalid message: {{delivery_mode_unknown,{mode}}}")
+        self.is_persistent = mode == DeliveryMode.PERSISTENT
+
+    def _read_headers(self) -> None:
+        raw = self.fields[HEADERS]
+        if b"CC" in raw:
             self._read_copies()
+        if not (self.release.sorts_headers or b"BCC" in raw):
+            return
+        headers = [each for each in split_headers(raw) if each[0] != b"BCC"]
+        if self.release.sorts_headers:
+            headers = sorted(dict(reversed(headers)).items())
+        self.fields[HEADERS] = join_headers(headers)
+        self.raw = join_properties(self.fields)
+        self._properties = None
 
     def _read_copies(self) -> None:
         headers = self.headers
@@ -123,22 +175,10 @@ class Message:
                     f'invalid message: {{unacceptable_type_in_header,"{name}",{kind_of(keys)}}}'
                 )
             self.copies += [key for key in keys if isinstance(key, str)]
-        if "BCC" in headers:
-            del headers["BCC"]
-            self._properties = self.properties.replace(headers=headers)
-            self.raw = self._properties.raw
-            self.header = _pack_content(_CLASS_BASIC, len(self.body)) + self.raw
 
-    def _text(self, name: str) -> str | None:
-        value: str | None = self._property(name)
-        return value
-
-    def _property(self, name: str) -> Any:
-        """A property; None if it is unset, or malformed: then the message goes on as it came."""
-        try:
-            return getattr(self.properties, name)
-        except MalformedData:
-            return None
+    def _text(self, flag: int) -> str | None:
+        value = self.fields.get(flag)
+        return None if value is None else value[1:].decode("utf-8", "surrogateescape")
 
 
 def _encode(exchange: str, routing_key: str) -> bytes:
@@ -155,13 +195,17 @@ class Entry:
         message: The message.
         order: Where it stands: lower ones are delivered first, also after they were requeued.
         redelivered: Whether it was handed out before.
+        redelivered_when_dead: Whether that is what its dead letter says.
         expires_at: On the loop's clock; None for never.
     """
 
-    __slots__ = ("expires_at", "message", "order", "redelivered")
+    __slots__ = ("expires_at", "message", "order", "redelivered", "redelivered_when_dead")
 
-    def __init__(self, message: Message, order: int, expires_at: float | None) -> None:
+    def __init__(
+        self, message: Message, order: int, expires_at: float | None, redelivered: bool = False
+    ) -> None:
         self.message = message
         self.order = order
-        self.redelivered = False
+        self.redelivered = redelivered
+        self.redelivered_when_dead = False
         self.expires_at = expires_at

@@ -28,12 +28,12 @@ Settle = Callable[[list[Unacked]], None]
 
 
 class Transaction:
-    """What waits for tx.commit: publishes, and acknowledgements behind them."""
+    """What waits for tx.commit: publishes with the queues they found, and acknowledgements."""
 
     __slots__ = ("publishes", "settlements")
 
     def __init__(self) -> None:
-        self.publishes: list[tuple[Message, bool]] = []
+        self.publishes: list[tuple[Message, bool, tuple[str, ...]]] = []
         self.settlements: list[tuple[Settle, list[Unacked]]] = []
 
 

@@ -28,10 +28,10 @@ class Owner(Protocol):
 
     def time(self) -> float: ...
     def call_later(self, delay: float, callback: Callable[[], object]) -> Handle: ...
-    def bury(self, queue: Queue, message: Message, reason: str) -> None:
+    def bury(self, queue: Queue, message: Message, reason: str, redelivered: bool = False) -> None:
         """Dead-letter a message."""
 
-    def remove_queue(self, queue: Queue) -> int:
+    def remove_queue(self, queue: Queue) -> None:
         """Delete a queue, and tell its consumers."""
 
 
@@ -42,15 +42,16 @@ class Queue:
         owner: The connection whose exclusive queue it is; None for the others.
         ready: What waits, in order.
         unacked: What is out.
-        has_single_active: Whether only the eldest consumer gets messages.
+        has_single_active: Whether one consumer gets all messages, until it goes.
         published: Messages that ever came, requeued ones not counted.
     """
 
     __slots__ = (
-        "_expires", "_groups", "_host", "_is_over", "_life_timer", "_max_bytes", "_max_length",
-        "_max_priority", "_overflow", "_timer", "_timer_at", "_ttl", "_used_at", "arguments",
-        "auto_delete", "dead_letter_exchange", "dead_letter_key", "durable", "exclusive_consumer",
-        "has_single_active", "name", "owner", "published", "ready", "ready_bytes", "unacked",
+        "_active", "_expires", "_groups", "_host", "_is_over", "_life_timer", "_max_bytes",
+        "_max_length", "_max_priority", "_overflow", "_timer", "_timer_at", "_ttl", "_used_at",
+        "arguments", "auto_delete", "dead_letter_exchange", "dead_letter_key", "durable",
+        "exclusive_consumer", "has_single_active", "name", "owner", "published", "ready",
+        "ready_bytes", "unacked",
     )  # fmt: skip
 
     def __init__(
@@ -83,6 +84,7 @@ class Queue:
         self.unacked: set[Entry] = set()
         self.published = 0
         self.exclusive_consumer: Consumer | None = None
+        self._active: Consumer | None = None  # where only one is
         self._groups: list[deque[Consumer]] = []  # by priority, the highest first
         self._timer: Handle | None = None
         self._timer_at = 0.0
@@ -112,6 +114,7 @@ class Queue:
         else:
             self._groups.append(deque((consumer,)))
             self._groups.sort(key=lambda group: -group[0].priority)
+        self._choose_active()
         self.touch()
 
     def remove_consumer(self, consumer: Consumer) -> None:
@@ -122,6 +125,9 @@ class Queue:
         self._groups = [group for group in self._groups if group]
         if self.exclusive_consumer is consumer:
             self.exclusive_consumer = None
+        if self._active is consumer:
+            self._active = None
+            self._choose_active()
         self.touch()
         if self.auto_delete and not self._groups:
             self._host.remove_queue(self)
@@ -132,18 +138,23 @@ class Queue:
         """Take all consumers away, and tell who they were."""
         gone = self.consumers
         self._groups.clear()
-        self.exclusive_consumer = None
+        self.exclusive_consumer = self._active = None
         return gone
+
+    def _choose_active(self) -> None:
+        """Where one consumer gets all and none does: the first of the highest priority."""
+        if self.has_single_active and self._active is None and self._groups:
+            self._active = self._groups[0][0]
 
     # Messages in
 
-    def publish(self, message: Message) -> bool:
+    def publish(self, message: Message, *, redelivered: bool = False) -> bool:
         """Take a message; False if the queue is full and refuses rather than dropping."""
         self._drop_expired()
         if self._refuses(message):
             return False
         self.published += 1
-        self._insert(Entry(message, self._order(message), self._expiry(message)))
+        self._insert(Entry(message, self._order(message), self._expiry(message), redelivered))
         if self._groups:
             self._serve()
         if self.ready:
@@ -198,9 +209,9 @@ class Queue:
         """Hand out what is ready to whoever may take it."""
         if self.ready:
             self._drop_expired()
+            self._drop_excess()
             if self._groups:
                 self._serve()
-            self._drop_excess()
             self._arm()
 
     def get(self, no_ack: bool) -> Entry | None:
@@ -212,6 +223,7 @@ class Queue:
         entry = self._pop()
         if not no_ack:
             self.unacked.add(entry)
+        self._drop_expired()
         self._arm()
         return entry
 
@@ -223,7 +235,7 @@ class Queue:
         """A message is given up: dead-letter it."""
         self.unacked.discard(entry)
         if not self._is_over:
-            self._host.bury(self, entry.message, reason)
+            self._host.bury(self, entry.message, reason, entry.redelivered_when_dead)
 
     def purge(self) -> int:
         """Drop what is ready; how much it was."""
@@ -256,12 +268,13 @@ class Queue:
             if not consumer.no_ack:
                 self.unacked.add(entry)
             consumer.deliver(entry)
+            self._drop_expired()
 
     def _next_consumer(self) -> Consumer | None:
         """Who is next: by priority, then in turn; None if nobody has room."""
         if self.has_single_active:
-            active = min(self.consumers, key=lambda consumer: consumer.number)
-            return active if active.can_take() else None
+            active = self._active
+            return active if active is not None and active.can_take() else None
         for group in self._groups:
             for _ in range(len(group)):
                 consumer = group[0]
@@ -278,7 +291,7 @@ class Queue:
     # Limits
 
     def _drop_excess(self) -> None:
-        if self._max_length is None and self._max_bytes is None:
+        if (self._max_length is None and self._max_bytes is None) or self._overflow != "drop-head":
             return
         while self.ready and (
             (self._max_length is not None and len(self.ready) > self._max_length)

@@ -23,6 +23,9 @@ NAMES = {
     540: "NOT_IMPLEMENTED",
     541: "INTERNAL_ERROR",
 }
+# Bytes of a reply text, and what RabbitMQ puts at the end of a longer one.
+TEXT_MAX = 255
+CUT = b"..."
 # These end a channel; every other code ends the connection.
 SOFT = frozenset((311, 403, 404, 405, 406))
 
@@ -44,10 +47,12 @@ class Refusal(Exception):
 
     @property
     def reply_text(self) -> str:
-        """The text as a close method carries it: at most 255 bytes of UTF-8."""
-        name = NAMES.get(self.code)
-        text = str(self) if name is None else f"{name} - {self}"
-        return text.encode("utf-8", "replace")[:255].decode("utf-8", "ignore")
+        """The text as a close method carries it: at most 255 bytes, cut anywhere."""
+        words = [word for word in (NAMES.get(self.code), str(self)) if word]
+        raw = " - ".join(words).encode("utf-8", "surrogateescape")
+        if len(raw) > TEXT_MAX:
+            raw = raw[: TEXT_MAX - len(CUT)] + CUT
+        return raw.decode("utf-8", "surrogateescape")
 
 
 class HangUp(Exception):

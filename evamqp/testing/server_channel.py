@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from struct import Struct
 
-from evamqp.codec.methods import decode_arguments
-from evamqp.codec.spec import BY_KEY, BY_NAME
-from evamqp.errors import MalformedData
-from evamqp.testing.arguments import ALTERNATE_EXCHANGE, check_priority
+from evamqp.codec.frames import FRAME_METHOD, frame
+from evamqp.codec.spec import BY_KEY, BY_NAME, Method
+from evamqp.testing.arguments import ALTERNATE_EXCHANGE, check_consumer
 from evamqp.testing.consumers import Consumer
 from evamqp.testing.exchanges import Destination
 from evamqp.testing.inspection import ConsumerState
@@ -24,8 +23,9 @@ from evamqp.testing.refusals import (
     access_refused,
     default_exchange,
     not_implemented,
+    reserved,
 )
-from evamqp.testing.server_frames import octets
+from evamqp.testing.server_frames import read_arguments
 from evamqp.testing.server_publishing import Publishing
 from evamqp.testing.virtual_host import REPLY_TO
 from evamqp.types import Table
@@ -33,6 +33,18 @@ from evamqp.types import Table
 _PUBLISH_KEY = b"\0\x3c\0\x28"
 _GET_OK_KEY = BY_NAME["basic.get-ok"].key.to_bytes(4, "big")
 _pack_tag = Struct(">QB").pack
+
+
+# The specification dropped access tickets, and RabbitMQ hands them out to this day.
+_ACCESS = (
+    Method("access", 30, "10 request > realm:shortstr exclusive passive active write read"),
+    Method("access", 30, "11 request-ok < ticket:short"),
+)
+METHODS_BY_KEY = {**BY_KEY, **{method.key: method for method in _ACCESS}}
+TICKET = b"\0\x1e\0\x0b\0\x01"
+# AMQP 0-8 knows no arguments of a consumer, and its open-ok has none: an empty table, a payload.
+NO_ARGUMENTS = b"\0\0\0\0"
+OPEN_OK_0_8 = b"\0\x14\0\x0b"
 
 
 class ServerChannel(Publishing):
@@ -47,7 +59,7 @@ class ServerChannel(Publishing):
         if key == _PUBLISH_KEY and self.is_open:
             self._begin_publish(payload)
             return
-        method = BY_KEY.get(int.from_bytes(key, "big"))
+        method = METHODS_BY_KEY.get(int.from_bytes(key, "big"))
         if method is None:
             raise HangUp
         ids = (method.class_id, method.method_id)
@@ -58,10 +70,9 @@ class ServerChannel(Publishing):
         handler = METHODS.get(method.name)
         if handler is None:
             raise Refusal(503, "unimplemented method", ids)
-        try:
-            arguments = decode_arguments(method, payload)
-        except MalformedData:
-            raise Refusal(501, f"cannot decode {octets(payload[4:])}", ids) from None
+        if self._connection.speaks_0_8 and method.name == "basic.consume":
+            payload += NO_ARGUMENTS
+        arguments = read_arguments(method, payload)
         self._attempt(lambda: handler(self, *arguments), ids)
 
     def _attempt(self, action: Callable[[], object], ids: tuple[int, int]) -> None:
@@ -76,6 +87,13 @@ class ServerChannel(Publishing):
             self.refuse(refusal)
 
     # Channel
+
+    def confirm_open(self) -> None:
+        """Answer channel.open."""
+        if self._connection.speaks_0_8:
+            self._connection.write(frame(FRAME_METHOD, self.number, OPEN_OK_0_8))
+        else:
+            self.send("channel.open-ok")
 
     def _recv_open(self) -> None:
         raise Refusal(504, "second 'channel.open' seen")
@@ -97,6 +115,9 @@ class ServerChannel(Publishing):
         else:
             self._connection.remove_channel(self)
 
+    def _recv_access_request(self, *_: object) -> None:
+        self._connection.write(frame(FRAME_METHOD, self.number, TICKET))
+
     # Exchanges
 
     def _recv_exchange_declare(
@@ -113,6 +134,7 @@ class ServerChannel(Publishing):
         if not name:
             raise default_exchange()
         if passive:
+            self._allow_passive("exchange", name)
             self._vhost.exchange(name)
         else:
             self._allow("configure", "exchange", name)
@@ -141,15 +163,16 @@ class ServerChannel(Publishing):
         self, destination: str, source: str, key: str, no_wait: bool, arguments: Table
     ) -> None:
         self._check_exchange_binding(destination, source)
-        self._vhost.exchange(destination)
-        self._vhost.bind(source, Destination("exchange", destination), key, arguments)
+        target = Destination("exchange", destination)
+        self._vhost.bind(source, target, key, arguments, self._connection)
         self._reply(no_wait, "exchange.bind-ok")
 
     def _recv_exchange_unbind(
         self, destination: str, source: str, key: str, no_wait: bool, arguments: Table
     ) -> None:
         self._check_exchange_binding(destination, source)
-        self._vhost.unbind(source, Destination("exchange", destination), key, arguments)
+        target = Destination("exchange", destination)
+        self._vhost.unbind(source, target, key, arguments, self._connection)
         self._reply(no_wait, "exchange.unbind-ok")
 
     def _check_exchange_binding(self, destination: str, source: str) -> None:
@@ -174,9 +197,12 @@ class ServerChannel(Publishing):
             self._declare_reply_queue(name, no_wait)
             return
         if passive:
+            self._allow_passive("queue", name)
             queue = self._vhost.queue(name, self._connection)
             queue.touch()
         else:
+            if name.startswith("amq."):
+                raise reserved("queue", name)
             name = name or self._vhost.make_name("amq.gen-")
             self._allow("configure", "queue", name)
             exchange = arguments.get("x-dead-letter-exchange")
@@ -208,16 +234,17 @@ class ServerChannel(Publishing):
         self._allow("write", "queue", queue_name)
         if not exchange:
             raise default_exchange()
-        self._vhost.queue(queue_name, self._connection)
         self._allow("read", "exchange", exchange)
-        self._vhost.bind(exchange, Destination("queue", queue_name), key, arguments)
+        target = Destination("queue", queue_name)
+        self._vhost.bind(exchange, target, key, arguments, self._connection)
         self._reply(no_wait, "queue.bind-ok")
 
     def _recv_queue_unbind(self, name: str, exchange: str, key: str, arguments: Table) -> None:
         queue_name, key = self._expand_binding(name, key)
         self._allow("write", "queue", queue_name)
         self._allow("read", "exchange", exchange)
-        self._vhost.unbind(exchange, Destination("queue", queue_name), key, arguments)
+        target = Destination("queue", queue_name)
+        self._vhost.unbind(exchange, target, key, arguments, self._connection)
         self.send("queue.unbind-ok")
 
     def _recv_queue_purge(self, name: str, no_wait: bool) -> None:
@@ -229,11 +256,13 @@ class ServerChannel(Publishing):
     def _recv_queue_delete(self, name: str, if_unused: bool, if_empty: bool, no_wait: bool) -> None:
         name = self._expand(name)
         self._allow("configure", "queue", name)
-        count = 0
-        if name in self._vhost.queues:
-            queue = self._vhost.queue(name, self._connection)
-            count = self._vhost.delete_queue(queue, if_unused=if_unused, if_empty=if_empty)
-        self._reply(no_wait, "queue.delete-ok", count)
+        if name not in self._vhost.queues:
+            self._reply(no_wait, "queue.delete-ok", 0)
+            return
+        queue = self._vhost.queue(name, self._connection)
+        self._vhost.check_unneeded(queue, if_unused=if_unused, if_empty=if_empty)
+        self._reply(no_wait, "queue.delete-ok", queue.purge())
+        self._vhost.remove_queue(queue)  # which tells its consumers, and the deleter first
 
     def _expand_binding(self, name: str, key: str) -> tuple[str, str]:
         """The same for a binding; where both are empty the key becomes the queue's name, too."""
@@ -245,10 +274,11 @@ class ServerChannel(Publishing):
     def _recv_qos(self, prefetch_size: int, prefetch_count: int, across_channel: bool) -> None:
         if prefetch_size:
             raise not_implemented(f"prefetch_size!=0 ({prefetch_size})")
-        if across_channel:
+        if across_channel and self._release.shares_limit:
             self._limit = prefetch_count
         else:
             self._prefetch = prefetch_count
+            self._limit = 0
         self.send("basic.qos-ok")
         self.serve_consumers()
 
@@ -270,7 +300,7 @@ class ServerChannel(Publishing):
         name = self._expand(name)
         self._allow("read", "queue", name)
         queue = self._vhost.queue(name, self._connection)
-        priority = check_priority(name, self._vhost.name, arguments)
+        priority = check_consumer(name, self._vhost.name, arguments, self._release)
         if queue.exclusive_consumer is not None or (
             exclusive and (queue.consumer_count or queue.has_single_active)
         ):
@@ -300,7 +330,11 @@ class ServerChannel(Publishing):
             consumer.queue.remove_consumer(consumer)
 
     def _recv_cancel_ok(self, tag: str) -> None:
-        """The client has seen that its consumer is gone."""
+        """The client has seen that its consumer is gone: few releases want to hear of it."""
+        if not self._release.cancel_ok:
+            raise Refusal(503, "unimplemented method")
+        if tag not in self.consumers:
+            raise Refusal(541, "", (0, 0))
 
     def _recv_get(self, name: str, no_ack: bool) -> None:
         name = self._expand(name)
@@ -327,16 +361,23 @@ class ServerChannel(Publishing):
         self._settle_by(action, self._collect(tag, multiple))
 
     def _recv_reject(self, tag: int, requeue: bool) -> None:
-        self._recv_nack(tag, False, requeue)
+        if self._release.reject_marks and not requeue:
+            self._settle_by(self._reject_marked, self._collect(tag, False))
+        else:
+            self._recv_nack(tag, False, requeue)
 
     def _recv_recover(self, requeue: bool) -> None:
-        self._recv_recover_async(requeue)
+        self._check_recover(requeue)
         self.send("basic.recover-ok")
+        self._requeue(self._take_unacked())
 
     def _recv_recover_async(self, requeue: bool) -> None:
+        self._check_recover(requeue)
+        self._requeue(self._take_unacked())
+
+    def _check_recover(self, requeue: bool) -> None:
         if not requeue:
             raise not_implemented("requeue=false")
-        self._requeue(self._take_unacked())
 
     # Inspection
 
@@ -363,6 +404,7 @@ METHODS: dict[str, Callable[..., None]] = {
     "channel.open": ServerChannel._recv_open,
     "channel.flow": ServerChannel._recv_flow,
     "channel.close": ServerChannel._recv_close,
+    "access.request": ServerChannel._recv_access_request,
     "exchange.declare": ServerChannel._recv_exchange_declare,
     "exchange.delete": ServerChannel._recv_exchange_delete,
     "exchange.bind": ServerChannel._recv_exchange_bind,

@@ -18,19 +18,19 @@ from evamqp.codec.frames import (
     FRAME_OVERHEAD,
     HEARTBEAT_FRAME,
     PROTOCOL_HEADER,
-    method_frame,
+    frame,
 )
-from evamqp.codec.methods import decode_arguments
-from evamqp.codec.spec import BY_KEY, BY_NAME, Method
+from evamqp.codec.methods import encode_method
+from evamqp.codec.spec import BY_KEY, BY_NAME
 from evamqp.core.heartbeat import Heartbeat
 from evamqp.core.output import FLUSH_AT
 from evamqp.core.state import Disposition
-from evamqp.errors import MalformedData
 from evamqp.testing.house import House
 from evamqp.testing.inspection import ConnectionState as Snapshot
 from evamqp.testing.refusals import HangUp, Refusal
+from evamqp.testing.releases import Release
 from evamqp.testing.server_channel import ServerChannel
-from evamqp.testing.server_frames import FrameReader, octets
+from evamqp.testing.server_frames import FrameReader, octets, read_arguments
 from evamqp.testing.server_session import Session
 from evamqp.testing.server_state import METHODS, State
 from evamqp.testing.users import MECHANISMS, User, credentials_of
@@ -43,31 +43,36 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Seconds for the handshake, and for a close to be answered, as in RabbitMQ.
+# Seconds for the handshake, as in RabbitMQ.
 PATIENCE = 10.0
+# Seconds for a close to be answered, and for the client to hang up after close-ok, as in RabbitMQ.
+CLOSING_PATIENCE = 30.0
 # Bytes of output that wait for a peer that does not read; then consumers here get nothing more.
 CONGESTED_AT = 1024 * 1024
 # Deliveries that a fault may send once more.
 DELIVERIES_KEPT = 32
 # The key of basic.deliver, behind the seven bytes of a frame's head.
 _DELIVER = BY_NAME["basic.deliver"].key.to_bytes(4, "big")
-FRAME_MIN_SIZE = 4096
+PROTOCOL_HEADER_SIZE = len(PROTOCOL_HEADER)
+# As RabbitMQ takes it from clients of old: the same protocol, announced in another way.
+OLD_HEADER = b"AMQP\1\1\0\x09"
+HEADERS_0_8 = (b"AMQP\1\1\x08\0", b"AMQP\1\1\x09\1")
+# connection.close and close-ok have other numbers there.
+TO_0_8 = {b"\0\x0a\0\x32": b"\0\x0a\0\x3c", b"\0\x0a\0\x33": b"\0\x0a\0\x3d"}
+FROM_0_8 = {new: old for old, new in TO_0_8.items()}
 CHANNEL_MAX = 2047
 FRAME_MAX = 131_072
-SERVER_PROPERTIES: Table = {
-    "product": "evamqp.testing",
-    "information": "An embedded broker for tests and demos; production is RabbitMQ",
-    "capabilities": {
-        "authentication_failure_close": True,
-        "basic.nack": True,
-        "connection.blocked": True,
-        "consumer_cancel_notify": True,
-        "consumer_priorities": True,
-        "direct_reply_to": True,
-        "exchange_exchange_bindings": True,
-        "per_consumer_qos": True,
-        "publisher_confirms": True,
-    },
+# What it can do; clients of AMQP 0-8 are told of nothing.
+CAPABILITIES: Table = {
+    "publisher_confirms": True,
+    "exchange_exchange_bindings": True,
+    "basic.nack": True,
+    "consumer_cancel_notify": True,
+    "connection.blocked": True,
+    "consumer_priorities": True,
+    "authentication_failure_close": True,
+    "per_consumer_qos": True,
+    "direct_reply_to": True,
 }
 
 
@@ -81,10 +86,10 @@ class ServerConnection:
     """
 
     __slots__ = (
-        "__weakref__", "_buffer", "_buffered", "_confirming", "_congested", "_deadline",
-        "_deliveries", "_disposition", "_heartbeat", "_next_tick", "_reader", "_runtime", "blocked",
-        "capabilities", "channels", "client_properties", "frame_max", "house", "is_stalled",
-        "number", "state", "user", "vhost",
+        "__weakref__", "_buffer", "_buffered", "_channel_max", "_confirming", "_congested",
+        "_deadline", "_deliveries", "_disposition", "_heartbeat", "_next_tick", "_reader",
+        "_runtime", "blocked", "capabilities", "channels", "client_properties", "frame_max",
+        "house", "is_stalled", "number", "speaks_0_8", "state", "user", "vhost",
     )  # fmt: skip
 
     def __init__(self, house: House, number: int, runtime: Runtime) -> None:
@@ -102,7 +107,9 @@ class ServerConnection:
         self._heartbeat: Heartbeat | None = None
         self._next_tick = 0.0
         self.state = State.GREETING
+        self.speaks_0_8 = False
         self.frame_max = FRAME_MAX
+        self._channel_max = CHANNEL_MAX
         self.channels: dict[int, ServerChannel] = {}
         self.client_properties: Table = {}
         self.capabilities: Table = {}
@@ -152,8 +159,6 @@ class ServerConnection:
         return data
 
     def next_deadline(self) -> float | None:
-        if self.state is State.CLOSED and self._disposition is Disposition.KEEP:
-            return None
         deadlines = [] if self._deadline is None else [self._deadline]
         if self._heartbeat is not None:
             deadlines.append(self._next_tick)
@@ -198,7 +203,10 @@ class ServerConnection:
 
     def send(self, channel: int, name: str, *values: object) -> None:
         """Send a method."""
-        self.write(method_frame(channel, name, *values))
+        payload = encode_method(name, *values)
+        if self.speaks_0_8:
+            payload = TO_0_8.get(payload[:4], payload[:4]) + payload[4:]
+        self.write(frame(FRAME_METHOD, channel, payload))
 
     @property
     def is_congested(self) -> bool:
@@ -223,7 +231,7 @@ class ServerConnection:
         self.send(0, "connection.close", refusal.code, refusal.reply_text, *blamed)
         self.state = State.CLOSING
         self.blocked = False
-        self._deadline = self._runtime.time() + PATIENCE
+        self._deadline = self._runtime.time() + CLOSING_PATIENCE
 
     def abort(self) -> None:
         """Hang up without a word."""
@@ -256,6 +264,9 @@ class ServerConnection:
         channels = list(self.channels.values())
         self.channels.clear()
         self._confirming.clear()
+        # First all of them stop, so that what one gives back no other one here is sent.
+        for channel in channels:
+            channel.stop()
         for channel in channels:
             channel.end()
         if self.vhost is not None:
@@ -303,15 +314,20 @@ class ServerConnection:
             self.refuse(refusal)
 
     def _greet(self) -> bool:
-        header = self._reader.take(len(PROTOCOL_HEADER))
+        header = self._reader.take(PROTOCOL_HEADER_SIZE)
         if header is None:
             return False
-        if header != PROTOCOL_HEADER:
-            self.write(PROTOCOL_HEADER)
+        self.speaks_0_8 = self.house.release.speaks_0_8 and header in HEADERS_0_8
+        if header not in (PROTOCOL_HEADER, OLD_HEADER) and not self.speaks_0_8:
+            self.write(
+                PROTOCOL_HEADER if header[:7] == PROTOCOL_HEADER[:7] else self.house.release.header
+            )
             self.hang_up()
             return False
         self.state = State.STARTING
-        self.send(0, "connection.start", 0, 9, SERVER_PROPERTIES, MECHANISMS, b"en_US")
+        version = (8, 0) if self.speaks_0_8 else (0, 9)
+        properties = server_properties(self.house.release, {} if self.speaks_0_8 else CAPABILITIES)
+        self.send(0, "connection.start", *version, properties, MECHANISMS, b"en_US")
         return True
 
     def _take(self, kind: int, number: int, payload: bytes) -> None:
@@ -328,6 +344,8 @@ class ServerConnection:
             raise HangUp
 
     def _take_method(self, payload: bytes) -> None:
+        if self.speaks_0_8:
+            payload = FROM_0_8.get(payload[:4], payload[:4]) + payload[4:]
         method = BY_KEY.get(int.from_bytes(payload[:4], "big"))
         if method is None:
             raise HangUp
@@ -357,9 +375,16 @@ class ServerConnection:
             raise Refusal(504, "expected 'channel.open'", ids if kind == FRAME_METHOD else (0, 0))
         assert self.vhost is not None
         assert self.user is not None
+        if len(self.channels) >= self._channel_max:
+            raise Refusal(
+                530,
+                f"number of channels opened ({len(self.channels)}) has reached the negotiated"
+                f" channel_max ({self._channel_max})",
+                (0, 0),
+            )
         channel = ServerChannel(self, number, self.vhost, self.user)
         self.channels[number] = channel
-        self.send(number, "channel.open-ok")
+        self.house.open_channel(channel)
         return channel
 
     # Methods of channel 0
@@ -389,9 +414,11 @@ class ServerConnection:
         self.send(0, "connection.tune", CHANNEL_MAX, FRAME_MAX, self.house.heartbeat)
 
     def _recv_tune_ok(self, channel_max: int, frame_max: int, heartbeat: int) -> None:
-        if not FRAME_MIN_SIZE <= frame_max <= FRAME_MAX or not 0 < channel_max <= CHANNEL_MAX:
+        frame_min = self.house.release.frame_min
+        if not frame_min <= frame_max <= FRAME_MAX or not 0 < channel_max <= CHANNEL_MAX:
             raise HangUp
         self.frame_max = self._reader.frame_max = frame_max
+        self._channel_max = channel_max
         if heartbeat:
             self._heartbeat = Heartbeat(heartbeat)
             self._next_tick = self._runtime.time() + self._heartbeat.period
@@ -419,7 +446,7 @@ class ServerConnection:
         self.flush_confirms()
         self._end()
         self.send(0, "connection.close-ok")
-        self.hang_up()
+        self._deadline = self._runtime.time() + CLOSING_PATIENCE
 
     def _recv_close_ok(self) -> None:
         self.hang_up()
@@ -480,10 +507,16 @@ class ServerConnection:
         )
 
 
-def read_arguments(method: Method, payload: bytes) -> tuple[Any, ...]:
-    """A method's arguments; 501, in RabbitMQ's words, if they are not its arguments."""
-    try:
-        return decode_arguments(method, payload)
-    except MalformedData:
-        ids = (method.class_id, method.method_id)
-        raise Refusal(501, f"cannot decode {octets(payload[4:])}", ids) from None
+def server_properties(release: Release, capabilities: Table) -> Table:
+    """What connection.start says of the broker: RabbitMQ's words, and one of its own.
+
+    Clients choose by product and version how they behave.
+    """
+    return {
+        "capabilities": capabilities,
+        "cluster_name": "evamqp.testing",
+        "information": "An embedded broker for tests and demos; production is RabbitMQ",
+        "platform": "evamqp.testing",
+        "product": "RabbitMQ",
+        "version": release.version,
+    }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from struct import Struct
+from typing import Any
 
 from evamqp.codec.frames import (
     FRAME_BODY,
@@ -17,15 +18,15 @@ from evamqp.codec.frames import (
     FRAME_METHOD,
     FRAME_OVERHEAD,
 )
+from evamqp.codec.methods import decode_arguments
+from evamqp.codec.spec import Method
+from evamqp.errors import MalformedData
 from evamqp.testing.refusals import Refusal
 
 _unpack_head = Struct(">BHI").unpack_from
 _KINDS = (FRAME_METHOD, FRAME_HEADER, FRAME_BODY, FRAME_HEARTBEAT)
 #: Bytes of a frame before anything is negotiated.
 FIRST_FRAME_MAX = 4096
-# Bytes of a content header, which RabbitMQ does not hold to frame_max.
-HEADER_MAX = 1024 * 1024
-
 Frame = tuple[int, int, bytes]
 
 
@@ -69,7 +70,7 @@ class FrameReader:
         try:
             while end - position >= FRAME_OVERHEAD:
                 kind, channel, size = _unpack_head(data, position)
-                if kind not in _KINDS or size > self.frame_max - FRAME_OVERHEAD:
+                if kind not in _KINDS or size > self.frame_max:
                     self._check(kind, size, data[position + 7 : position + 7 + size])
                 start = position + 7
                 stop = start + size
@@ -86,9 +87,29 @@ class FrameReader:
     def _check(self, kind: int, size: int, payload: bytes) -> None:
         if kind not in _KINDS:
             raise _frame_error(kind, payload, "unknown_frame")
+        # RabbitMQ says what frame_max leaves for a payload, and takes a little more.
         limit = self.frame_max - FRAME_OVERHEAD
-        if kind != FRAME_HEADER or size > HEADER_MAX:
-            raise _frame_error(kind, b"", f"{{frame_too_large,{size},{limit}}}")
+        raise _frame_error(kind, b"", f"{{frame_too_large,{size},{limit}}}")
+
+
+def read_arguments(method: Method, payload: bytes) -> tuple[Any, ...]:
+    """A method's arguments; 501, in RabbitMQ's words, if they are not its arguments."""
+    try:
+        arguments = decode_arguments(method, payload)
+    except MalformedData:
+        ids = (method.class_id, method.method_id)
+        raise Refusal(501, f"cannot decode {octets(payload[4:])}", ids) from None
+    if any(isinstance(each, str) and not is_text(each) for each in arguments):
+        raise Refusal(501, "Malformed UTF-8 in shortstr", (0, 0))
+    return arguments
+
+
+def is_text(value: str) -> bool:
+    """Whether it came as UTF-8: other bytes are kept as surrogates."""
+    try:
+        return value.isascii() or bool(value.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def octets(payload: bytes) -> str:

@@ -6,18 +6,23 @@ It is for tests and demos; production is RabbitMQ.
 
 from __future__ import annotations
 
+from evamqp.codec.fields import encode_shortstr
 from evamqp.codec.methods import decode_arguments, encode_method
 from evamqp.codec.spec import BY_NAME
 from evamqp.errors import MalformedData
 from evamqp.testing.messages import Message
 from evamqp.testing.outcomes import Confirms, Transaction
 from evamqp.testing.queues import Queue
+from evamqp.testing.raw_properties import REPLY_TO as REPLY_TO_FLAG
 from evamqp.testing.refusals import Refusal, access_refused, not_implemented, precondition_failed
 from evamqp.testing.server_frames import octets
 from evamqp.testing.server_session import Content, Session, Unpublished
 from evamqp.testing.virtual_host import REPLY_TO
 
 _PUBLISH = (60, 40)
+# What faults say of a publish that comes to its queues all the same, and of one never confirmed.
+_ROUTED = (None, "unconfirmed")
+_UNCONFIRMED = ("lose", "unconfirmed")
 # Publishes go to few places, so decoded ones are remembered; then the table stops filling.
 _MEMORY_MAX = 1024
 _known_publishes: dict[bytes, Unpublished] = {}
@@ -34,7 +39,7 @@ class Publishing(Session):
         publish = _known_publishes.get(payload)
         if publish is None:
             try:
-                arguments = decode_arguments(BY_NAME["basic.publish"], payload)
+                arguments = decode_arguments(BY_NAME["basic.publish"], payload)  # in any bytes
             except MalformedData:
                 raise Refusal(501, f"cannot decode {octets(payload[4:])}", _PUBLISH) from None
             exchange, key, mandatory, immediate = arguments
@@ -69,6 +74,8 @@ class Publishing(Session):
         if content.header is None:
             raise self._interrupted("non")
         content.body = content.body + payload if content.body else payload
+        if len(content.body) > content.size and self._release.excess_body is not None:
+            raise Refusal(501, self._release.excess_body, _PUBLISH)
         if len(content.body) == content.size:
             self._finish_publish(content)
 
@@ -90,7 +97,7 @@ class Publishing(Session):
         try:
             self._publish(exchange, key, mandatory, immediate, raw, body)
         except Refusal as refusal:
-            refusal.method = _PUBLISH
+            refusal.method = refusal.method or _PUBLISH
             if refusal.is_hard:
                 raise
             self.refuse(refusal)
@@ -108,7 +115,7 @@ class Publishing(Session):
             raise access_refused(
                 f"cannot publish to internal exchange '{name}' in vhost '{self._vhost.name}'"
             )
-        message = Message(name, key, raw, body)
+        message = Message(name, key, raw, body, self._release)
         if message.user_id not in (None, self._user.name):
             raise precondition_failed(
                 f"user_id property set to '{message.user_id}' but authenticated user was"
@@ -117,20 +124,20 @@ class Publishing(Session):
         if message.reply_to == REPLY_TO:
             message = self._with_reply_address(message)
         if self._transaction is not None:
-            self._transaction.publishes.append((message, mandatory))
+            names = self._vhost.names_for(exchange, message)
+            self._transaction.publishes.append((message, mandatory, names))
         else:
-            self._route(message, mandatory)
+            self._deliver(message, mandatory, self._vhost.route(exchange, message))
 
-    def _route(self, message: Message, mandatory: bool) -> None:
+    def _deliver(self, message: Message, mandatory: bool, queues: tuple[Queue, ...]) -> None:
         """Bring a message to its queues, return it, and note what its confirm will say."""
         house = self._connection.house
         verdict = house.verdict(message)
-        queues: tuple[Queue, ...] = ()
         answered = False
-        if verdict is None:
-            if message.routing_key.startswith(REPLY_TO) and not message.exchange:
-                answered = self._answer(message)
-            queues = self._vhost.route(self._vhost.exchanges[message.exchange], message)
+        if verdict not in _ROUTED:
+            queues = ()
+        elif message.routing_key.startswith(REPLY_TO) and not message.exchange:
+            answered = self._answer(message)
         house.record(self, message, mandatory, tuple(queue.name for queue in queues))
         acked = verdict != "nack"
         for queue in queues:
@@ -141,7 +148,7 @@ class Publishing(Session):
             self._note_outcome(self._confirms, acked, verdict)
 
     def _note_outcome(self, confirms: Confirms, acked: bool, verdict: str | None) -> None:
-        if verdict == "lose":
+        if verdict in _UNCONFIRMED:
             confirms.lose()
             return
         if not confirms.is_owed:
@@ -159,8 +166,8 @@ class Publishing(Session):
     def _with_reply_address(self, message: Message) -> Message:
         if self.replies_as is None:
             raise precondition_failed("fast reply consumer does not exist")
-        raw = message.properties.replace(reply_to=self.replies_as).raw
-        return Message(message.exchange, message.routing_key, raw, message.body)
+        address = encode_shortstr(self.replies_as, "reply_to")
+        return message.replaced(message.routing_key, {REPLY_TO_FLAG: address})
 
     def _answer(self, message: Message) -> bool:
         """Bring an answer straight to who asked; False if nobody waits for it."""
@@ -207,11 +214,20 @@ class Publishing(Session):
         if transaction is None:
             raise precondition_failed("channel is not transactional")
         self._transaction = Transaction()
-        for message, mandatory in transaction.publishes:
-            self._route(message, mandatory)
+        for message, mandatory, names in transaction.publishes:
+            self._deliver(message, mandatory, self._queues_of(names))
         for action, taken in transaction.settlements:
             action(taken)
         self.send("tx.commit-ok")
+
+    def _queues_of(self, names: tuple[str, ...]) -> tuple[Queue, ...]:
+        """The queues that a publish found when it came, as far as they are still there."""
+        queues = self._vhost.queues
+        gone = next((name for name in names if name not in queues), None)
+        if gone is not None and self._release.lost_commit is not None:
+            code, text = self._release.lost_commit
+            raise Refusal(code, text.format(vhost=self._vhost.name, queue=gone))
+        return tuple(queues[name] for name in names if name in queues)
 
     def _recv_tx_rollback(self) -> None:
         if self._transaction is None:

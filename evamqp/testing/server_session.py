@@ -7,7 +7,7 @@ It is for tests and demos; production is RabbitMQ.
 from __future__ import annotations
 
 from struct import Struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from evamqp.codec.frames import body_frames
 from evamqp.codec.spec import BY_NAME
@@ -17,7 +17,7 @@ from evamqp.testing.messages import Entry, Message
 from evamqp.testing.outcomes import Confirms, Settle, Transaction, Unacked
 from evamqp.testing.queues import Queue
 from evamqp.testing.refusals import Refusal, access_refused, precondition_failed
-from evamqp.testing.users import Permissions, Right, User
+from evamqp.testing.users import RIGHTS, Permissions, Right, User
 from evamqp.testing.virtual_host import VirtualHost
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ class Session:
 
     __slots__ = (
         "_confirms", "_connection", "_content", "_held", "_last_queue", "_last_tag", "_limit",
-        "_prefetch", "_reply_tag", "_transaction", "_unrestricted", "_user", "_vhost", "consumers",
-        "is_open", "number", "replies_as", "unacked",
+        "_prefetch", "_release", "_reply_tag", "_transaction", "_unrestricted", "_user", "_vhost",
+        "consumers", "is_open", "number", "replies_as", "unacked",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +66,7 @@ class Session:
     ) -> None:
         self._connection = connection
         self.number = number
+        self._release = connection.house.release
         self._vhost = vhost
         self._user = user
         self._unrestricted = user.permissions.get(vhost.name) == Permissions()
@@ -144,9 +145,13 @@ class Session:
         if self._confirms is not None:
             self._connection.write(self._confirms.taken)
 
+    def stop(self) -> None:
+        """Nothing is delivered here any more."""
+        self.is_open = False
+
     def end(self) -> None:
         """The channel is over: what is out goes back, consumers go."""
-        self.is_open = False
+        self.stop()
         self._content = None
         if self._transaction is not None:
             self._undo_settlements(self._transaction)
@@ -169,10 +174,22 @@ class Session:
         name = name or "amq.default"
         permissions = self._user.permissions.get(self._vhost.name, Permissions("", "", ""))
         if not permissions.allow(right, name):
-            raise access_refused(
-                f"access to {kind} '{name}' in vhost '{self._vhost.name}' refused for user"
-                f" '{self._user.name}'"
-            )
+            self._deny(right, kind, name)
+
+    def _deny(self, right: Right, kind: str, name: str) -> NoReturn:
+        access = f"{right} access" if self._release.names_rights else "access"
+        raise access_refused(
+            f"{access} to {kind} '{name}' in vhost '{self._vhost.name}' refused for user"
+            f" '{self._user.name}'"
+        )
+
+    def _allow_passive(self, kind: str, name: str) -> None:
+        """Refuse (403) who may do nothing at all with it, where that matters."""
+        if self._unrestricted or not self._release.passive_needs_right:
+            return
+        permissions = self._user.permissions.get(self._vhost.name, Permissions("", "", ""))
+        if not any(permissions.allow(right, name) for right in RIGHTS):
+            self._deny("configure", kind, name)
 
     def _expand(self, name: str) -> str:
         """A queue's name; "" is the one declared last on this channel."""
@@ -187,7 +204,9 @@ class Session:
         """Whether a consumer here may be sent one more message now."""
         if not self.is_open or self._connection.is_congested:
             return False
-        return consumer.no_ack or not self._limit or self._held < self._limit
+        if consumer.is_full or (self._limit and self._held >= self._limit):
+            return self._connection.house.ignores_prefetch
+        return True
 
     def serve_consumers(self) -> None:
         """Hand out what consumers here may take."""
@@ -241,6 +260,12 @@ class Session:
         for _, queue, entry, _ in taken:
             queue.reject(entry, REJECTED)
         self._free(taken)
+
+    def _reject_marked(self, taken: list[Unacked]) -> None:
+        """As _reject(), and what is dead-lettered counts as delivered before."""
+        for _, _, entry, _ in taken:
+            entry.redelivered_when_dead = True
+        self._reject(taken)
 
     def _requeue(self, taken: list[Unacked]) -> None:
         by_queue: dict[Queue, list[Entry]] = {}

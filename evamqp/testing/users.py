@@ -14,6 +14,7 @@ from evamqp.codec.fields import decode_table
 from evamqp.errors import MalformedData
 
 Right = Literal["configure", "write", "read"]
+RIGHTS: tuple[Right, ...] = ("configure", "write", "read")
 MECHANISMS = b"PLAIN AMQPLAIN"
 
 

@@ -16,13 +16,15 @@ from evamqp.adapters.base import Handle
 from evamqp.testing.arguments import (
     ALTERNATE_EXCHANGE,
     COMPARED,
+    COMPARED_LATER,
     check_match,
+    check_pattern,
     check_queue,
     compare,
     kind_of,
 )
 from evamqp.testing.dead_letters import REJECTED, circles, dead_letter
-from evamqp.testing.exchanges import TYPES, Binding, Destination, Exchange
+from evamqp.testing.exchanges import TYPES, Binding, Destination, Exchange, binding_of
 from evamqp.testing.messages import Message
 from evamqp.testing.queues import Queue
 from evamqp.testing.refusals import (
@@ -34,6 +36,7 @@ from evamqp.testing.refusals import (
     precondition_failed,
     reserved,
 )
+from evamqp.testing.releases import Release
 from evamqp.types import Table
 
 if TYPE_CHECKING:
@@ -67,14 +70,17 @@ class VirtualHost:
         name: Its name.
         clock: The loop.
         names: Where the names that the broker gives come from.
+        release: What it imitates.
     """
 
     __slots__ = (
-        "_names", "_routes", "call_later", "exchanges", "name", "queues", "reply_channels", "time",
+        "_names", "_release", "_routes", "call_later", "exchanges", "name", "queues",
+        "reply_channels", "time",
     )  # fmt: skip
 
-    def __init__(self, name: str, clock: Clock, names: random.Random) -> None:
+    def __init__(self, name: str, clock: Clock, names: random.Random, release: Release) -> None:
         self.name = name
+        self._release = release
         self.time = clock.time
         self.call_later = clock.call_later
         self._names = names
@@ -121,7 +127,7 @@ class VirtualHost:
     ) -> None:
         """Create an exchange, or refuse (406) if one of that name differs."""
         if kind not in TYPES:
-            raise Refusal(503, f"unknown exchange type '{kind}'")
+            raise Refusal(self._release.unknown_exchange_type, f"unknown exchange type '{kind}'")
         current = self.exchanges.get(name)
         if current is None:
             self._check_new_exchange(name, arguments)
@@ -193,9 +199,7 @@ class VirtualHost:
         """Create a queue, or refuse (405, 406) if one of that name differs."""
         current = self.queues.get(name)
         if current is None:
-            if name.startswith("amq.") and not name.startswith("amq.gen-"):
-                raise reserved("queue", name)
-            check_queue(name, self.name, arguments)
+            check_queue(name, self.name, arguments, self._release)
             self._routes.clear()
             current = self.queues[name] = Queue(
                 self,
@@ -211,32 +215,30 @@ class VirtualHost:
         what = f"queue '{name}' in vhost '{self.name}'"
         compare(what, "durable", durable, current.durable)
         compare(what, "auto_delete", auto_delete, current.auto_delete)
-        for key in COMPARED:
+        for key in COMPARED + (COMPARED_LATER if self._release.queue_versions else ()):
             compare(what, key, arguments.get(key), current.arguments.get(key))
         current.touch()
         return current
 
-    def delete_queue(self, queue: Queue, *, if_unused: bool, if_empty: bool) -> int:
-        """Delete a queue; how many messages it held."""
+    def check_unneeded(self, queue: Queue, *, if_unused: bool, if_empty: bool) -> None:
+        """Refuse (406) to delete a queue that is in use, or not empty."""
         what = f"queue '{queue.name}' in vhost '{self.name}'"
         if if_unused and queue.consumer_count:
             raise precondition_failed(f"{what} in use")
         if if_empty and queue.ready:
             raise precondition_failed(f"{what} not empty")
-        return self.remove_queue(queue)
 
-    def remove_queue(self, queue: Queue) -> int:
-        """Delete a queue whatever it holds, and tell its consumers; how much was ready."""
+    def remove_queue(self, queue: Queue) -> None:
+        """Delete a queue whatever it holds, and tell its consumers."""
         if self.queues.get(queue.name) is not queue:
-            return 0
+            return
         self._routes.clear()
         del self.queues[queue.name]
-        count = queue.purge()
+        queue.purge()
         queue.end()
         for consumer in queue.take_consumers():
             consumer.channel.lose_consumer(consumer)
         self._unbind_everywhere(Destination("queue", queue.name))
-        return count
 
     def release_exclusive(self, owner: object) -> None:
         """A connection ended: its exclusive queues end with it."""
@@ -245,24 +247,45 @@ class VirtualHost:
 
     # Bindings
 
-    def bind(self, source: str, destination: Destination, key: str, arguments: Table) -> None:
+    def bind(
+        self, source: str, target: Destination, key: str, arguments: Table, asker: object
+    ) -> None:
         """Bind; 403 for the default exchange, 404 for what does not exist."""
         exchange = self._source_of(source)
-        if exchange.type == "headers":
-            check_match(arguments)
+        if target.kind == "exchange":
+            self.exchange(target.name)
+        elif target.name not in self.queues:
+            raise missing("queue", target.name, self.name)
+        self._check_binding(exchange, key, arguments)
+        self._check_access(target, asker)
         self._routes.clear()
-        exchange.bind(Binding(destination, key, arguments))
+        exchange.bind(binding_of(target, key, arguments))
 
-    def unbind(self, source: str, destination: Destination, key: str, arguments: Table) -> None:
+    def _check_binding(self, exchange: Exchange, key: str, arguments: Table) -> None:
+        if exchange.type == "headers":
+            check_match(arguments, self._release)
+        elif exchange.type == "topic" and self._release.hashes_max is not None:
+            check_pattern(key, self._release.hashes_max)
+
+    def _check_access(self, target: Destination, asker: object) -> None:
+        """Refuse (405) another connection's exclusive queue."""
+        if target.kind == "queue" and target.name in self.queues:
+            self.queue(target.name, asker)
+
+    def unbind(
+        self, source: str, target: Destination, key: str, arguments: Table, asker: object
+    ) -> None:
         """Unbind; what is not bound, or does not exist, is no error."""
         if not source:
             raise default_exchange()
         exchange = self.exchanges.get(source)
-        if exchange is None:
+        binding = binding_of(target, key, arguments)
+        if exchange is None or not exchange.has(binding):
             return
+        self._check_access(target, asker)
         self._routes.clear()
-        if exchange.unbind(Binding(destination, key, arguments)):
-            self._end_if_abandoned(exchange)
+        exchange.unbind(binding)
+        self._end_if_abandoned(exchange)
 
     def _source_of(self, name: str) -> Exchange:
         if not name:
@@ -291,6 +314,15 @@ class VirtualHost:
         if not (depends_on_headers or message.has_copies) and len(self._routes) < MAX_ROUTES:
             self._routes[key] = queues
         return queues
+
+    def names_for(self, exchange: Exchange, message: Message) -> tuple[str, ...]:
+        """The names of the queues that a message goes to when its transaction is committed.
+
+        Behind the default exchange there may be no queue of that name yet.
+        """
+        if not exchange.name and not self._release.commit_needs_queue:
+            return tuple(dict.fromkeys((message.routing_key, *message.copies)))
+        return tuple(queue.name for queue in self.route(exchange, message))
 
     def _walk(
         self, start: Exchange, keys: list[str], message: Message
@@ -324,7 +356,7 @@ class VirtualHost:
             found = [Destination("exchange", exchange.alternate)]
         return found
 
-    def bury(self, queue: Queue, message: Message, reason: str) -> None:
+    def bury(self, queue: Queue, message: Message, reason: str, redelivered: bool = False) -> None:
         """A queue gave a message up: to its dead letter exchange, if it has one."""
         name = queue.dead_letter_exchange
         exchange = None if name is None else self.exchanges.get(name)
@@ -333,7 +365,7 @@ class VirtualHost:
         again = dead_letter(message, queue.name, reason, exchange.name, queue.dead_letter_key)
         for target in self.route(exchange, again):
             if reason == REJECTED or not circles(again, target.name):
-                target.publish(again)
+                target.publish(again, redelivered=redelivered)
 
     # Life
 
@@ -348,7 +380,7 @@ class VirtualHost:
             else:
                 self.remove_queue(queue)
         for exchange in list(self.exchanges.values()):
-            if not exchange.durable:
+            if not (exchange.durable or self._release.keeps_transient_exchanges):
                 self._remove_exchange(exchange)
 
     def end(self) -> None:

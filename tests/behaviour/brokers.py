@@ -12,7 +12,7 @@ from evamqp.adapters.memory import MemoryAdapter
 from evamqp.testing import Broker
 from rabbitmq_node import RabbitNode, Vhost
 from tests.behaviour.client import Wire
-from tests.behaviour.versions import EMBEDDED, Version, parse_version
+from tests.behaviour.versions import Version, parse_version
 from tests.behaviour.wires import MemoryWire, SocketWire
 
 MEMORY_HOST = "broker"
@@ -54,7 +54,7 @@ class Embedded:
         self.broker = broker
         self._adapter = adapter
         self.vhost = "behaviour"
-        self.version = EMBEDDED
+        self.version = parse_version(broker.release.version)
         self._wires: list[SocketWire | MemoryWire] = []
 
     def connect(self) -> Wire:

@@ -43,6 +43,19 @@ CLIENT_PROPERTIES = {
         "publisher_confirms": True,
     },
 }
+#: Headers of types that no client of Python sends, sorted by their names.
+TYPED_HEADERS = (
+    b"\1aV",
+    b"\1bx\0\0\0\1a",
+    b"\1cD\2\0\0\0\x64",
+    b"\1dl\0\0\0\0\0\0\0\0",
+    b"\1ef\0\0\0\0",
+    b"\1fi\0\0\0\5",
+    b"\1gu\0\4",
+    b"\1hs\0\3",
+    b"\1yB\2",
+    b"\1zb\1",
+)
 CLOSES = ("connection.close", "channel.close")
 
 
@@ -55,6 +68,12 @@ class Wire(Protocol):
 
     def sleep(self, seconds: float) -> None: ...
     def close(self) -> None: ...
+
+
+def raw_headers(*headers: bytes) -> bytes:
+    """Properties with these headers and nothing else."""
+    table = b"".join(headers)
+    return b"\x20\0" + len(table).to_bytes(4, "big") + table
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +137,11 @@ class Client:
         properties: dict[str, Any] | None = None,
         heartbeat: int = 0,
         frame_max: int = FRAME_MAX,
+        channel_max: int = 2047,
+        header: bytes = PROTOCOL_HEADER,
     ) -> Client:
         """Shake hands, up to connection.open-ok."""
-        self._wire.send(PROTOCOL_HEADER)
+        self._wire.send(header)
         start = self.expect("connection.start")
         self.server_properties = start["server_properties"]
         self.mechanisms = start["mechanisms"]
@@ -129,7 +150,7 @@ class Client:
         properties = CLIENT_PROPERTIES if properties is None else properties
         self.send(0, "connection.start-ok", properties, mechanism, response, "en_US")
         self.tune = self.expect("connection.tune").arguments
-        self.send(0, "connection.tune-ok", 2047, frame_max, heartbeat)
+        self.send(0, "connection.tune-ok", channel_max, frame_max, heartbeat)
         self.call(0, "connection.open", vhost)
         return self
 
@@ -159,6 +180,11 @@ class Client:
     def send_raw(self, data: bytes) -> None:
         """Send bytes as they are."""
         self._wire.send(data)
+
+    def publish_raw(self, channel: int, exchange: str, key: str, properties: bytes) -> None:
+        """Send a message of no body, with properties as they are."""
+        self.send(channel, "basic.publish", exchange, key, False, False)
+        self._wire.send(content_header_frame(channel, properties, 0))
 
     def publish(
         self,
@@ -245,6 +271,14 @@ class Client:
         while not done():
             self.events.append(self._next(PATIENCE))
 
+    def is_silent(self, seconds: float) -> bool:
+        """Whether nothing comes for so long, not even the end."""
+        try:
+            self.events.append(self.take(seconds))
+        except TimeoutError:
+            return True
+        return False
+
     def at_end(self) -> bool:
         """Wait until the broker hangs up; False if it says something instead."""
         try:
@@ -277,6 +311,10 @@ class Client:
             assert (kind, channel) == (FRAME_BODY, event.channel)
             body += piece
         return replace(event, properties=Properties.from_raw(payload[12:]), body=body)
+
+    def raw_frame(self) -> tuple[int, int, bytes]:
+        """The next frame as it comes: kind, channel and payload."""
+        return self._frame(PATIENCE)
 
     def _frame(self, seconds: float) -> tuple[int, int, bytes]:
         while not self._frames:

@@ -11,11 +11,16 @@ import pytest
 
 from evamqp.adapters.memory import MemoryAdapter
 from evamqp.testing import Broker
+from evamqp.testing.broker import RELEASE
+from evamqp.testing.releases import RELEASES
 from rabbitmq_node import RabbitNode
 from tests.behaviour.brokers import MEMORY_HOST, Embedded, Rabbit, RabbitVhosts, UnderTest
 from tests.behaviour.rig import Rig
 
-BROKERS = ("memory", "tcp", "rabbitmq")
+# The embedded broker on memory imitates each release, so that its table of differences is held
+# against the same answers as the releases themselves.
+BROKERS = ("memory", *(f"memory-{release}" for release in RELEASES if release != RELEASE))
+BROKERS += ("tcp", "rabbitmq")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -58,7 +63,8 @@ def under_test(request: pytest.FixtureRequest) -> Iterator[UnderTest]:
         broker.faults.unblock()
     else:
         adapter = MemoryAdapter()
-        with Broker(adapter) as broker:
+        _, _, release = request.param.partition("-")
+        with Broker(adapter, release=release or RELEASE) as broker:
             broker.listen(MEMORY_HOST)
             broker.add_vhost("behaviour")
             yield Embedded(broker, adapter)

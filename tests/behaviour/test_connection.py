@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from evamqp.codec.fields import encode_table
-from evamqp.codec.frames import PROTOCOL_HEADER, body_frames, content_header_frame, frame
+from evamqp.codec.frames import body_frames, content_header_frame, frame
 from evamqp.codec.properties import Properties
 from tests.behaviour.client import CLIENT_PROPERTIES, FRAME_MAX, HungUp, Refused
 from tests.behaviour.rig import Rig
@@ -145,13 +145,6 @@ def test_unacceptable_limits_end_without_a_word(rig: Rig) -> None:
     for frame_max in (smallest - 1, FRAME_MAX + 1):
         with pytest.raises(HANGS_UP):
             rig.connect(frame_max=frame_max)
-
-
-def test_wrong_protocol_header_is_answered_with_the_right_one(rig: Rig) -> None:
-    wire = rig.broker.connect()
-    wire.send(b"AMQP\0\1\0\0")
-    assert wire.receive(5.0)[:4] == PROTOCOL_HEADER[:4]
-    wire.close()
 
 
 @pytest.mark.parametrize(("data", "code", "text", "ids"), BROKEN)
@@ -390,3 +383,99 @@ def test_client_of_no_capabilities_is_refused_without_a_word(rig: Rig) -> None:
     properties = {**CLIENT_PROPERTIES, "capabilities": {}}
     with pytest.raises(HANGS_UP):
         rig.connect(user="guest", password="wrong", properties=properties)
+
+
+NAMED_IN_BYTES = {
+    "queue.declare": "0032000a 0000 01ff 00 00000000",
+    "passive declare": "0032000a 0000 01ff 01 00000000",
+    "exchange.declare": "0028000a 0000 01ff 0161 00 00000000",
+    "exchange type": "0028000a 0000 0161 01ff 00 00000000",
+    "queue.bind": "00320014 0000 0171 0a616d712e646972656374 01ff 00 00000000",
+    "basic.consume": "003c0014 0000 0171 01ff 00 00000000",
+    "basic.get": "003c0046 0000 01ff 00",
+    "basic.cancel": "003c001e 01ff 00",
+}
+
+
+@pytest.mark.parametrize("method", NAMED_IN_BYTES)
+def test_name_that_is_no_utf8_is_501(rig: Rig, method: str) -> None:
+    client = rig.open()
+    client.declare_queue("q")
+    client.send_raw(frame(1, 1, bytes.fromhex(NAMED_IN_BYTES[method])))
+    refused = client.closed()
+    assert refused.args == (501, "FRAME_ERROR - Malformed UTF-8 in shortstr")
+    assert refused.ids == (0, 0)
+
+
+def test_publish_may_name_what_is_no_utf8(rig: Rig) -> None:
+    client = rig.open()
+    client.put("\udcff", b"", mandatory=True)
+    assert client.expect("basic.return")["routing_key"] == "\udcff"
+    client.put("k", b"", exchange="\udcff")
+    assert client.refusal().args == (
+        404,
+        f"NOT_FOUND - no exchange '\udcff' in vhost '{rig.vhost}'",
+    )
+
+
+def test_long_refusal_is_cut(rig: Rig) -> None:
+    name = "n" * 250
+    refused = rig.open().refused(1, "queue.declare", name, True, False, False, False, False, {})
+    assert refused.text == f"NOT_FOUND - no queue '{name}"[:252] + "..."
+
+
+@pytest.mark.parametrize("has_consumer", [False, True])
+def test_cancel_ok_is_no_answer_to_give_before_4_3(rig: Rig, has_consumer: bool) -> None:
+    client = rig.open()
+    client.declare_queue("q")
+    if has_consumer:
+        client.consume("q", "t")
+    client.send(1, "basic.cancel-ok", "t")
+    unimplemented = (503, "COMMAND_INVALID - unimplemented method", (60, 31))
+    unknown = None if has_consumer else (541, "INTERNAL_ERROR", (0, 0))
+    answer = rig.answer({"3.8": unimplemented, "4.3": unknown})
+    if answer is None:
+        client.qos(0)
+        return
+    refused = client.closed()
+    assert (*refused.args, refused.ids) == answer
+
+
+def test_cancel_ok_for_a_deleted_queue_ends_the_connection(rig: Rig) -> None:
+    client = rig.open()
+    client.declare_queue("q")
+    client.consume("q", "t")
+    rig.open().delete_queue("q")
+    assert client.expect("basic.cancel").arguments == ("t", True)
+    client.send(1, "basic.cancel-ok", "t")
+    assert client.closed().code == rig.answer({"3.8": 503, "4.3": 541})
+
+
+def test_access_tickets_are_handed_out(rig: Rig) -> None:
+    client = rig.open()
+    client.send_raw(frame(1, 1, bytes.fromhex("001e000a 012f 1f")))
+    assert client.raw_frame() == (1, 1, bytes.fromhex("001e000b 0001"))
+    client.send_raw(frame(1, 1, bytes.fromhex("001e000a 012f")))
+    refused = client.closed()
+    assert refused.args == (501, "FRAME_ERROR - cannot decode <<1,47>>")
+    assert refused.ids == (30, 10)
+
+
+def test_socket_stays_open_after_close_ok(rig: Rig) -> None:
+    client = rig.open()
+    client.call(0, "connection.close", 200, "bye", 0, 0)
+    assert client.is_silent(0.5)
+
+
+def test_nothing_is_delivered_after_close(rig: Rig) -> None:
+    client = rig.open()
+    client.declare_queue("q")
+    for _ in range(10):
+        client.put("q")
+    client.consume("q")
+    client.deliveries(10)
+    client.call(2, "channel.open")
+    client.call(2, "basic.consume", "q", "greedy", False, True, False, False, {})
+    client.call(0, "connection.close", 200, "bye", 0, 0)
+    assert not client.events
+    assert client.is_silent(0.2)

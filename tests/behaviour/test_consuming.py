@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.behaviour.client import CLIENT_PROPERTIES, Event, Refused
@@ -330,3 +332,80 @@ def test_nothing_is_answered_to_no_wait(client: Talker) -> None:
     with pytest.raises(Refused) as refused:
         client.declare_queue("silent", passive=True)
     assert refused.value.code == 404
+
+
+def test_deleter_hears_delete_ok_before_its_consumers_are_cancelled(client: Talker) -> None:
+    client.consume("q", "t", no_ack=True)
+    client.deliveries(4)
+    client.send(1, "queue.delete", "q", False, False, False)
+    assert client.take().name == "queue.delete-ok"
+    assert client.expect("basic.cancel").arguments == ("t", True)
+
+
+def test_prefetch_of_consumers_ends_the_limit_of_the_channel_until_4_3(
+    client: Talker, rig: Rig
+) -> None:
+    client.qos(1, across_channel=True)
+    client.consume("q")
+    client.deliveries(1)
+    client.qos(2)
+    if rig.answer({"3.8": True, "4.3": False}):  # whether the channel had a limit
+        client.deliveries(3)
+    else:
+        assert client.silent("q", 3)
+
+
+def test_limit_of_the_channel_stops_consumers_that_need_no_ack_until_4_3(
+    client: Talker, rig: Rig
+) -> None:
+    client.qos(1, across_channel=True)
+    client.consume("q", "one")
+    client.deliveries(1)
+    client.consume("q", "two", no_ack=True)
+    if rig.answer({"3.8": True, "4.3": False}):
+        assert client.silent("q", 3)
+        client.send(1, "basic.ack", 0, True)
+        tags = [event["consumer_tag"] for event in client.deliveries(1)]
+        assert tags[0] in ("one", "two")
+    else:
+        assert {event["consumer_tag"] for event in client.deliveries(3)} == {"two"}
+
+
+def test_recover_ok_comes_before_what_is_redelivered(client: Talker) -> None:
+    client.consume("q")
+    client.deliveries(4)
+    client.send(1, "basic.recover", True)
+    assert client.take().name == "basic.recover-ok"
+    assert all(event["redelivered"] for event in client.deliveries(4))
+
+
+def test_single_active_consumer_is_followed_by_the_highest_priority(rig: Rig) -> None:
+    client = rig.open()
+    client.declare_queue("q", arguments={"x-single-active-consumer": True})
+    for tag, priority in (("first", 0), ("low", -1), ("middle", 0), ("high", 5)):
+        client.consume("q", tag, no_ack=True, arguments={"x-priority": priority})
+    for tag in ("first", "high", "middle", "low"):
+        client.put("q")
+        assert client.deliveries(1)[0]["consumer_tag"] == tag
+        client.cancel(tag)
+
+
+@pytest.mark.parametrize("value", [1, "first", "nonsense", None])
+def test_offset_of_a_stream_is_406_since_3_10(client: Talker, rig: Rig, value: Any) -> None:
+    arguments = {"x-stream-offset": value}
+    if rig.answer({"3.8": True, "3.10": False}):
+        client.consume("q", arguments=arguments)
+        return
+    refused = client.refused(1, "basic.consume", "q", "", False, False, False, False, arguments)
+    text = f"invalid arg 'x-stream-offset' for queue 'q' in vhost '{rig.vhost}' of queue type"
+    assert refused.args == (406, f"PRECONDITION_FAILED - {text} rabbit_classic_queue")
+
+
+def test_word_on_failing_over_is_looked_at_until_4_0(client: Talker, rig: Rig) -> None:
+    arguments = {"x-cancel-on-ha-failover": 5}
+    if rig.answer({"3.8": False, "4.0": True}):
+        client.consume("q", arguments=arguments)
+        return
+    refused = client.refused(1, "basic.consume", "q", "", False, False, False, False, arguments)
+    text = f"invalid arg 'x-cancel-on-ha-failover' for queue 'q' in vhost '{rig.vhost}'"
+    assert refused.args == (406, f"PRECONDITION_FAILED - {text}: {{unacceptable_type,signedint}}")

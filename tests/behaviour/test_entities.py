@@ -106,6 +106,12 @@ BAD_ARGUMENTS: list[tuple[str, Any, str | Mapping[str, str | None]]] = [
     ),
     ("x-queue-mode", 5, {"3.8": "{unacceptable_type,signedint}", "4.3": None}),
     ("x-queue-type", 5, "{unacceptable_type,signedint}"),
+    ("x-queue-version", 3, {"3.8": None, "3.10": "\"unsupported queue version '3'\""}),
+    ("x-queue-version", 0, {"3.8": None, "3.10": "\"unsupported queue version '0'\""}),
+    ("x-queue-version", -1, {"3.8": None, "3.10": "{value_negative,-1}"}),
+    ("x-queue-version", "2", {"3.8": None, "3.10": NOT_AN_INTEGER["3.10"]}),
+    ("x-queue-version", True, {"3.8": None, "3.10": '"expected integer, got bool"'}),
+    ("x-queue-version", 1, {"3.8": None, "4.3": "\"unsupported queue version '1'\""}),
     ("x-max-priority", 300, "{max_value_exceeded,300}"),
     ("x-max-priority", "s", NOT_AN_INTEGER),
     ("x-single-active-consumer", 5, "{unacceptable_type,signedint}"),
@@ -462,3 +468,87 @@ def test_queue_with_a_consumer_does_not_expire(rig: Rig) -> None:
     client.consume("q")
     rig.broker.sleep(0.3)
     client.declare_queue("q", passive=True)
+
+
+@pytest.mark.parametrize("name", ["amq.gen-mine", "amq.ctag-x", "amq."])
+def test_names_that_the_broker_gives_cannot_be_declared(rig: Rig, name: str) -> None:
+    refused = rig.open().refused(1, "queue.declare", name, *[False] * 5, {})
+    text = f"queue name '{name}' contains reserved prefix 'amq.*'"
+    assert refused.args == (403, f"ACCESS_REFUSED - {text}")
+
+
+def test_name_that_the_broker_gave_cannot_be_declared_again(rig: Rig) -> None:
+    client = rig.open()
+    name = client.declare_queue("")["queue"]
+    client.declare_queue(name, passive=True)
+    refused = client.refused(1, "queue.declare", name, *[False] * 5, {})
+    text = f"queue name '{name}' contains reserved prefix 'amq.*'"
+    assert refused.args == (403, f"ACCESS_REFUSED - {text}")
+
+
+# What is wrong with a binding in more than one way, and what is told.
+FIRST_FAULTS: list[tuple[str, tuple[Any, ...], tuple[int, str]]] = [
+    (
+        "queue.bind",
+        ("nope", "none", "", False, {}),
+        (404, "NOT_FOUND - no exchange 'none' in vhost '{}'"),
+    ),
+    (
+        "exchange.bind",
+        ("nope", "none", "", False, {}),
+        (404, "NOT_FOUND - no exchange 'none' in vhost '{}'"),
+    ),
+    ("queue.bind", ("nope", "", "", False, {}), (403, DEFAULT_EXCHANGE)),
+    (
+        "queue.bind",
+        ("nope", "amq.headers", "", False, {"x-match": "foo"}),
+        (404, "NOT_FOUND - no queue 'nope' in vhost '{}'"),
+    ),
+    (
+        "queue.bind",
+        ("q", "none", "", False, {}),
+        (404, "NOT_FOUND - no exchange 'none' in vhost '{}'"),
+    ),
+    ("queue.unbind", ("nope", "", "", {}), (403, DEFAULT_EXCHANGE)),
+]
+
+
+@pytest.mark.parametrize(("method", "arguments", "answer"), FIRST_FAULTS)
+def test_binding_is_refused_for_its_first_fault(
+    rig: Rig, method: str, arguments: tuple[Any, ...], answer: tuple[int, str]
+) -> None:
+    rig.open().declare_queue("q", exclusive=True)  # by another connection
+    refused = rig.open().refused(1, method, *arguments)
+    assert refused.args == (answer[0], answer[1].format(rig.vhost))
+
+
+def test_binding_of_another_connections_queue_is_405_only_if_it_exists(rig: Rig) -> None:
+    owner, client = rig.open(), rig.open()
+    owner.declare_queue("q", exclusive=True)
+    owner.bind("q", "amq.direct", "k")
+    client.unbind("q", "amq.direct", "another")
+    client.unbind("q", "none", "k")
+    refused = client.refused(1, "queue.unbind", "q", "amq.direct", "k", {})
+    assert refused.args == (405, LOCKED.format(rig.vhost)[:255])
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [({}, {"x-queue-version": 2}), ({"x-queue-version": 2}, {})]
+)
+def test_queue_versions_are_compared_since_3_10(
+    rig: Rig, first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    client = rig.open()
+    client.declare_queue("q", arguments=first)
+    if rig.answer({"3.8": True, "3.10": False}):
+        client.declare_queue("q", arguments=second)
+        return
+    received, current = "the value '2' of type 'signedint'", "none"
+    if first:
+        received, current = current, received
+    refused = client.refused(1, "queue.declare", "q", *[False] * 5, second)
+    text = f"inequivalent arg 'x-queue-version' for queue 'q' in vhost '{rig.vhost}'"
+    assert refused.args == (
+        406,
+        f"PRECONDITION_FAILED - {text}: received {received} but current is {current}",
+    )

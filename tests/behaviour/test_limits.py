@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from evamqp.codec.properties import Properties
-from tests.behaviour.client import Event
+from tests.behaviour.client import TYPED_HEADERS, Event, raw_headers
 from tests.behaviour.rig import Rig, Talker
 
 
@@ -239,3 +239,77 @@ def test_priorities_order_a_queue(client: Talker) -> None:
     client.put("q", b"none")
     assert client.holds("q", 6)
     assert client.bodies("q") == [b"9", b"5", b"3", b"1", b"0", b"none"]
+
+
+def test_expired_messages_behind_the_head_are_neither_counted_nor_delivered(
+    client: Talker,
+) -> None:
+    mortal(client)
+    for number in range(4):
+        client.put("q", b"live %d" % number)
+        client.put("q", b"dead", Properties(expiration=1))
+    client.holds("q", 8)
+    client.sleep(0.1)
+    assert [client.got("q")["message_count"] for _ in range(2)] == [6, 4]
+    assert client.holds("q", 4)
+    client.consume("q", no_ack=True)
+    assert [event.body for event in client.deliveries(2)] == [b"live 2", b"live 3"]
+    assert client.silent("q", 0)
+    assert client.holds("grave", 4)
+
+
+def test_requeued_message_beyond_the_limit_is_dropped_before_it_is_delivered(
+    client: Talker,
+) -> None:
+    client.qos(2)
+    mortal(client, max_length=1)
+    client.consume("q")
+    client.put("q", b"one")
+    client.put("q", b"two")
+    client.deliveries(2)
+    client.put("q", b"three")
+    assert client.holds("q", 1)
+    client.send(1, "basic.nack", 0, True, True)
+    (event,) = client.deliveries(1)
+    assert (event.body, event["redelivered"]) == (b"three", False)
+    assert client.holds("grave", 2)
+    assert client.silent("q", 0)
+
+
+def test_requeue_drops_nothing_where_publishes_are_refused(client: Talker) -> None:
+    mortal(client, max_length=1, overflow="reject-publish")
+    client.put("q", b"one")
+    event = client.got("q", no_ack=False)
+    client.put("q", b"two")
+    assert client.holds("q", 1)
+    client.nack(event)
+    assert client.holds("q", 2)
+    assert client.bodies("q") == [b"one", b"two"]
+
+
+def test_headers_of_a_dead_letter_are_sorted_and_keep_their_types(client: Talker) -> None:
+    mortal(client)
+    client.publish_raw(1, "", "q", raw_headers(*reversed(TYPED_HEADERS)))
+    client.reject(client.got("q", no_ack=False), requeue=False)
+    assert client.holds("grave", 1)
+    event = client.got("grave")
+    assert event.properties is not None
+    raw = event.properties.raw
+    position = 6
+    for header in TYPED_HEADERS:  # what died stands in between
+        position = raw.find(header, position)
+        assert position > 0, header
+    assert list(headers_of(event)) == sorted(headers_of(event))
+
+
+def test_last_death_is_told_since_4_0(client: Talker, rig: Rig) -> None:
+    mortal(client, dead_letter_routing_key="k")
+    client.put("q", b"", Properties(headers={"CC": ["nowhere"]}))
+    client.reject(client.got("q", no_ack=False), requeue=False)
+    assert client.holds("grave", 1)
+    headers = headers_of(client.got("grave"))
+    last = {name: headers.get(f"x-last-death-{name}") for name in ("exchange", "queue", "reason")}
+    told = {"exchange": "", "queue": "q", "reason": "rejected"}
+    assert last == rig.answer({"3.8": dict.fromkeys(told), "4.0": told})
+    assert headers.get("CC") == rig.answer({"3.8": None, "4.0": ["nowhere"]})
+    assert headers["x-death"][0]["routing-keys"] == ["q", "nowhere"]

@@ -8,7 +8,7 @@ import pytest
 
 from evamqp.codec.frames import body_frames, content_header_frame
 from evamqp.codec.properties import Properties
-from tests.behaviour.client import FRAME_MAX
+from tests.behaviour.client import FRAME_MAX, raw_headers
 from tests.behaviour.rig import Rig
 
 # What is wrong with an expiration; None from releases that take it.
@@ -224,3 +224,139 @@ def test_alarm_blocks_whoever_publishes(rig: Rig) -> None:
     client.expect("connection.unblocked")
     assert client.confirms(2) == [(True, 1), (True, 2)]
     assert client.bodies("q") == [b"one", b"two"]
+
+
+# Bytes of properties that make no sense.
+MALFORMED = [
+    b"",
+    b"\x80",
+    b"\x80\0\5ab",
+    b"\x08\0",
+    b"\x20\0\0\0\0\x20\1a",
+    b"\x20\0\0\0\0\3\1aZ",
+    b"\x20\0\0\0\0\4\1at\1\1\1",
+    b"\x20\0\0\0\0\x0b\1aF\0\0\0\4\1bt\1\1",
+    b"\x20\0\0\0\0\7\1af\x7f\xc0\0\0",
+    b"\0\0xyz",
+    b"\0\1\0\0",
+    b"\0\2\1a",
+]
+# What is strange, and taken and delivered as it is.
+STRANGE = [
+    b"\0\2",
+    b"\x80\0\1\xff",
+    b"\2\0\1\xff",
+    b"\0\x40" + b"\xff" * 8,
+    b"\x20\0\0\0\0\4\1\xfft\1",
+    b"\x20\0\0\0\0\x0b\1aL" + b"\0" * 8,
+]
+
+
+@pytest.mark.parametrize("properties", MALFORMED)
+def test_malformed_properties_are_541(rig: Rig, properties: bytes) -> None:
+    client = rig.open()
+    client.publish_raw(1, "", "nowhere", properties)
+    refused = client.closed()
+    assert refused.args == (541, "INTERNAL_ERROR")
+    assert refused.ids == (0, 0)
+    assert refused.is_hard
+
+
+@pytest.mark.parametrize("properties", STRANGE)
+def test_strange_properties_are_delivered_as_they_are(rig: Rig, properties: bytes) -> None:
+    client = rig.open()
+    client.declare_queue("q")
+    client.publish_raw(1, "", "q", properties)
+    received = client.got("q").properties
+    assert received is not None
+    assert received.raw[2:] == properties[2:]
+
+
+def test_headers_may_be_nested_deeply(rig: Rig) -> None:
+    client = rig.open()
+    client.declare_queue("q")
+    table = b""
+    for _ in range(3000):
+        table = b"\1aF" + len(table).to_bytes(4, "big") + table
+    client.publish_raw(1, "", "q", raw_headers(table))
+    received = client.got("q").properties
+    assert received is not None
+    assert received.raw == raw_headers(table)
+
+
+@pytest.mark.parametrize("mode", [0, 3])
+def test_delivery_mode_of_no_meaning_is_406_until_4_0(rig: Rig, mode: int) -> None:
+    client = rig.open()
+    client.publish_raw(1, "", "nowhere", b"\x10\0" + bytes((mode,)))
+    if rig.answer({"3.8": False, "4.0": True}):
+        client.qos(0)
+        return
+    refused = client.refusal()
+    text = f"invalid message: {{delivery_mode_unknown,{mode}}}"
+    assert refused.args == (406, f"PRECONDITION_FAILED - {text}")
+    assert refused.ids == (60, 40)
+
+
+def test_headers_are_sorted_since_4_0_in_returns_too(rig: Rig) -> None:
+    client = rig.open()
+    client.declare_queue("q")
+    headers = (b"\1zb\1", b"\1yB\2", b"\1as\0\3", b"\1zb\7")
+    kept = {"3.8": raw_headers(*headers), "4.0": raw_headers(headers[2], headers[1], headers[0])}
+    client.publish_raw(1, "", "q", raw_headers(*headers))
+    received = client.got("q").properties
+    assert received is not None
+    assert received.raw == rig.answer(kept)
+    client.put("nowhere", b"", Properties.from_raw(raw_headers(*headers)), mandatory=True)
+    returned = client.expect("basic.return").properties
+    assert returned is not None
+    assert returned.raw == rig.answer(kept)
+
+
+def test_transaction_routes_when_it_publishes(rig: Rig) -> None:
+    client, other = rig.open(), rig.open()
+    client.declare_queue("q")
+    client.declare_queue("late")
+    client.declare_exchange("x", "fanout")
+    client.bind("q", "x")
+    client.call(1, "tx.select")
+    client.put("k", b"one", exchange="x")
+    other.bind("late", "x")
+    other.call(1, "exchange.delete", "x", False, False)
+    client.call(1, "tx.commit")
+    assert client.bodies("q") == [b"one"]
+    assert client.bodies("late") == []
+
+
+def test_transaction_whose_queue_went(rig: Rig) -> None:
+    client, other = rig.open(), rig.open()
+    client.declare_queue("q")
+    client.call(1, "tx.select")
+    client.put("q", b"one", mandatory=True)
+    other.delete_queue("q")
+    text = f'{{not_found,{{resource,<<"{rig.vhost}">>,queue,<<"q">>}}}}'
+    answer = rig.answer(
+        {
+            "3.8": None,
+            "4.0": (406, "PRECONDITION_FAILED - partial tx completion"),
+            "4.3": (506, f"RESOURCE_ERROR - failed to deliver message: {text}"),
+        }
+    )
+    if answer is None:
+        client.call(1, "tx.commit")
+        assert client.expect("basic.return").body == b"one"
+        return
+    refused = client.refused(1, "tx.commit")
+    assert refused.args == answer
+    assert refused.ids == (90, 20)
+
+
+def test_transaction_to_a_queue_yet_to_come(rig: Rig) -> None:
+    client, other = rig.open(), rig.open()
+    client.call(1, "tx.select")
+    client.put("q", b"one", mandatory=True)
+    other.declare_queue("q")
+    client.call(1, "tx.commit")
+    if rig.answer({"3.8": True, "4.0": False}):
+        assert client.got("q").body == b"one"
+    else:
+        assert client.expect("basic.return").body == b"one"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timezone
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from evamqp.codec.properties import Properties
-from tests.behaviour.client import Refused
+from tests.behaviour.client import TYPED_HEADERS, Refused, raw_headers
 from tests.behaviour.rig import Rig, Talker
 
 # Pattern, key, and whether they match.
@@ -56,6 +58,18 @@ HEADERS: list[tuple[dict[str, Any], dict[str, Any], bool]] = [
     ({"a": None}, {"a": 7}, True),
     ({"a": None}, {}, False),
     ({"a": True}, {"a": True}, True),
+    ({"a": True}, {"a": 1}, False),
+    ({"a": 1}, {"a": True}, False),
+    ({"a": 1}, {"a": 1.0}, True),
+    ({"a": 2**40}, {"a": 2.0**40}, True),
+    ({"a": datetime.fromtimestamp(7, timezone.utc)}, {"a": 7}, True),
+    ({"a": Decimal("1.00")}, {"a": 1}, False),
+    ({"a": Decimal("1.00")}, {"a": Decimal("1.0")}, False),
+    ({"a": Decimal("1.00")}, {"a": Decimal("1.00")}, True),
+    ({"a": b"x"}, {"a": "x"}, True),
+    ({"a": ""}, {"a": None}, False),
+    ({"a": [1]}, {"a": [1]}, True),
+    ({"a": [1]}, {"a": [True]}, False),
     ({"a": 1, "x-foo": 5}, {"a": 1}, True),
     ({"x-match": "all-with-x", "a": 1, "x-foo": 5}, {"a": 1}, False),
     ({"x-match": "any-with-x", "x-foo": 5}, {"x-foo": 5}, True),
@@ -269,3 +283,21 @@ def test_deleted_exchange_takes_its_bindings_along(client: Talker) -> None:
     assert client.bodies("q") == []
     with pytest.raises(Refused):
         client.declare_exchange("gone", passive=True)
+
+
+def test_taking_blind_copies_out_keeps_the_types_of_headers(client: Talker) -> None:
+    blind = b"\3BCCA\0\0\0\6S\0\0\0\1r"
+    client.publish_raw(1, "", "q", raw_headers(*TYPED_HEADERS[:4], blind, *TYPED_HEADERS[4:]))
+    for queue in ("q", "r"):
+        properties = client.got(queue).properties
+        assert properties is not None
+        assert properties.raw == raw_headers(*TYPED_HEADERS)
+
+
+def test_bindings_whose_arguments_differ_in_type_are_two(client: Talker) -> None:
+    client.bind("q", "amq.headers", "", {"a": True})
+    client.bind("q", "amq.headers", "", {"a": 1})
+    client.unbind("q", "amq.headers", "", {"a": 1})
+    client.put("", b"number", Properties(headers={"a": 1}), exchange="amq.headers")
+    client.put("", b"truth", Properties(headers={"a": True}), exchange="amq.headers")
+    assert client.bodies("q") == [b"truth"]

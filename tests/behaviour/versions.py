@@ -8,8 +8,6 @@ from typing import TypeVar
 Answer = TypeVar("Answer")
 #: Major and minor number.
 Version = tuple[int, int]
-#: The release that the embedded broker imitates.
-EMBEDDED: Version = (3, 10)
 
 
 def parse_version(text: str) -> Version:

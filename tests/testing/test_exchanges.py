@@ -7,7 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evamqp.testing.exchanges import Binding, Destination, TopicMatcher
+from evamqp.testing.exchanges import Binding, Destination, TopicMatcher, binding_of
 
 WORDS = st.lists(st.sampled_from(["a", "b", ""]), max_size=4).map(".".join)
 PATTERNS = st.lists(st.sampled_from(["a", "b", "*", "#"]), max_size=4).map(".".join)
@@ -25,7 +25,7 @@ def dotted(key: str) -> str:
 
 
 def binding(number: int, pattern: str) -> Binding:
-    return Binding(Destination("queue", str(number)), pattern, {})
+    return binding_of(Destination("queue", str(number)), pattern, {})
 
 
 @given(st.lists(PATTERNS, max_size=8), WORDS, st.data())

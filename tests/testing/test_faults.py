@@ -225,6 +225,55 @@ def test_repeated_confirms_settle_nothing_again(world: World) -> None:
     assert channel.connection.stats.unknown_confirms == 1
 
 
+def test_lost_confirms_never_come_though_the_messages_are_there(world: World) -> None:
+    recorder, channel = world.open()
+    world.broker.faults.lose_confirms(2)
+    for number in range(4):
+        channel.basic_publish("", "q", b"%d" % number)
+    channel.basic_publish("", "nowhere", b"unroutable", mandatory=True)
+    world.settle()
+    assert recorder.outcomes() == [3, 4, 5]
+    assert world.broker.queue("q").bodies == (b"0", b"1", b"2", b"3")
+    assert ("return", b"unroutable") in recorder.calls
+
+
+def test_prefetch_is_ignored_while_the_fault_lasts(world: World) -> None:
+    recorder, channel = world.open()
+    for number in range(10):
+        channel.basic_publish("", "q", b"%d" % number)
+    channel.basic_qos(2)
+    channel.basic_consume("q", recorder.on_message)
+    world.settle()
+    assert len(recorder.bodies) == 2
+    world.broker.faults.ignore_prefetch()
+    world.settle()
+    assert len(recorder.bodies) == 10
+    world.broker.faults.ignore_prefetch(False)
+    channel.basic_publish("", "q", b"more")
+    world.settle()
+    assert len(recorder.bodies) == 10
+
+
+def test_channels_open_late_or_not_at_all(world: World) -> None:
+    recorder, connection = world.connect()
+    world.settle()
+    world.broker.faults.delay_channels(5.0)
+    late = connection.channel()
+    opened = []
+    for wait in (4.9, 0.2):
+        world.adapter.advance(wait)
+        opened.append(late.is_open)
+    world.broker.faults.delay_channels(None)
+    never = connection.channel()
+    world.adapter.advance(5.0)
+    opened.append(never.is_open)
+    world.broker.faults.admit_channels()
+    world.settle()
+    opened.append(never.is_open)
+    assert opened == [False, True, False, True]
+    assert recorder.reason is None
+
+
 def test_replayed_deliveries_are_late_frames_to_the_client(world: World) -> None:
     recorder, channel = world.open()
     channel.basic_consume("q", recorder.on_message, auto_ack=True)
