@@ -292,7 +292,8 @@ class ChannelClosed(Closed):
     """Why a channel ended.
 
     ``culprit`` is what the broker blames, when that can be told: the spec's name of the failed
-    request, publish or acknowledgement; None if it cannot.
+    request, publish or acknowledgement; None if it cannot.  Where the broker left a request
+    unanswered it is that: ``"channel.open"`` tells that channels do not open on this connection.
     """
 
     culprit: str | None = None

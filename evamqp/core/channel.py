@@ -53,7 +53,6 @@ class Channel(Session):
 
     __slots__ = (
         "_body_mark",
-        "_consumer_count",
         "_joined_body",
         "_last_exchange",
         "_last_head",
@@ -78,7 +77,6 @@ class Channel(Session):
         self._last_mandatory = False
         self._last_prefixes: dict[int, bytes] = {}
         self._last_head = b""
-        self._consumer_count = 0
         self._body_mark = b"\xce\x03" + number.to_bytes(2, "big")
         self._joined_body = min(_JOINED_BODY, connection.frame_max - FRAME_OVERHEAD)
         self._request("channel.open", finish=_none)
@@ -338,9 +336,10 @@ class Channel(Session):
             body = copy_body(body)
         try:
             raw = _NO_PROPERTIES if properties is None else properties._sendable
-        except AttributeError:
+            header_size = len(raw) + 12
+        except (AttributeError, TypeError):
             raw = self._look_at(properties)
-        header_size = len(raw) + 12
+            header_size = len(raw) + 12
         if (
             routing_key is self._last_key
             and exchange is self._last_exchange
@@ -504,7 +503,8 @@ class Channel(Session):
             on_message: Called with each Message; a plain function.
             auto_ack: The broker forgets a message once sent; such messages cannot be settled.
             exclusive: Refuse (403) if the queue has consumers, and keep others away.
-            consumer_tag: Up to 255 bytes, unique on this channel; "" lets the client make one.
+            consumer_tag: Up to 255 bytes, unique on this channel; "" lets the client make one that
+                is unique on the connection.
             arguments: For instance ``x-priority``.
             on_cancel: Called with the tag when the broker cancels the consumer.
 
@@ -520,15 +520,18 @@ class Channel(Session):
         _check_on_message(on_message)
         check_callbacks("basic.consume", on_cancel)
         check_text("basic.consume: consumer_tag", consumer_tag)
-        if not consumer_tag:
-            consumer_tag = f"ctag-{self.number}-{self._consumer_count + 1}"
+        is_ours = not consumer_tag
+        if is_ours:
+            # Unlike any other of the connection: what a former channel of our number was sent may
+            # come late, and must not be taken for ours.
+            consumer_tag = f"ctag-{self.connection._consumer_count + 1}"
         if consumer_tag in self._consumers:
             raise BadArgument(f"channel {self.number} has a consumer {consumer_tag!r} already")
         self._request(
             "basic.consume", queue, consumer_tag, False, auto_ack, exclusive, False, arguments,
             finish=_same, callback=callback, on_error=on_error, tag=consumer_tag,
         )  # fmt: skip
-        self._consumer_count += 1
+        self.connection._consumer_count += is_ours
         self._consumers[consumer_tag] = Consumer(consumer_tag, on_message, auto_ack, on_cancel)
         return consumer_tag
 

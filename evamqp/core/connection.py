@@ -14,7 +14,7 @@ from evamqp.core.handler import Handler, with_functions
 from evamqp.core.link import Link
 from evamqp.core.request import Request, check_callbacks, check_reason, check_text
 from evamqp.core.state import ConnectionState
-from evamqp.errors import BadArgument, BadType, ConnectionClosed, WrongState, WrongThread
+from evamqp.errors import BadType, ConnectionClosed, WrongThread
 from evamqp.types import Callback, ErrorCallback
 
 
@@ -53,7 +53,9 @@ class Connection(Link):
 
         Raises:
             BadArgument: The number is in use or out of range.
-            WrongState: The connection is not open, or all channel numbers are in use.
+            WrongState: The connection is not open, or all channel numbers are in use.  One whose
+                channel the broker closed is in use for 3 more seconds, unless you ask for it, since
+                frames of that may still come.
             WrongThread: Not the thread that owns the connection.
 
         Spec: channel.open (20, 10).
@@ -61,36 +63,13 @@ class Connection(Link):
         self._check_usable("connection.channel")
         chosen = with_functions(self._handler if handler is None else handler, callbacks)
         if number is None:
-            number = self._choose_number()
+            number = self._numbers.choose(self.channel_max, self._runtime.time())
         else:
-            self._check_number(number)
-        reused = number in self._retired
-        channel = Channel(self, number, chosen, reused)
-        if reused:
-            self._free.remove(number)
-            self._retired.remove(number)
+            self._numbers.check(number, self.channel_max)
+        channel = Channel(self, number, chosen, self._numbers.was_used(number))
+        self._numbers.take(number)
         self._channels[number] = channel
         return channel
-
-    def _choose_number(self) -> int:
-        """The next channel number that was never used; else the longest unused one."""
-        while self._next_number in self._channels or self._next_number in self._retired:
-            self._next_number += 1
-        if self._next_number <= self.channel_max:
-            return self._next_number
-        if self._free:
-            return self._free[0]
-        raise WrongState(f"all {self.channel_max} channel numbers are in use")
-
-    def _check_number(self, number: int) -> None:
-        if isinstance(number, bool) or not isinstance(number, int):
-            raise BadType(f"number must be int, not {type(number).__name__}")
-        if not 1 <= number <= self.channel_max:
-            raise BadArgument(f"number must be 1..{self.channel_max}, not {number}")
-        if number in self._channels:
-            raise BadArgument(f"channel {number} is in use")
-        if number in self._retired and number not in self._free:
-            raise WrongState(f"the broker has not answered the close of channel {number}")
 
     def close(
         self, code: int = 200, text: str = "closed by the client"

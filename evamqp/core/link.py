@@ -21,12 +21,14 @@ from evamqp.core.clock import RequestClock
 from evamqp.core.handler import Handler
 from evamqp.core.handshake import Handshake, Limits, loss, negotiate, refusal, wrong_peer
 from evamqp.core.heartbeat import Heartbeat
+from evamqp.core.numbers import ChannelNumbers
 from evamqp.core.output import Output
 from evamqp.core.receiver import Receiver, WrongPeer
 from evamqp.core.request import Request
 from evamqp.core.state import CONNECTION, REPLY, ConnectionState, Disposition
 from evamqp.core.stats import Stats
 from evamqp.errors import (
+    CHANNEL_ERROR,
     COMMAND_INVALID,
     REPLY_SUCCESS,
     AmqpError,
@@ -65,21 +67,20 @@ class Link(Calls):
         "_channels",
         "_clock",
         "_close_waiters",
+        "_consumer_count",
         "_deadlines",
-        "_free",
         "_handshake",
         "_heartbeat",
         "_inbox",
         "_inbox_woken",
         "_is_over",
-        "_next_number",
+        "_numbers",
         "_open_waiters",
         "_output",
         "_progress",
         "_receiver",
         "_recorder",
         "_requests",
-        "_retired",
         "_stopped_channels",
         "_was_open",
         "_writable_waiters",
@@ -112,11 +113,8 @@ class Link(Calls):
         self._body_max = 0
         self._handshake: Handshake | None = None
         self._channels: dict[int, Channel] = {}
-        # Numbers that were used and are not now: frames on them are late, not wrong.  Of these,
-        # the free ones are taken again in the order in which they ended.
-        self._retired: set[int] = set()
-        self._free: deque[int] = deque()
-        self._next_number = 1
+        self._numbers = ChannelNumbers()
+        self._consumer_count = 0  # of those whose tags were made here
         self._stopped_channels: set[int] = set()
         self._requests: deque[Request[Any]] = deque()
         self._open_waiters: list[Request[None]] = []
@@ -358,6 +356,17 @@ class Link(Calls):
             self._stop_clock(self)
         request.answer(arguments)
 
+    def _recv_late(self, number: int) -> None:
+        """A frame for a number that no channel has.
+
+        Raises:
+            MalformedData: None ever had (504).
+        """
+        if not self._numbers.was_used(number):
+            raise MalformedData(f"a frame on channel {number}, not open", CHANNEL_ERROR)
+        self._counts.late_frames += 1
+        self._numbers.came_late(number, self._runtime.time())
+
     def _recv_close(
         self, before: ConnectionState, code: int, text: str, class_id: int, method_id: int
     ) -> None:
@@ -409,11 +418,8 @@ class Link(Calls):
             text = f"the peer reads nothing: {self._output.size} bytes of replies wait"
             self._give_up(ConnectionClosed(text, by="network"))
 
-    def _channel_ended(self, session: Session, reusable: bool) -> None:
+    def _channel_ended(self, session: Session) -> None:
         self._channels.pop(session.number, None)
-        self._retired.add(session.number)
-        if reusable:
-            self._free.append(session.number)
         self._stop_clock(session)
         self._counts.messages_published += session.published
 

@@ -21,7 +21,6 @@ from evamqp.codec.spec import BY_KEY
 from evamqp.core.content import Content
 from evamqp.core.message import Message, Route
 from evamqp.errors import (
-    CHANNEL_ERROR,
     COMMAND_INVALID,
     FRAME_ERROR,
     RESOURCE_ERROR,
@@ -347,14 +346,14 @@ class Receiver:
         channel = self._channel(number)
         if channel is not None:
             channel._recv_method(method, payload)
+        elif method.name == "channel.close-ok":
+            self._connection._numbers.answered(number)
 
     def _channel(self, number: int) -> Channel | None:
         """The channel of this number; None if its frames are to be discarded."""
         channel = self._connection._channels.get(number)
         if channel is None:
-            if number not in self._connection._retired:
-                raise MalformedData(f"a frame on channel {number}, not open", CHANNEL_ERROR)
-            self._connection._counts.late_frames += 1
+            self._connection._recv_late(number)
         return channel
 
     def _begin_body(self, number: int, size: int) -> Content | None:

@@ -49,6 +49,8 @@ log = logging.getLogger(__name__)
 _UNANSWERED = ("basic.publish", "basic.ack", "basic.nack", "basic.reject")
 # Where content may go on that nothing announced here, or that nobody wants any more.
 _DISCARDING = (ChannelState.REOPENING, ChannelState.CLOSING)
+# Tags of consumers that are gone, whose deliveries are requeued; the oldest go first.
+FORMER_TAGS_KEPT = 1000
 # Nacked tags kept for wait_for_confirms(); the oldest go first.
 NACKS_KEPT = 100_000
 
@@ -77,6 +79,7 @@ class Session:
         "_confirms",
         "_consumers",
         "_content",
+        "_former_tags",
         "_handler",
         "_nacked",
         "_next_tag",
@@ -106,6 +109,7 @@ class Session:
         self._content: Content | None = None
         self._consumers: dict[str, Consumer] = {}
         self._cancelling: set[str] = set()
+        self._former_tags: dict[str, None] = {}
         self._confirms: Confirms | None = None
         self._confirm_waiters: deque[tuple[int, Request[list[int]]]] = deque()
         self._nacked: deque[int] = deque(maxlen=NACKS_KEPT)
@@ -314,8 +318,10 @@ class Session:
         if self.state is not ChannelState.OPEN:
             return
         if consumer is None:
+            # A nack for what a former channel of our number was sent would end this one (406).
             self.connection._counts.unknown_deliveries += 1
-            self._requeue(content.arguments[1])
+            if content.arguments[0] in self._former_tags:
+                self._requeue(content.arguments[1])
             return
         if consumer.tag in self._cancelling and not consumer.auto_ack:
             self._requeue(content.arguments[1])
@@ -426,7 +432,13 @@ class Session:
     def _forget_consumer(self, consumer_tag: str) -> Consumer | None:
         self.connection._receiver.clear_routes()
         self._cancelling.discard(consumer_tag)
-        return self._consumers.pop(consumer_tag, None)
+        consumer = self._consumers.pop(consumer_tag, None)
+        if consumer is not None and not consumer.auto_ack:
+            self._former_tags.pop(consumer_tag, None)
+            self._former_tags[consumer_tag] = None
+            if len(self._former_tags) > FORMER_TAGS_KEPT:
+                del self._former_tags[next(iter(self._former_tags))]
+        return consumer
 
     def _recv_flow(self, active: bool) -> None:
         self._reply("channel.flow-ok", active)
@@ -443,10 +455,12 @@ class Session:
         culprit = self._blamed_request(name)
         if name in _UNANSWERED or culprit is not None:
             reason.culprit = name
+        self.connection._numbers.rest(self.number, self.connection._runtime.time())
         self._end(reason, culprit=culprit)
 
     def _recv_close_ok(self) -> None:
         assert self.reason is not None
+        self.connection._numbers.release(self.number)
         self._end(self.reason)
 
     # Closing
@@ -488,14 +502,17 @@ class Session:
         """The oldest request, or our close, was not answered in time."""
         if self.state is ChannelState.CLOSING:
             assert self.reason is not None
-            self._end(self.reason, reusable=False)
+            self.connection._numbers.wait(self.number)
+            self._end(self.reason)
             return
         request = self._requests[0]
         timeout = self.connection._request_timeout
         error = RequestTimeout(f"{request}: no answer in {timeout:g} seconds")
         # Reply order is lost: from here nothing on this channel can be matched.
         text = f"no answer to {request.method} in {timeout:g} seconds"
-        self._close_because(ChannelClosed(text, by="broker"))
+        reason = ChannelClosed(text, method=request.method, by="broker")
+        reason.culprit = request.method
+        self._close_because(reason)
         request.fail(error)
 
     def _enter(self, state: ChannelState) -> None:
@@ -505,19 +522,13 @@ class Session:
             self.connection._receiver.clear_routes()
             self.connection._set_flow(self.number, True)
 
-    def _end(
-        self,
-        reason: ChannelClosed,
-        *,
-        culprit: Request[Any] | None = None,
-        reusable: bool = True,
-    ) -> None:
+    def _end(self, reason: ChannelClosed, *, culprit: Request[Any] | None = None) -> None:
         """The channel is over: tell everybody who waits, in order, on_channel_close last."""
         connection = self.connection
         self._enter(ChannelState.CLOSED)
         self.reason = reason
         self._drop_content()
-        connection._channel_ended(self, reusable)
+        connection._channel_ended(self)
         for request in self._requests:
             error = NotExecuted(str(request), reason, is_culprit=request is culprit)
             connection._owe(request.fail, error)

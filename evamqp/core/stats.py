@@ -16,7 +16,8 @@ class Stats:
         callback_errors: Exceptions that callbacks raised.
         stale_acks: Messages settled after their channel was gone.
         unknown_confirms: Confirms for tags that were not outstanding.
-        unknown_deliveries: Deliveries for consumers that do not exist, which were requeued.
+        unknown_deliveries: Deliveries for consumers that do not exist.  Those of one that is gone
+            were requeued; those that no consumer of the channel can have meant were dropped.
         late_frames: Frames for channels that were closed before.
         late_calls: Functions that call_soon_threadsafe brought after the end, and dropped.
     """

@@ -8,6 +8,7 @@ import pytest
 
 from evamqp.codec.frames import frame, method_frame
 from evamqp.core.channel import Channel
+from evamqp.core.numbers import NUMBER_REST
 from evamqp.core.state import ChannelState, Disposition
 from evamqp.errors import (
     BadArgument,
@@ -114,6 +115,51 @@ def test_numbers_are_reused_longest_free_first_and_after_all_fresh_ones() -> Non
         channel.close()
         client.serve()
     assert [client.channel().number for _ in range(4)] == [4, 2, 1, 3]
+
+
+def test_a_number_whose_channel_the_broker_closed_rests() -> None:
+    client = opened(channel_max=2)
+    first, second = client.channel(), client.channel()
+    client.feed(channel_close(1))
+    client.advance(NUMBER_REST - 0.1)
+    with pytest.raises(WrongState, match=r"in use, or rest for 3 seconds"):
+        client.connection.channel()
+    client.feed(deliver(1, "tag", 1))  # from here it rests anew
+    client.advance(NUMBER_REST - 0.1)
+    with pytest.raises(WrongState):
+        client.connection.channel()
+    second.close()
+    client.serve()
+    client.taken()
+    assert client.channel().number == 2  # behind the answer to our close nothing comes
+    client.advance(0.2)
+    assert client.channel().number == 1
+    assert not first.is_open
+
+
+def test_an_open_that_is_never_answered_is_told_as_the_culprit() -> None:
+    client = opened(heartbeat=0, request_timeout=5)
+    channel = client.connection.channel()
+    request = channel.queue_declare("q")
+    client.advance(10)
+    assert isinstance(outcome(request), NotExecuted)
+    assert channel.reason is not None
+    assert (channel.reason.culprit, channel.reason.by) == ("channel.open", "broker")
+    assert client.recorder.names == ["on_channel_close"]
+
+
+def test_a_number_whose_open_was_never_answered_is_free_once_it_was() -> None:
+    client = opened(channel_max=1, heartbeat=0, request_timeout=5)
+    client.connection.channel()
+    client.advance(10)
+    with pytest.raises(WrongState):
+        client.connection.channel()
+    client.feed(OPEN_OK)
+    with pytest.raises(WrongState):
+        client.connection.channel()
+    client.feed(CLOSE_OK)
+    client.sent()
+    assert client.channel().number == 1
 
 
 def reused(**parameters: Any) -> tuple[Client, Channel]:
@@ -344,6 +390,7 @@ def test_crossing_closes_end_the_channel_once_and_the_reason_is_the_broker_s() -
     assert outcome(closed) is reason
     assert outcome(declared).is_culprit
     assert outcome(declared).reason is reason
+    client.advance(NUMBER_REST)
     again = client.connection.channel()
     client.sent()
     client.feed(CLOSE_OK, OPEN_OK)
@@ -454,6 +501,9 @@ def test_a_close_that_is_never_answered_ends_and_its_number_is_not_reused() -> N
         client.connection.channel()
     client.feed(CLOSE_OK)
     assert client.connection.stats.late_frames == 1
+    assert client.channel().number == 1  # the answer came after all
+    client.feed(CLOSE_OK)  # once
+    assert protocol_error(client).code == 503
 
 
 # --- what is an error

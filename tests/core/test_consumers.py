@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from evamqp.codec.frames import method_frame
-from tests.core.peer import Sent, deliver, names, opened, outcome
+from evamqp.core.numbers import NUMBER_REST
+from evamqp.core.session import FORMER_TAGS_KEPT
+from tests.core.peer import Sent, channel_close, deliver, names, opened, outcome
 
 CANCEL_OK = method_frame(1, "basic.cancel-ok", "tag")
 
@@ -101,13 +103,85 @@ def test_a_tag_may_be_used_again_after_its_cancel() -> None:
     assert len(client.recorder.messages) == 1
 
 
-def test_a_delivery_for_an_unknown_consumer_is_requeued_and_counted() -> None:
+def test_a_delivery_for_an_unknown_consumer_is_dropped_and_counted() -> None:
     client = opened()
     client.channel()
     client.feed(deliver(1, "who", 9))
-    assert client.sent() == [Sent(1, "basic.nack", (9, False, True))]
+    assert client.sent() == []
     assert client.connection.stats.unknown_deliveries == 1
     assert client.lives()
+
+
+def test_tags_made_here_are_unique_on_the_connection() -> None:
+    client = opened()
+    channels = [client.channel() for _ in range(3)]
+    tags = [channel.basic_consume("q", print) for channel in channels * 3]
+    assert len(set(tags)) == 9
+
+
+@pytest.mark.parametrize("closed_by", ["client", "broker"])
+def test_what_a_former_channel_of_the_number_was_sent_is_dropped_without_a_nack(
+    closed_by: str,
+) -> None:
+    """RabbitMQ 4 sends it even behind the open-ok of the successor."""
+    client = opened(channel_max=1)
+    channel = client.channel()
+    old = channel.basic_consume("q", client.recorder.on_message)
+    client.serve()
+    client.feed(deliver(1, old, 1))
+    if closed_by == "client":
+        channel.close()
+    else:
+        client.feed(channel_close(1))
+        client.advance(NUMBER_REST)
+    client.serve()
+    successor = client.channel()
+    tag = successor.basic_consume("q", client.recorder.on_message)
+    client.serve()
+    client.recorder.take()
+    client.feed(deliver(1, old, 2), deliver(1, old, 3, bytes(20_000)), deliver(1, tag, 1))
+    assert client.log == [("on_message", 1, tag, 1, b"hello")]
+    assert client.sent() == []
+    assert client.connection.stats.unknown_deliveries == 2
+
+
+@pytest.mark.parametrize("cancelled_by", ["client", "broker"])
+def test_what_comes_for_a_consumer_that_was_ours_is_requeued(cancelled_by: str) -> None:
+    client = opened()
+    channel = client.channel()
+    client.consumer(channel)
+    if cancelled_by == "client":
+        channel.basic_cancel("tag")
+        client.serve()
+    else:
+        client.feed(method_frame(1, "basic.cancel", "tag", True))
+        client.sent()
+    client.recorder.take()
+    client.feed(deliver(1, "tag", 7))
+    assert client.log == []
+    assert client.sent() == [Sent(1, "basic.nack", (7, False, True))]
+
+
+def test_what_comes_for_an_auto_ack_consumer_that_is_gone_cannot_be_requeued() -> None:
+    client = opened()
+    channel = client.channel()
+    client.consumer(channel, auto_ack=True)
+    client.feed(method_frame(1, "basic.cancel", "tag", True))
+    client.sent()
+    client.feed(deliver(1, "tag", 7))
+    assert client.sent() == []
+
+
+def test_former_tags_are_kept_up_to_a_limit() -> None:
+    client = opened()
+    channel = client.channel()
+    for number in range(FORMER_TAGS_KEPT + 2):
+        client.consumer(channel, f"t{number}")
+        channel.basic_cancel(f"t{number}")
+        client.serve()
+    assert len(channel._former_tags) == FORMER_TAGS_KEPT
+    client.feed(deliver(1, "t1", 1), deliver(1, "t2", 2))
+    assert [frame.arguments[0] for frame in client.sent()] == [2]
 
 
 @pytest.mark.parametrize("no_wait", [True, False])

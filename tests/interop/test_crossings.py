@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -110,3 +111,34 @@ class TestCancels(SharingVhost, OnTwoLoops):
             message.ack()
         rig.until_count(channel, "q", 0)
         assert channel.is_open
+
+
+class TestNumbers(SharingVhost, OnTwoLoops):
+    def test_what_a_closed_channel_still_sends_does_not_reach_its_successor(self, rig: Rig) -> None:
+        client = rig.open(channel_max=2)
+        filler = client.connection.channel()
+        filler.confirm_select()
+        filler.queue_declare("q")
+        for _ in range(2000):
+            filler.basic_publish("", "q", bytes(100))
+        assert rig.wait(filler.wait_for_confirms()) == []
+        channel = client.connection.channel()
+        messages: list[evamqp.Message] = []
+        channel.basic_consume("q", messages.append)
+        rig.until(lambda: len(messages) > 10)
+        channel.basic_ack(4711)  # which ends the channel amid its deliveries
+        assert rig.closed(channel).code == 406
+        with pytest.raises(evamqp.WrongState, match="rest"):
+            client.connection.channel()
+        successors: list[evamqp.Channel] = []
+        rig.until(lambda: _open(client.connection, successors))
+        assert successors[0].number == channel.number
+        assert rig.wait(successors[0].queue_declare("q")).message_count == 2000
+        assert client.connection.stats.unknown_deliveries == 0
+
+
+def _open(connection: evamqp.Connection, channels: list[evamqp.Channel]) -> bool:
+    """Open a channel if a number is free."""
+    with suppress(evamqp.WrongState):
+        channels.append(connection.channel())
+    return bool(channels)
