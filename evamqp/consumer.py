@@ -12,14 +12,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from evamqp.codec.fields import encode_shortstr
-from evamqp.core.handler import Handler
 from evamqp.core.request import Request
 from evamqp.errors import BadArgument, BadType, ChannelClosed, OutputFull, WrongState
 from evamqp.recovery.backoff import STABLE_AFTER, Backoff
 from evamqp.recovery.client import call_off
 from evamqp.recovery.failures import Failures
 from evamqp.recovery.reconnector import Reconnector, Target
-from evamqp.recovery.service import Service
+from evamqp.recovery.service import ChannelEvents, Service
 from evamqp.recovery.topology import copy_table
 from evamqp.recovery.work import Work, is_interruption
 
@@ -199,7 +198,7 @@ class Consumer(Service[int]):
         if connection is None:
             return
         try:
-            channel = connection.channel(_Events(self))
+            channel = connection.channel(ChannelEvents(self))
         except (OutputFull, WrongState):  # no number is free, or no room for so much output
             self._come_back(self._open_channel)
             return
@@ -279,7 +278,7 @@ class Consumer(Service[int]):
 
     def _declare(self, step: Callable[[], object]) -> None:
         if not self._is_closing:
-            self.reconnector.declare(self, self.reconnector.topology, step)
+            self.reconnector.declare(self, self.reconnector.part_of(self.queue), step)
 
     # Messages
 
@@ -391,6 +390,9 @@ class Consumer(Service[int]):
         super()._disconnected(reason)
         self._forget_channel()
 
+    def _needs(self, queue: str) -> bool:
+        return queue == self.queue
+
     def _writable(self, writable: bool) -> None:
         """Acknowledgements are not held back."""
 
@@ -414,19 +416,6 @@ class Consumer(Service[int]):
     def _end(self, cancelled: int) -> None:
         self._finish(cancelled)
         self._forget_channel()
-
-
-class _Events(Handler):
-    """What a consumer hears of its channel."""
-
-    def __init__(self, consumer: Consumer) -> None:
-        self._consumer = consumer
-
-    def on_channel_close(self, channel: Channel, reason: ChannelClosed) -> None:
-        self._consumer._channel_closed(channel, reason)
-
-    def on_consumer_cancel(self, channel: Channel, consumer_tag: str) -> None:
-        """Told by the consumer itself."""
 
 
 def _check(queue: Any, on_message: Any, prefetch: Any, ack: Any, on_error: Any) -> None:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from evamqp.codec.fields import encode_shortstr
 from evamqp.codec.properties import SMALL, Properties
 from evamqp.core.channel import copy_body
-from evamqp.core.handler import Handler
 from evamqp.core.request import Request
 from evamqp.errors import (
     AmqpError,
@@ -31,7 +30,7 @@ from evamqp.recovery.backoff import Backoff
 from evamqp.recovery.client import call_off, checked_timeout
 from evamqp.recovery.ledger import Ledger, Outcome, Publication
 from evamqp.recovery.reconnector import Reconnector, Target
-from evamqp.recovery.service import Service
+from evamqp.recovery.service import ChannelEvents, Service
 from evamqp.types import DeliveryMode
 
 if TYPE_CHECKING:
@@ -620,10 +619,11 @@ class Publisher(Service[list[Publication]]):
         self._refresh_writable()
 
 
-class _Events(Handler):
+class _Events(ChannelEvents):
     """What a publisher hears of its channel."""
 
     def __init__(self, publisher: Publisher) -> None:
+        super().__init__(publisher)
         self._publisher = publisher
 
     def on_delivery_confirmation(self, channel: Channel, tags: Tags, acked: bool) -> None:
@@ -633,9 +633,6 @@ class _Events(Handler):
     def on_return(self, channel: Channel, returned: Returned) -> None:
         if channel is self._publisher._channel:
             self._publisher._returned(returned)
-
-    def on_channel_close(self, channel: Channel, reason: ChannelClosed) -> None:
-        self._publisher._channel_closed(channel, reason)
 
 
 def _is_deadly(channel: Channel, reason: ChannelClosed) -> bool:

@@ -529,6 +529,8 @@ class Session:
         self.reason = reason
         self._drop_content()
         connection._channel_ended(self)
+        if connection._recorder is not None and connection.is_open:
+            connection._recorder(self.number, "channel.close", (), None)
         for request in self._requests:
             error = NotExecuted(str(request), reason, is_culprit=request is culprit)
             connection._owe(request.fail, error)

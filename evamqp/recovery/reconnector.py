@@ -9,12 +9,14 @@ import logging
 import random
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from evamqp.core.handler import CALLBACKS, Handler
 from evamqp.core.request import Request
 from evamqp.driver import default_adapter, start
 from evamqp.errors import (
+    RESOURCE_LOCKED,
     BadType,
     ChannelClosed,
     Closed,
@@ -26,7 +28,7 @@ from evamqp.errors import (
 from evamqp.parameters import Parameters, parse_targets
 from evamqp.recovery.backoff import STABLE_AFTER, Backoff, retry_of
 from evamqp.recovery.client import Client, call_off
-from evamqp.recovery.topology import Entity, Recorder, Replay, Topology
+from evamqp.recovery.topology import Entity, Key, Recorder, Replay, Topology
 
 if TYPE_CHECKING:
     from evamqp.adapters.base import Adapter, Handle
@@ -34,6 +36,13 @@ if TYPE_CHECKING:
     from evamqp.types import Callback
 
 log = logging.getLogger(__name__)
+
+# A broker that leaves so many channel.open in a row without an answer is asked on a new connection.
+UNOPENED_CHANNELS = 3
+
+# Seconds.  A broker notices the end of our former connection after three heartbeats at the latest,
+# three minutes by default; an exclusive queue that is locked for longer is somebody else's.
+LOCKED_FOR_GOOD = 300.0
 
 Target = str | Parameters | Sequence[str | Parameters]
 
@@ -78,18 +87,25 @@ class Member(Protocol):
     def _ended(self, reason: Closed | TopologyFailed) -> None:
         """There will be no further connection."""
 
+    def _needs(self, queue: str) -> bool:
+        """Whether it comes back for a queue of that name."""
+
 
 class Reconnector(Client):
     """Keeps one connection up, for as long as it is not closed.
 
-    Several publishers and consumers may share it.  Their topologies, and whatever channels of its
-    connections declare, are in ``topology`` and declared again on each new connection.
+    Several publishers and consumers may share it.  ``topology``, to which is added whatever
+    channels of its connections declare, and theirs are declared again on each new connection.  All
+    wait for what was given to the Reconnector itself; what a member brought delays that member
+    alone while it cannot be declared, and is forgotten when it closes.
 
     Args:
         target: A URL, Parameters, or a list of them, which is shuffled once and then rotated.
             Names are resolved, and callable credentials asked for, at every attempt.
         adapter: The loop; None means the running asyncio loop.
-        topology: To be declared from the first connection on; None means an empty one.
+        topology: To be declared from the first connection on; None means an empty one.  It grows
+            by what channels declare, and loses what they delete and auto-delete queues and
+            exchanges that are gone.
         handler: Gets each connection's callbacks; its ``on_open`` comes anew with each
             connection, when the topology is there.
         on_reconnecting: Called with attempt (1 is the first after a loss), delay in seconds and
@@ -131,10 +147,12 @@ class Reconnector(Client):
         self._on_recovered = on_recovered
         self._on_topology_error = on_topology_error
         self._backoff = backoff or Backoff()
-        self._members: list[Member] = []
+        self._members: dict[Member, Topology] = {}  # in the order of joining
+        self._recorded: set[Key] = set()  # what of ``topology`` channels have declared
+        # Members that wait for what is being declared, in this epoch.
+        self._waiting: list[Member] = []
+        self._unopened = 0  # channels in a row that this connection did not open
         self._prober: Member | None = None  # who may send what may end the connection
-        # Who joined while the topology was being declared, and what each brought.
-        self._newcomers: list[tuple[Member, Topology]] = []
         self._waiters: list[Request[Closed | TopologyFailed]] = []
         self._is_over = False
         self._reason: Closed | TopologyFailed | None = None
@@ -198,7 +216,7 @@ class Reconnector(Client):
     # Members
 
     def join(self, member: Member, topology: Topology | None = None) -> None:
-        """Serve a member from now on; its topology is added to ours.
+        """Serve a member from now on; its topology is declared as long as it stays.
 
         Raises:
             WrongState: The reconnector is closed or closing.
@@ -206,18 +224,16 @@ class Reconnector(Client):
         self._check_caller("Reconnector.join")
         if self.state in (State.CLOSING, State.CLOSED):
             raise WrongState(f"the reconnector is {self.state.value}: {self._reason}")
+        mine = Topology()
         if topology is not None and topology is not self.topology:
-            self.topology.update(topology)
-        self._members.append(member)
+            mine.update(topology)
+        self._members[member] = mine
         if self.state is State.READY:
-            self._owe(self._welcome, member, topology or Topology(), self.epoch)
-        elif self.state is State.REPLAYING and topology is not None:
-            self._newcomers.append((member, topology))
+            self._owe(self._welcome, member, self.epoch)
 
     def leave(self, member: Member) -> None:
-        """Serve a member no more; its topology stays.  Idempotent."""
-        if member in self._members:
-            self._members.remove(member)
+        """Serve a member no more; its topology goes with it.  Idempotent."""
+        self._members.pop(member, None)
         self._stop_replay_of(member)
 
     def _admit(self, member: Member) -> bool:
@@ -237,38 +253,74 @@ class Reconnector(Client):
                 if other is not member:
                     self._owe(other._writable, True)
 
-    def _welcome(self, member: Member, topology: Topology, epoch: int) -> None:
-        """A member came when the topology was declared already: declare what it brought."""
+    def _welcome(self, member: Member, epoch: int) -> None:
+        """A member came when the others were served already: declare what it brought."""
         if epoch != self.epoch or self.state is not State.READY or member not in self._members:
             return
         connection = self.connection
         assert connection is not None
-        self.declare(member, topology, lambda: member._connected(connection))
+        self.declare(member, (), lambda: member._connected(connection))
 
     def declare(
         self, member: Member, entities: Iterable[Entity], on_done: Callable[[], object]
     ) -> None:
-        """Declare entities for a member, while a connection is ready.
+        """Declare what a member brought, and besides these, while a connection is ready.
 
         ``on_done`` is called unless the connection is lost, the member leaves, or it asks again.
         """
         self._stop_replay_of(member)
-        self._replays[member] = self._start_replay(entities, on_done)
+        wanted = Topology()
+        wanted.update(self._members.get(member, wanted))
+        wanted.add(entities)
 
-    def _start_replay(self, entities: Iterable[Entity], on_done: Callable[[], object]) -> Replay:
+        def end_round(replay: Replay) -> None:
+            if not replay.failing:
+                del self._replays[member]
+                on_done()
+
+        self._replays[member] = self._start_replay(wanted, end_round)
+
+    def part_of(self, queue: str) -> Topology:
+        """What the topologies of all say about a queue: itself, its bindings, their exchanges."""
+        return self._wanted().of_queue(queue)
+
+    def _wanted(self) -> Topology:
+        """What is to be declared, whoever wants it."""
+        wanted = Topology()
+        for topology in (self.topology, *self._members.values()):
+            wanted.update(topology)
+        return wanted
+
+    def _is_wanted(self, entity: Entity) -> bool:
+        return any(each.has(entity.key) for each in (self.topology, *self._members.values()))
+
+    def _start_replay(
+        self, entities: Iterable[Entity], on_round: Callable[[Replay], object]
+    ) -> Replay:
         connection = self.connection
         assert connection is not None
         replay = Replay(
             connection,
             list(entities),
             self.adapter,
-            on_done=on_done,
+            on_round=on_round,
             on_error=self._topology_error,
             on_failed=self._topology_failed,
+            on_channel=partial(self._channel_tried, connection),
+            is_wanted=self._is_wanted,
         )
         # Not from inside: whoever asked has to know the replay before it ends.
         self._owe(replay.start)
         return replay
+
+    def _channel_tried(self, connection: Connection, has_opened: bool) -> None:
+        """The broker has opened a channel or not; if it does not, we replace the connection."""
+        if connection is not self.connection or not connection.is_open:
+            return
+        self._unopened = 0 if has_opened else self._unopened + 1
+        if self._unopened == UNOPENED_CHANNELS:
+            text = f"{self._unopened} channels in a row were not opened"
+            connection._give_up(ConnectionClosed(text, by="broker"))
 
     def _stop_replay_of(self, member: Member) -> None:
         replay = self._replays.pop(member, None)
@@ -282,7 +334,7 @@ class Reconnector(Client):
                 replay.stop()
         self._replay = None
         self._replays.clear()
-        self._newcomers.clear()
+        self._waiting.clear()
 
     # The machine
 
@@ -306,27 +358,53 @@ class Reconnector(Client):
 
     def _opened(self, connection: Connection) -> None:
         if self._move("opened"):
-            self._replay = self._start_replay(self.topology, self._replayed)
+            self._unopened = 0
+            self._waiting = list(self._members)
+            self._replay = self._start_replay(self._wanted(), self._tried)
 
-    def _replayed(self) -> None:
-        if not self._move("replayed"):
+    def _tried(self, replay: Replay) -> None:
+        """All was tried.  Who needs what failed has to wait, and nobody else."""
+        if replay is not self._replay:
             return
+        if self.state is State.REPLAYING:
+            given = self.topology.keys - self._recorded
+            if replay.failing.keys().isdisjoint(given):
+                self._be_ready(replay)
+        else:
+            self._serve(replay)
+
+    def _be_ready(self, replay: Replay) -> None:
+        self._move("replayed")
         connection = self.connection
         assert connection is not None
-        self._replay = None
-        connection._recorder = Recorder(self.topology)
+        connection._recorder = Recorder(
+            self.topology, self._recorded, self._members.values, self._is_needed
+        )
         self._ready_since = self.adapter.time()
-        newcomers, self._newcomers = self._newcomers, []
-        strangers = [member for member, _ in newcomers]
+        newcomers = [member for member in self._members if member not in self._waiting]
         try:
             connection._tell("on_open", None, self._handler.on_open, connection)
         finally:  # also when it was interrupted
-            for member in list(self._members):
-                if member not in strangers:
-                    self._tell("a member", None, member._connected, connection)
-            for member, topology in newcomers:
-                self._welcome(member, topology, self.epoch)
+            self._serve(replay)
+            for member in newcomers:
+                self._welcome(member, self.epoch)
             self._tell_recovered(connection)
+
+    def _serve(self, replay: Replay) -> None:
+        """Tell the members whose topology is there."""
+        failing = replay.failing.keys()
+        waiting, self._waiting = self._waiting, []
+        for member in waiting:
+            topology = self._members.get(member)
+            if topology is None or self.state is not State.READY:
+                continue
+            if failing.isdisjoint(topology.keys):
+                self._tell("a member", None, member._connected, self.connection)
+            else:
+                self._waiting.append(member)
+
+    def _is_needed(self, queue: str) -> bool:
+        return any(member._needs(queue) for member in self._members)
 
     def _tell_recovered(self, connection: Connection) -> None:
         lost_since, self._lost_since = self._lost_since, None
@@ -370,6 +448,11 @@ class Reconnector(Client):
 
     def _topology_error(self, entity: Entity, reason: ChannelClosed) -> None:
         log.error("could not declare %s: %s", entity, reason)
+        is_locked = reason.code == RESOURCE_LOCKED and entity.key in self._recorded
+        if is_locked and self.adapter.time() - self._ready_since >= LOCKED_FOR_GOOD:
+            # A channel has declared it on a former connection.  Now it is somebody else's.
+            self.topology.remove_queue(entity.key[1])
+            self._recorded &= self.topology.keys
         if self._on_topology_error is not None:
             self._tell("on_topology_error", None, self._on_topology_error, entity, reason)
 
@@ -383,7 +466,7 @@ class Reconnector(Client):
     def _finish(self) -> None:
         assert self._reason is not None
         self._is_over = True
-        members, self._members = self._members, []
+        members, self._members = self._members, {}
         for member in members:
             self._tell("a member", None, member._ended, self._reason)
         waiters, self._waiters = self._waiters, []

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from evamqp.core.handler import Handler
 from evamqp.core.request import Request
 from evamqp.errors import BadType, WrongState
 from evamqp.recovery.client import Client, call_off, checked_timeout
@@ -19,9 +20,30 @@ if TYPE_CHECKING:
     from evamqp.adapters.base import Adapter, Handle
     from evamqp.core.channel import Channel
     from evamqp.core.connection import Connection
-    from evamqp.errors import Closed, ConnectionClosed, TopologyFailed
+    from evamqp.errors import ChannelClosed, Closed, ConnectionClosed, TopologyFailed
 
 R = TypeVar("R")
+
+
+class ChannelEvents(Handler):
+    """What a service hears of its channel: whether the broker opens it, and its end."""
+
+    def __init__(self, service: Service[Any]) -> None:
+        self._service = service
+        self._has_opened = False
+
+    def on_channel_open(self, channel: Channel) -> None:
+        self._has_opened = True
+        self._service.reconnector._channel_tried(channel.connection, True)
+
+    def on_channel_close(self, channel: Channel, reason: ChannelClosed) -> None:
+        if not self._has_opened and reason.by == "broker":
+            self._service.reconnector._channel_tried(channel.connection, False)
+        self._service._channel_closed(channel, reason)
+
+    def on_consumer_cancel(self, channel: Channel, consumer_tag: str) -> None:
+        """A consumer is told by itself."""
+
 
 # Seconds that the broker gets, behind the timeout of a close, to answer that of the connection.
 CLOSE_GRACE = 0.5
@@ -153,11 +175,19 @@ class Service(Client, Generic[R]):
         self._reason = reason
         self._give_up()
 
+    def _needs(self, queue: str) -> bool:
+        """Whether it comes back for a queue of that name."""
+        return False
+
     # What a publisher and a consumer do in their own ways
 
     @abstractmethod
     def _open_channel(self) -> None:
         """Open a channel, if one is wanted and can be had."""
+
+    @abstractmethod
+    def _channel_closed(self, channel: Channel, reason: ChannelClosed) -> None:
+        """A channel has ended, perhaps a former one."""
 
     @abstractmethod
     def _writable(self, writable: bool) -> None:

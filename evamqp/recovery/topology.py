@@ -7,7 +7,7 @@ declares one on a connection.  When to replay is the reconnector's business.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
@@ -57,6 +57,11 @@ class Exchange(NamedTuple):
     arguments: TableLike | None
     policy: Policy
 
+    @property
+    def key(self) -> Key:
+        """What tells it from other entities."""
+        return ("exchange", self.name)
+
     def declare(self, channel: Channel, **callbacks: Any) -> Request[Any]:
         return channel.exchange_declare(
             self.name, self.type, False, self.durable, self.auto_delete, self.internal,
@@ -73,6 +78,11 @@ class Queue(NamedTuple):
     auto_delete: bool
     arguments: TableLike | None
     policy: Policy
+
+    @property
+    def key(self) -> Key:
+        """What tells it from other entities."""
+        return ("queue", self.name)
 
     def declare(self, channel: Channel, **callbacks: Any) -> Request[Any]:
         return channel.queue_declare(
@@ -106,6 +116,7 @@ class Binding(NamedTuple):
 
 Entity: TypeAlias = Exchange | Queue | Binding
 BindingKey: TypeAlias = tuple[str, str, str, str, bytes]
+Key: TypeAlias = tuple[str, str] | BindingKey
 
 
 class Topology:
@@ -134,6 +145,22 @@ class Topology:
 
     def __repr__(self) -> str:
         return f"<Topology {list(self)}>"
+
+    @property
+    def keys(self) -> set[Key]:
+        """What tells its entities from others."""
+        queues, exchanges = self._queues, self._exchanges
+        return {
+            *(("exchange", name) for name in exchanges),
+            *(("queue", name) for name in queues),
+            *self._bindings,
+        }
+
+    def has(self, key: Key) -> bool:
+        """Whether an entity of that key is here."""
+        if len(key) == 2:
+            return key[1] in (self._queues if key[0] == "queue" else self._exchanges)
+        return key in self._bindings
 
     def exchange(
         self,
@@ -233,6 +260,31 @@ class Topology:
         self._queues.update(other._queues)
         self._bindings.update(other._bindings)
 
+    def add(self, entities: Iterable[Entity]) -> None:
+        """Add entities as they are; they replace ours of the same name."""
+        for entity in entities:
+            if isinstance(entity, Exchange):
+                self._exchanges[entity.name] = entity
+            elif isinstance(entity, Queue):
+                self._queues[entity.name] = entity
+            else:
+                self._bindings[entity.key] = entity
+
+    def of_queue(self, name: str) -> Topology:
+        """What a queue needs: itself, the bindings that lead to it, and their exchanges."""
+        part = Topology(self.policy)
+        part._queues = {key: queue for key, queue in self._queues.items() if key == name}
+        wanted = [("queue", name)]
+        for kind, destination in wanted:  # which grows
+            for key, binding in self._bindings.items():
+                if (binding.kind, binding.destination) == (kind, destination):
+                    part._bindings[key] = binding
+                    if ("exchange", binding.source) not in wanted:
+                        wanted.append(("exchange", binding.source))
+        exchanges = {source for kind, source in wanted if kind == "exchange"}
+        part._exchanges = {key: each for key, each in self._exchanges.items() if key in exchanges}
+        return part
+
     def unbind(
         self,
         kind: Literal["queue", "exchange"],
@@ -294,15 +346,35 @@ class Recorder:
     """Writes what one connection declares, binds and deletes into a topology.
 
     The connection calls it with each request that succeeded: the method's name, the values that
-    were sent, and the reply.  ``nowait`` requests have no reply and are not recorded.  An entity
-    that is recorded again keeps its policy.
+    were sent, and the reply; and with ``channel.close`` when a channel of an open connection has
+    ended.  ``nowait`` requests have no reply and are not recorded.  An entity that is recorded
+    again keeps its policy.
+
+    Args:
+        topology: Where it writes.
+        recorded: Keys of what it has written there, over all connections; it keeps them up.
+        others: The other topologies, from which it removes what was deleted.
+        is_needed: Whether somebody comes back for a queue of that name.
     """
 
-    __slots__ = ("_last_queue", "_topology")
+    __slots__ = (
+        "_bound", "_consumers", "_is_needed", "_last_queue", "_others", "_recorded", "_topology",
+    )  # fmt: skip
 
-    def __init__(self, topology: Topology) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        recorded: set[Key] | None = None,
+        others: Callable[[], Iterable[Topology]] = tuple,
+        is_needed: Callable[[str], bool] = lambda queue: False,
+    ) -> None:
         self._topology = topology
+        self._recorded = set() if recorded is None else recorded
+        self._others = others
+        self._is_needed = is_needed
         self._last_queue: dict[int, str] = {}  # by channel: what "" means in queue.bind
+        self._consumers: dict[tuple[int, str], str] = {}  # queue by channel and tag
+        self._bound = {binding.source for binding in topology._bindings.values()}  # exchanges
 
     def __call__(self, number: int, method: str, values: tuple[Any, ...], result: Any) -> None:
         record = getattr(self, "_" + method.replace(".", "_"), None)
@@ -314,6 +386,17 @@ class Recorder:
             # The arguments were changed between the call and its reply.
             log.error("%s cannot be recorded: %s", method, error)
 
+    def _note(self, key: Key) -> None:
+        """Something is about to be written."""
+        if not self._topology.has(key):
+            self._recorded.add(key)
+
+    def _remove(self, remove: Callable[[Topology], object]) -> None:
+        """Something was deleted, whoever has it."""
+        for topology in (self._topology, *self._others()):
+            remove(topology)
+        self._recorded &= self._topology.keys
+
     def _named(self, number: int, queue: str) -> str:
         """The queue's name; "" where it was declared by a request without a reply."""
         return queue or self._last_queue.get(number, "")
@@ -323,13 +406,14 @@ class Recorder:
         auto_delete: bool, internal: bool, nowait: bool, arguments: TableLike | None,
     ) -> None:  # fmt: skip
         if name and not passive and not name.startswith(_RESERVED):
+            self._note(("exchange", name))
             self._topology.exchange(
                 name, kind, durable=durable, auto_delete=auto_delete, internal=internal,
                 arguments=arguments,
             )  # fmt: skip
 
     def _exchange_delete(self, number: int, result: None, name: str, *flags: bool) -> None:
-        self._topology.remove_exchange(name)
+        self._remove(lambda topology: topology.remove_exchange(name))
 
     def _queue_declare(
         self, number: int, result: DeclareOk, name: str, passive: bool, durable: bool,
@@ -337,13 +421,16 @@ class Recorder:
     ) -> None:  # fmt: skip
         name = self._last_queue[number] = result.queue
         if not passive and not name.startswith(_RESERVED):
+            self._note(("queue", name))
             self._topology.queue(
                 name, durable=durable, exclusive=exclusive, auto_delete=auto_delete,
                 arguments=arguments,
             )  # fmt: skip
 
     def _queue_delete(self, number: int, result: int, queue: str, *flags: bool) -> None:
-        self._topology.remove_queue(self._named(number, queue))
+        name = self._named(number, queue)
+        self._remove(lambda topology: topology.remove_queue(name))
+        self._sweep_exchanges()
 
     def _queue_bind(
         self, number: int, result: None, queue: str, exchange: str, key: str, nowait: bool,
@@ -351,25 +438,82 @@ class Recorder:
     ) -> None:  # fmt: skip
         name = self._named(number, queue)
         if name:
-            self._topology.bind(name, exchange, key, arguments)
+            self._bind("queue", name, exchange, key, arguments)
 
     def _queue_unbind(
         self, number: int, result: None, queue: str, exchange: str, key: str,
         arguments: TableLike | None,
     ) -> None:  # fmt: skip
-        self._topology.unbind("queue", self._named(number, queue), exchange, key, arguments)
+        self._unbind("queue", self._named(number, queue), exchange, key, arguments)
 
     def _exchange_bind(
         self, number: int, result: None, destination: str, source: str, key: str, nowait: bool,
         arguments: TableLike | None,
     ) -> None:  # fmt: skip
-        self._topology.bind_exchange(destination, source, key, arguments)
+        self._bind("exchange", destination, source, key, arguments)
 
     def _exchange_unbind(
         self, number: int, result: None, destination: str, source: str, key: str, nowait: bool,
         arguments: TableLike | None,
     ) -> None:  # fmt: skip
-        self._topology.unbind("exchange", destination, source, key, arguments)
+        self._unbind("exchange", destination, source, key, arguments)
+
+    def _bind(
+        self, kind: Literal["queue", "exchange"], destination: str, source: str, key: str,
+        arguments: TableLike | None,
+    ) -> None:  # fmt: skip
+        policy = self._topology.policy
+        self._note(Binding(kind, destination, source, key, arguments, policy).key)
+        self._topology._bind(kind, destination, source, key, arguments, None)
+        if source in self._topology._exchanges:
+            self._bound.add(source)
+
+    def _unbind(
+        self, kind: Literal["queue", "exchange"], destination: str, source: str, key: str,
+        arguments: TableLike | None,
+    ) -> None:  # fmt: skip
+        self._remove(lambda topology: topology.unbind(kind, destination, source, key, arguments))
+        self._sweep_exchanges()
+
+    # What goes by itself
+
+    def _basic_consume(self, number: int, tag: str, queue: str, *rest: object) -> None:
+        self._consumers[number, tag] = self._named(number, queue)
+
+    def _basic_cancel(self, number: int, tag: str, *rest: object) -> None:
+        self._consumer_gone((number, tag))
+
+    def _channel_close(self, number: int, result: None) -> None:
+        self._last_queue.pop(number, None)
+        for consumer in [each for each in self._consumers if each[0] == number]:
+            self._consumer_gone(consumer)
+
+    def _consumer_gone(self, consumer: tuple[int, str]) -> None:
+        """An auto-delete queue goes with the last of its consumers, as far as we know them."""
+        queue = self._consumers.pop(consumer, "")
+        entity = self._topology._queues.get(queue)
+        if (
+            entity is not None
+            and entity.auto_delete
+            and entity.key in self._recorded
+            and queue not in self._consumers.values()
+            and not self._is_needed(queue)
+        ):
+            self._topology.remove_queue(queue)
+            self._recorded &= self._topology.keys
+            self._sweep_exchanges()
+
+    def _sweep_exchanges(self) -> None:
+        """An auto-delete exchange goes with the last binding that leads from it."""
+        topology = self._topology
+        sources = {binding.source for binding in topology._bindings.values()}
+        for name in self._bound - sources:
+            self._bound.discard(name)
+            entity = topology._exchanges.get(name)
+            if entity is not None and entity.auto_delete and entity.key in self._recorded:
+                topology.remove_exchange(name)
+                self._recorded &= topology.keys
+                self._sweep_exchanges()
 
 
 # Names that the broker keeps to itself: it declares these, and refuses that we do.
@@ -380,15 +524,21 @@ class Replay(Handler):
     """Declares entities on one connection: pipelined, on a scratch channel.
 
     The broker closes a channel at the first request that fails.  That entity meets its policy,
-    and the rest goes on behind it on a new channel.
+    and the rest goes on behind it on a new channel.  One that is to be retried is set aside until
+    the others were tried, and then with growing delays until it works.
 
     Args:
         connection: Open.
         entities: In order.
         adapter: For the delays.
-        on_done: Called when all were declared or skipped.
+        on_round: Called whenever all were tried that could be.
         on_error: Called with each entity that failed and the broker's reason.
-        on_failed: Called instead of on_done, when an entity with policy ``fail`` failed.
+        on_failed: Called when an entity with policy ``fail`` failed; nothing follows.
+        on_channel: Called with whether the broker has opened the channel.
+        is_wanted: Whether an entity that failed is to be tried again.
+
+    Attributes:
+        failing: Entities that are set aside, by their keys.
     """
 
     def __init__(
@@ -397,22 +547,28 @@ class Replay(Handler):
         entities: list[Entity],
         adapter: Adapter,
         *,
-        on_done: Callable[[], object],
+        on_round: Callable[[Replay], object],
         on_error: Callable[[Entity, ChannelClosed], object],
         on_failed: Callable[[Entity, ChannelClosed], object],
+        on_channel: Callable[[bool], object],
+        is_wanted: Callable[[Entity], bool],
     ) -> None:
+        self.failing: dict[Key, Entity] = {}
         self._connection = connection
         self._entities = entities
         self._adapter = adapter
-        self._on_done = on_done
+        self._on_round = on_round
         self._on_error = on_error
         self._on_failed = on_failed
+        self._on_channel = on_channel
+        self._is_wanted = is_wanted
         self._done = 0  # entities that are settled, in order
         self._sent = 0  # entities that are settled or were asked for on this channel
         self._locked_delay = FIRST_LOCKED_DELAY
         self._delay = FIRST_DELAY
         self._timer: Handle | None = None
         self._channel: Channel | None = None
+        self._has_opened = False  # the channel
         self._is_stopped = False
 
     def start(self) -> None:
@@ -425,13 +581,30 @@ class Replay(Handler):
         elif self._channel is not None:
             self._channel.close()
         else:
-            self._on_done()
+            self._end_round()
+
+    def _end_round(self) -> None:
+        self._done = self._sent = 0
+        self._entities = list(self.failing.values())
+        if self._entities:
+            self._start_after(self._delay, self._begin_round)
+            self._delay = min(2 * self._delay, LONGEST_DELAY)
+        self._on_round(self)
+
+    def _begin_round(self) -> None:
+        self._entities = [entity for entity in self._entities if self._is_wanted(entity)]
+        wanted = {entity.key for entity in self._entities}
+        self.failing = {key: entity for key, entity in self.failing.items() if key in wanted}
+        self.start()
 
     def _declare(self) -> None:
         """Ask for as much as there is room for; the rest follows when that is answered."""
+        connection = self._connection
+        recorder, connection._recorder = connection._recorder, None  # it is known already
         try:
             if self._channel is None:
-                self._channel = self._connection.channel(self)
+                self._has_opened = False
+                self._channel = connection.channel(self)
                 self._sent = self._done
             for entity in self._entities[self._sent :]:
                 entity.declare(self._channel, callback=self._declared)
@@ -440,10 +613,13 @@ class Replay(Handler):
             # No channel number is free, or no room for so much output.
             if self._sent == self._done:
                 log.warning("declaring has to wait: %s", error)
-                self._retry()
+                self._start_after(self._delay, self.start)
+                self._delay = min(2 * self._delay, LONGEST_DELAY)
         except UsageError as error:
             if self._sent == self._done:
                 self._failed(entity, _as_reason(error))
+        finally:
+            connection._recorder = recorder
 
     def stop(self) -> None:
         """Call nobody any more.  Idempotent."""
@@ -462,25 +638,35 @@ class Replay(Handler):
         return self._is_stopped or not self._connection.is_open
 
     def _declared(self, result: object) -> None:
+        self.failing.pop(self._entities[self._done].key, None)
         self._done += 1
         self._locked_delay = FIRST_LOCKED_DELAY
         self._delay = FIRST_DELAY
         if self._done == self._sent:
             self.start()
 
+    def on_channel_open(self, channel: Channel) -> None:
+        self._has_opened = True
+        self._on_channel(True)
+
     def on_channel_close(self, channel: Channel, reason: ChannelClosed) -> None:
         if self._is_over() or channel is not self._channel:
             return
         self._channel = None
         if self._done == len(self._entities):
-            self._on_done()
-            return
-        entity = self._entities[self._done]
+            self._end_round()
+        elif not self._has_opened:
+            self._start_after(self._delay, self.start)
+            self._on_channel(False)
+        else:
+            self._refused(self._entities[self._done], reason)
+
+    def _refused(self, entity: Entity, reason: ChannelClosed) -> None:
         if _is_former_owner(entity, reason) and self._locked_delay < LONGEST_LOCKED_DELAY:
-            self._start_after(self._locked_delay)
+            self._start_after(self._locked_delay, self.start)
             self._locked_delay *= 2
-            return
-        self._failed(entity, reason)
+        else:
+            self._failed(entity, reason)
 
     def _failed(self, entity: Entity, reason: ChannelClosed) -> None:
         """The next entity cannot be declared: it meets its policy."""
@@ -489,20 +675,16 @@ class Replay(Handler):
             return
         if entity.policy == "fail":
             self._on_failed(entity, reason)
-        elif entity.policy == "skip":
-            self._done += 1
-            self._sent = self._done
-            self.start()
-        else:
-            self._retry()
+            return
+        if entity.policy == "retry":
+            self.failing[entity.key] = entity
+        self._done += 1
+        self._sent = self._done
+        self.start()
 
-    def _retry(self) -> None:
-        self._start_after(self._delay)
-        self._delay = min(2 * self._delay, LONGEST_DELAY)
-
-    def _start_after(self, delay: float) -> None:
+    def _start_after(self, delay: float, step: Callable[[], object]) -> None:
         self._cancel_timer()
-        self._timer = self._adapter.call_later(delay, self.start)
+        self._timer = self._adapter.call_later(delay, step)
 
 
 def _as_reason(error: UsageError) -> ChannelClosed:

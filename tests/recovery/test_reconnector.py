@@ -823,23 +823,227 @@ def test_a_policy_survives_being_declared_again_while_ready(stage: Stage) -> Non
     stage.publisher(reconnector, topology=topology)
     stage.turn()
     assert len(declared(stage)) == 3
-    assert [entity[-1] for entity in reconnector.topology] == ["skip"] * 3
+    assert len(reconnector.topology) == 0  # it is the member's
+    stage.server.refuse("exchange.declare", 406)
+    stage.wire.cut()
+    stage.advance(LONG)
+    assert [entity[-1] for entity, _ in stage.told("on_topology_error")] == ["skip"]
 
 
-def test_members_topologies_are_joined_and_stay_when_a_member_leaves(stage: Stage) -> None:
+def test_a_members_topology_leaves_with_it_unless_another_has_it(stage: Stage) -> None:
     one, two = Topology(), Topology()
     one.queue("one")
+    one.queue("both")
+    two.queue("both")
     two.queue("two")
     reconnector = stage.reconnector()
     first = stage.publisher(reconnector, topology=one)
     stage.publisher(reconnector, topology=two)
     stage.turn()
-    assert sorted(stage.server.queues) == ["one", "two"]
+    assert sorted(stage.server.queues) == ["both", "one", "two"]
+    stage.wire.cut()
+    stage.advance(LONG)
     stage.ended(first.close())
     stage.server.queues.clear()
     stage.wire.cut()
     stage.advance(LONG)
-    assert sorted(stage.server.queues) == ["one", "two"]
+    assert sorted(stage.server.queues) == ["both", "two"]
+
+
+@pytest.mark.parametrize("comes", ["at first", "later"])
+def test_an_entity_that_fails_delays_those_who_brought_it_and_nobody_else(
+    stage: Stage, comes: str
+) -> None:
+    stage.server.on_publish = Publish.ack
+    reconnector = stage.reconnector()
+    if comes == "later":
+        stage.turn()
+    culprit = stage.publisher(reconnector, topology=three_queues("retry"))
+    other = stage.publisher(reconnector, topology=many_queues(1))
+    for _ in range(2):
+        refuse_culprit(stage)
+        held = culprit.publish("", "work", b"held")
+        goes = other.publish("", "work", b"goes")
+        stage.advance(LONG)
+        assert goes.outcome is Outcome.CONFIRMED
+        states = [held.is_done]
+        assert {"first", "last"} <= set(stage.server.queues)
+        stage.server.refusals.clear()
+        stage.advance(LONG)
+        states.append(held.is_done)
+        assert states == [False, True]
+        assert "culprit" in stage.server.queues
+        stage.server.queues.clear()
+        refuse_culprit(stage)
+        stage.wire.cut()
+        stage.turn()
+    stage.advance(1)
+    stage.ended(culprit.close(timeout=0))
+    stage.events.clear()
+    stage.advance(HOUR)
+    assert stage.events == []
+
+
+def test_a_recorded_entity_that_fails_delays_nobody(stage: Stage) -> None:
+    stage.server.on_publish = Publish.ack
+    reconnector = recording(stage, lambda channel: channel.queue_declare("culprit"))
+    publisher = stage.publisher(reconnector)
+    refuse_culprit(stage)
+    stage.wire.cut()
+    stage.advance(LONG)
+    publication = publisher.publish("", "work", b"x")
+    stage.advance(1)
+    assert publication.outcome is Outcome.CONFIRMED
+    stage.server.queues.clear()
+    stage.server.refusals.clear()
+    stage.advance(LONG)
+    assert "culprit" in stage.server.queues
+
+
+def test_a_consumer_whose_queue_was_deleted_waits_for_nobody_elses_entity(stage: Stage) -> None:
+    reconnector = stage.reconnector()
+    mine = Topology()
+    mine.queue("work")
+    bodies: list[bytes] = []
+    consumer = stage.consumer(
+        lambda message: bodies.append(message.body), reconnector, topology=mine
+    )
+    stage.turn()
+    refuse_culprit(stage)
+    stage.publisher(reconnector, topology=three_queues("retry"))
+    stage.advance(1)
+    stage.server.delete_queue("work")
+    stage.advance(1)
+    stage.server.fill("work", b"a")
+    stage.turn()
+    assert consumer.is_consuming
+    assert bodies == [b"a"]
+
+
+def test_a_consumer_comes_back_to_a_queue_that_others_declared(stage: Stage) -> None:
+    """Queue, binding and exchange, wherever they are written down."""
+    reconnector = stage.reconnector()
+    theirs = Topology()
+    theirs.exchange("x")
+    theirs.exchange("y")
+    theirs.queue("work")
+    theirs.queue("unrelated")
+    theirs.bind("work", "x")
+    theirs.bind_exchange("x", "y")
+    stage.publisher(reconnector, topology=theirs)
+    consumer = stage.consumer(lambda message: None, reconnector)
+    stage.turn()
+    before = len(declared(stage))
+    stage.server.delete_queue("work")
+    stage.advance(1)
+    assert consumer.is_consuming
+    assert declared(stage)[before:] == [
+        ("exchange.declare", "x"),
+        ("exchange.declare", "y"),
+        ("queue.declare", "work"),
+        ("queue.bind", "work"),
+        ("exchange.bind", "x"),
+    ]
+
+
+# --- what goes by itself ------------------------------------------------------------------------
+
+
+def vanish(channel: evamqp.Channel, end: str) -> None:
+    """Declare an auto-delete queue and exchange, consume, and let both go."""
+    channel.exchange_declare("x", auto_delete=True)
+    name = "reply"
+    channel.queue_declare(name, auto_delete=True)
+    channel.queue_bind(name, "x")
+    tag = channel.basic_consume(name, print)
+    if end == "cancel":
+        channel.basic_cancel(tag)
+    else:
+        channel.close()
+
+
+@pytest.mark.parametrize("end", ["cancel", "close"])
+def test_what_was_auto_deleted_is_forgotten(stage: Stage, end: str) -> None:
+    reconnector = recording(stage, lambda channel: vanish(channel, end))
+    assert list(reconnector.topology) == []
+    assert reconnector._recorded == set()
+
+
+def test_a_thousand_reply_queues_leave_nothing_behind(stage: Stage) -> None:
+    def act(channel: evamqp.Channel) -> None:
+        for number in range(1000):
+            channel.queue_declare(f"reply-{number}", exclusive=True, auto_delete=True)
+            channel.basic_cancel(channel.basic_consume(f"reply-{number}", print))
+
+    reconnector = recording(stage, act)
+    assert len(reconnector.topology) == 0
+
+
+def test_an_auto_delete_queue_stays_while_somebody_consumes_it_and_over_a_loss(
+    stage: Stage,
+) -> None:
+    def act(channel: evamqp.Channel) -> None:
+        channel.queue_declare("shared", auto_delete=True)
+        first = channel.basic_consume("shared", print)
+        channel.basic_consume("shared", print)
+        channel.basic_cancel(first)
+
+    reconnector = recording(stage, act)
+    stage.wire.cut()
+    stage.advance(LONG)
+    assert [entity[0] for entity in reconnector.topology] == ["shared"]
+    assert ("queue.declare", "shared") in declared(stage)
+
+
+def test_an_auto_delete_queue_of_a_consumer_is_declared_again(stage: Stage) -> None:
+    reconnector = recording(stage, lambda channel: channel.queue_declare("work", auto_delete=True))
+    consumer = stage.consumer(lambda message: None, reconnector)
+    stage.turn()
+    consumer.pause()
+    stage.turn()
+    del stage.server.queues["work"]
+    consumer.resume()
+    stage.advance(LONG)
+    assert consumer.is_consuming
+
+
+def test_a_recorded_queue_that_is_somebody_elses_by_now_is_given_up(stage: Stage) -> None:
+    reconnector = recording(stage, lambda channel: channel.queue_declare("culprit", exclusive=True))
+    refuse_culprit(stage, 405)
+    stage.wire.cut()
+    stage.advance(200)
+    assert len(reconnector.topology) == 1  # it may be our own former connection's
+    stage.advance(200)
+    assert len(reconnector.topology) == 0
+    stage.events.clear()
+    stage.advance(HOUR)
+    assert stage.events == []
+
+
+def test_a_connection_whose_channels_do_not_open_is_replaced(stage: Stage) -> None:
+    target = Parameters.from_url(URL, request_timeout=5)
+    publisher = stage.publisher(target)
+    stage.server.held |= {"channel.open", "confirm.select"}
+    publication = publisher.publish("", "work", b"x")
+    stage.advance(15.2)
+    stage.server.held.clear()
+    stage.server.on_publish = Publish.ack
+    stage.advance(LONG)
+    assert publication.outcome is Outcome.CONFIRMED
+    assert len(stage.server.wires) == 2
+    assert any("not opened" in str(reason) for _, _, reason in stage.told("on_reconnecting"))
+
+
+def test_a_connection_on_which_no_topology_can_be_declared_is_replaced(stage: Stage) -> None:
+    target = Parameters.from_url(URL, request_timeout=5)
+    stage.server.held |= {"channel.open", "queue.declare"}
+    reconnector = stage.reconnector(target, topology=three_queues("retry"))
+    stage.advance(15.25)
+    stage.server.held.clear()
+    stage.advance(LONG)
+    assert reconnector.is_ready
+    assert len(stage.server.wires) == 2
+    assert stage.told("on_topology_error") == []
 
 
 def test_an_own_topology_is_not_changed_by_what_others_bring(stage: Stage) -> None:
@@ -872,6 +1076,9 @@ class Member:
 
     def _ended(self, reason: object) -> None:
         self.told.append("ended")
+
+    def _needs(self, queue: str) -> bool:
+        return False
 
 
 @every_state
