@@ -16,7 +16,6 @@ from evamqp.codec.fields import encode_shortstr
 from evamqp.codec.properties import Properties
 from evamqp.consumer import Consumer
 from evamqp.core.channel import copy_body
-from evamqp.core.handler import Handler
 from evamqp.core.request import Request, check_callbacks
 from evamqp.errors import (
     BadArgument,
@@ -32,7 +31,7 @@ from evamqp.recovery.backoff import Backoff
 from evamqp.recovery.client import call_off, checked_timeout
 from evamqp.recovery.ledger import Outcome
 from evamqp.recovery.reconnector import Reconnector, Target
-from evamqp.recovery.service import Service
+from evamqp.recovery.service import ChannelEvents, Service
 
 if TYPE_CHECKING:
     from evamqp.adapters.base import Adapter, Handle
@@ -370,10 +369,11 @@ class RpcClient(Service[int]):
         self._finish(len(left))
 
 
-class _Events(Handler):
+class _Events(ChannelEvents):
     """What a client hears of its channel."""
 
     def __init__(self, client: RpcClient) -> None:
+        super().__init__(client)
         self._client = client
 
     def on_delivery_confirmation(self, channel: Channel, tags: Tags, acked: bool) -> None:
@@ -381,9 +381,6 @@ class _Events(Handler):
 
     def on_return(self, channel: Channel, returned: Returned) -> None:
         self._client._returned(returned)
-
-    def on_channel_close(self, channel: Channel, reason: ChannelClosed) -> None:
-        self._client._channel_closed(channel, reason)
 
 
 class RpcServer:
@@ -479,7 +476,7 @@ class RpcServer:
             await self.reconnector.close()
         request.resolve(cancelled)
 
-    async def _answer(self, message: Message) -> None:
+    async def _answer(self, message: Message) -> Outcome:
         reply_to = message.properties.reply_to
         try:
             result = self._handler(message)
@@ -493,13 +490,14 @@ class RpcServer:
             reply = _error_reply(type(error).__name__, "the server failed")
         if not reply_to:
             log.warning("%r wants no reply: it has no reply_to", message)
-            return
+            return Outcome.CONFIRMED
         properties = (reply.properties or Properties()).replace(
             correlation_id=message.properties.correlation_id
         )
         outcome = await self._publisher.publish("", reply_to, reply.body, properties)
         if outcome not in (Outcome.CONFIRMED, Outcome.RETURNED):
             raise WrongState(f"the reply to {message!r} ended as {outcome.name}")
+        return Outcome.CONFIRMED
 
 
 def _as_reply(result: Any) -> RpcReply:
