@@ -583,12 +583,17 @@ class VhostPool:
     """Virtual hosts of a node, made in batches; each is given out once.
 
     Those given back are deleted with the next batch: they cost a node that restarts its time.
+
+    Args:
+        node: The node.
+        prefix: What their names begin with; pools of one node need different ones.
     """
 
     BATCH = 8
 
-    def __init__(self, node: RabbitNode) -> None:
+    def __init__(self, node: RabbitNode, prefix: str = "t") -> None:
         self._node = node
+        self._prefix = prefix
         self._made = 0
         self._ready: list[str] = []
         self._used: list[str] = []
@@ -599,7 +604,7 @@ class VhostPool:
             used, self._used = self._used, []
             if used:
                 self._node.delete_vhost(*used)
-            self._ready = [f"t{self._made + offset}" for offset in range(self.BATCH)]
+            self._ready = [f"{self._prefix}{self._made + offset}" for offset in range(self.BATCH)]
             self._made += self.BATCH
             self._node.add_vhost(*self._ready)
         return Vhost(self._node, self._ready.pop(0))

@@ -18,6 +18,12 @@ from evamqp.compat.aio_pika.robust_connection import RobustConnection, connect_r
 from evamqp.compat.aio_pika.robust_exchange import RobustExchange
 from evamqp.compat.aio_pika.robust_queue import RobustQueue
 
+#: What else programs of aio-pika import, and which module stands in for it.
+ANSWERS = {
+    "aiormq": "evamqp.compat.aio_pika.aiormq",
+    "pamqp": "evamqp.compat.aio_pika.pamqp",
+}
+
 #: The release of aio-pika that this is modelled on.
 __version__ = "10.2.1"
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -41,7 +42,7 @@ class Channel:
 
     Args:
         connection: Its connection.
-        channel_number: Means nothing: evamqp chooses the number.
+        channel_number: None has evamqp choose.
         publisher_confirms: Have the broker confirm each publish.
         on_return_raises: Have ``publish`` raise for a message that no queue takes.
 
@@ -70,7 +71,8 @@ class Channel:
         self._loop = asyncio.get_running_loop()
         self._closed: asyncio.Future[Literal[True]] = self._loop.create_future()
         self._core: evamqp.Channel | None = None
-        self._number: int | None = None
+        self._number = channel_number
+        self._wanted_number = channel_number
         self._opened: asyncio.Future[None] | None = None
         self._confirms = Confirms(self)
         self._handlers = Handlers()
@@ -121,6 +123,7 @@ class Channel:
 
     async def _open(self, timeout: float | None = None) -> None:
         self._start(self._connection.usable())
+        self._connection.add(self)
         assert self._opened is not None
         try:
             await within(timeout, asyncio.shield(self._opened))
@@ -135,7 +138,7 @@ class Channel:
         """Open a channel of evamqp; it is usable at once, since requests are pipelined."""
         self._opened = self._loop.create_future()
         try:
-            core = connection.channel(_Events(self))
+            core = connection.channel(_Events(self), number=self._wanted_number)
         except evamqp.WrongState as error:
             raise of_error(error) from error
         self._core = core
@@ -147,11 +150,15 @@ class Channel:
     async def close(self, exc: BaseException | type[BaseException] | None = None) -> None:
         """Close it.  Handlers that run are cancelled, but for one that calls this."""
         core = self._core
-        self._handlers.cancel()
+        self.cancel_handlers()
         if core is not None:
             await core.close()
         if not self._closed.done():
             self._closed.set_result(True)
+
+    def cancel_handlers(self) -> None:
+        """Give up the handlers that run, but for one that calls this."""
+        self._handlers.cancel()
 
     async def reopen(self) -> None:
         """Open it again after it was closed."""
@@ -198,6 +205,7 @@ class Channel:
 
     def _ended(self, error: Exception | None) -> None:
         """The channel of evamqp is gone, and all who waited for it were told."""
+        self._connection.discard(self)
         self._handlers.end_iterators()
         self.close_callbacks(error)
         if not self._closed.done():
@@ -397,23 +405,26 @@ class Channel:
         mandatory: bool,
         timeout: float | None,
     ) -> Coroutine[Any, Any, PublishResult]:
-        properties = message.encode()
+        message_id, body = message.id_to_send(), message.body
         try:
-            tag = core.basic_publish(exchange, routing_key, message.body, properties, mandatory)
+            tag = core.basic_publish(
+                exchange, routing_key, body, message.encode(message_id), mandatory
+            )
         except evamqp.OutputFull:
             later = self._publish_when_writable(
                 core, exchange, message, routing_key, mandatory, timeout
             )
-            return Waiting(asyncio.ensure_future(later))
+            published = asyncio.ensure_future(later)
+            return Waiting(lambda: published)
         except evamqp.AmqpError as error:
             raise of_error(error) from error
         if not tag:
             if core.connection.is_writable:
                 return DONE
-            return Waiting(self._writable(core))
-        confirm = Confirm(exchange, routing_key, properties)
+            return Waiting(partial(self._writable, core))
+        confirm = Confirm(exchange, routing_key, body, message_id)
         self._confirms.add(tag, confirm)
-        return confirm if timeout is None else Waiting(asyncio.wait_for(confirm, timeout))
+        return confirm if timeout is None else Waiting(partial(asyncio.wait_for, confirm, timeout))
 
     async def _publish_when_writable(
         self, core: evamqp.Channel, exchange: str, message: Message, *how: Any

@@ -60,6 +60,7 @@ class Connection:
         self._client_properties = dict(client_properties or {})
         self._closed: asyncio.Future[Literal[True]] = self.loop.create_future()
         self._close_called = False
+        self._channels: set[Channel] = set()  # those that are open, or come back
         self.transport: evamqp.Connection | None = None
         self.connected = asyncio.Event()
         self.close_callbacks: CallbackCollection[Connection] = CallbackCollection(self)
@@ -147,7 +148,7 @@ class Connection:
         """A channel: ``await`` it, or enter it by ``async with``.
 
         Args:
-            channel_number: Means nothing: evamqp chooses the number.
+            channel_number: None has evamqp choose.
             publisher_confirms: Have the broker confirm each publish.
             on_return_raises: Have ``publish`` raise for a message that no queue takes.
 
@@ -165,10 +166,22 @@ class Connection:
         """Close it and its channels.  Idempotent."""
         self._close_called = True
         connection = self.transport
+        for channel in self._channels:
+            channel.cancel_handlers()
         if connection is not None:
             await connection.close()
         if not self._closed.done():
             self._closed.set_result(True)
+
+    # For channels
+
+    def add(self, channel: Channel) -> None:
+        """It is about to be opened."""
+        self._channels.add(channel)
+
+    def discard(self, channel: Channel) -> None:
+        """It is closed for good."""
+        self._channels.discard(channel)
 
     async def update_secret(
         self, new_secret: str, *, reason: str = "", timeout: float | None = None

@@ -234,8 +234,12 @@ class Message:
             cluster_id="",
         )
 
-    def encode(self) -> evamqp.Properties:
-        """The properties as they are sent; a message that has no id gets one."""
+    def id_to_send(self) -> str:
+        """Its id; one that is made now if it has none."""
+        return self.message_id or f"{_process}{_ids():016x}"
+
+    def encode(self, message_id: str) -> evamqp.Properties:
+        """The properties as they are sent."""
         timestamp = self.timestamp
         if timestamp is not None and timestamp.tzinfo is None:
             timestamp = timestamp.replace(tzinfo=timezone.utc)
@@ -248,7 +252,7 @@ class Message:
             correlation_id=self.correlation_id,
             reply_to=self.reply_to,
             expiration=None if self.expiration is None else encode_expiration(self.expiration),
-            message_id=self.message_id or f"{_process}{_ids():016x}",
+            message_id=message_id,
             timestamp=timestamp,
             type=self.type,
             user_id=self.user_id,

@@ -29,7 +29,8 @@ class Confirm(Act[PublishResult]):
     Args:
         exchange: Where it went.
         routing_key: Where it went.
-        properties: As sent; they hold an id.
+        body: As sent.
+        message_id: Its own, by which a return is told: brokers rewrite other properties.
     """
 
     __slots__ = (
@@ -38,18 +39,20 @@ class Confirm(Act[PublishResult]):
         "_is_done",
         "_value",
         "back",
+        "body",
         "exchange",
-        "properties",
+        "message_id",
         "routing_key",
     )
 
     _value: PublishResult
     _error: Exception | None
 
-    def __init__(self, exchange: str, routing_key: str, properties: evamqp.Properties) -> None:
+    def __init__(self, exchange: str, routing_key: str, body: bytes, message_id: str) -> None:
         self.exchange = exchange
         self.routing_key = routing_key
-        self.properties = properties
+        self.body = body
+        self.message_id = message_id
         self.back: evamqp.Returned | None = None
         self._future: asyncio.Future[PublishResult] | None = None
         self._is_done = False
@@ -92,9 +95,10 @@ class Confirm(Act[PublishResult]):
         """Whether this is the message."""
         return (
             self.back is None
-            and self.properties == back.properties
+            and self.message_id == back.properties.message_id
             and self.routing_key == back.routing_key
             and self.exchange == back.exchange
+            and self.body == back.body
         )
 
 

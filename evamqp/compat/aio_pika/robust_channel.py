@@ -108,8 +108,7 @@ class RobustChannel(Channel):
     # The life of one channel of evamqp after another
 
     async def _open(self, timeout: float | None = None) -> None:
-        await self._connection.ready()
-        self._connection.add(self)
+        await self._connection.race(self._connection.ready())
         await super()._open(timeout)
 
     def _start(self, connection: evamqp.Connection) -> evamqp.Channel:
@@ -356,7 +355,7 @@ class RobustChannel(Channel):
         waiting = asyncio.ensure_future(later)
         self._waiting.add(waiting)
         waiting.add_done_callback(self._waiting.discard)
-        return Waiting(waiting)
+        return Waiting(lambda: waiting)
 
     async def _publish_later(self, exchange: str, message: Message, *how: Any) -> PublishResult:
         core = await self._usable()
@@ -380,13 +379,13 @@ class RobustChannel(Channel):
                 persistent=False,
                 resends=0,
             )
-        properties = message.encode()
-        confirm = Confirm(exchange, routing_key, properties)
+        message_id, body = message.id_to_send(), message.body
+        confirm = Confirm(exchange, routing_key, body, message_id)
         publisher.publish(
             exchange,
             routing_key,
-            message.body,
-            properties,
+            body,
+            message.encode(message_id),
             mandatory=mandatory,
             timeout=timeout,
             callback=partial(self._published, confirm),

@@ -48,7 +48,6 @@ class RobustConnection(Connection):
         self.republish_unconfirmed = is_true(self.kwargs.pop("republish_unconfirmed", True))
         self.connection_attempt = 0
         self.reconnect_callbacks: CallbackCollection[RobustConnection] = CallbackCollection(self)
-        self._channels: set[RobustChannel] = set()
         self._first: asyncio.Future[None] | None = None
 
     @property
@@ -99,6 +98,7 @@ class RobustConnection(Connection):
         self.connection_attempt += 1
         self.connected.set()
         for channel in tuple(self._channels):
+            assert isinstance(channel, RobustChannel)
             channel.connected(connection)
         if not is_first:
             self.reconnect_callbacks()
@@ -121,12 +121,6 @@ class RobustConnection(Connection):
         self.close_callbacks(None if self._close_called else of_connection(reason))
 
     # For channels
-
-    def add(self, channel: RobustChannel) -> None:
-        self._channels.add(channel)
-
-    def discard(self, channel: RobustChannel) -> None:
-        self._channels.discard(channel)
 
     async def race(self, awaitable: Awaitable[Any]) -> None:
         """Wait for something, or for the end of the connection.

@@ -84,15 +84,19 @@ DONE: Coroutine[Any, Any, None] = _Nothing()
 
 
 class Waiting(Act[T]):
-    """A call that is done; awaiting it waits for something else as well."""
+    """A call that is done; awaiting it waits for something else as well.
 
-    __slots__ = ("_awaitable",)
+    Args:
+        wait: Gives what is waited for, when somebody waits.
+    """
 
-    def __init__(self, awaitable: Awaitable[T]) -> None:
-        self._awaitable = awaitable
+    __slots__ = ("_wait",)
+
+    def __init__(self, wait: Callable[[], Awaitable[T]]) -> None:
+        self._wait = wait
 
     def __await__(self) -> Generator[Any, Any, T]:
-        return self._awaitable.__await__()
+        return self._wait().__await__()
 
 
 class CallbackCollection(MutableSet[Any], Generic[S]):

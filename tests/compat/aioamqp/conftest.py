@@ -5,14 +5,17 @@ No law lives here.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 
 import pytest
 
-from rabbitmq_node import RabbitNode
+from rabbitmq_node import RabbitNode, VhostPool
 
-_numbers = itertools.count()
+
+@pytest.fixture(scope="session")
+def vhosts(rabbit: RabbitNode) -> VhostPool:
+    """Virtual hosts of RabbitMQ, made ahead."""
+    return VhostPool(rabbit, "aioamqp")
 
 
 @pytest.fixture
@@ -21,8 +24,7 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
     if request.param == "embedded":
         yield request.getfixturevalue("amqp_broker").url
         return
-    node: RabbitNode = request.getfixturevalue("rabbit")
-    name = f"aioamqp{next(_numbers)}"
-    node.add_vhost(name)
-    yield node.url_of(name)
-    node.delete_vhost(name)
+    pool: VhostPool = request.getfixturevalue("vhosts")
+    vhost = pool.take()
+    yield vhost.url
+    pool.give_back(vhost)
