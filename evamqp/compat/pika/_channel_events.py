@@ -77,7 +77,7 @@ class ChannelEvents(evamqp.Handler):
     def on_consumer_cancel(self, channel: evamqp.Channel, consumer_tag: str) -> None:
         own = self._channel
         own._consumers.pop(consumer_tag, None)
-        own._process(spec.Basic.Cancel(consumer_tag))
+        own._process(spec.Basic.Cancel(consumer_tag, True))  # so brokers send it
 
     def on_callback_error(self, context: evamqp.CallbackContext, error: BaseException) -> None:
         self._channel.connection._callback_failed(context, error)

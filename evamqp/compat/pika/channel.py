@@ -678,15 +678,13 @@ class Channel:
         self._enter(self.CLOSED)
         self._consumers.clear()
         self._on_get = None
-        self.connection._channels.pop(self.channel_number, None)
-        callbacks = self.callbacks
         try:
             if isinstance(error, exceptions.ChannelClosedByBroker):
                 self._process(spec.Channel.Close(error.reply_code, error.reply_text, 0, 0))
-            callbacks.process(self.channel_number, _ON_CLOSE, self, self, error)
+            self.callbacks.process(self.channel_number, _ON_CLOSE, self, self, error)
         finally:
-            if self.connection._channels.get(self.channel_number) in (None, self):
-                callbacks.cleanup(self.channel_number)
+            self.callbacks.cleanup(self.channel_number)
+            del self.connection._channels[self.channel_number]
 
 
 def _as_bytes(body: Any) -> bytes:

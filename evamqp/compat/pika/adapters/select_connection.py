@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from threading import local
 from typing import Any
 
+import evamqp
 from evamqp.adapters.select import SelectAdapter
 
 from ..connection import Parameters
@@ -46,6 +48,13 @@ class IOLoop:
     def __init__(self) -> None:
         self._adapter = SelectAdapter()
         self._users: set[int] = set()
+
+    def __del__(self) -> None:
+        # Programs make one for each connection, and close none.
+        adapter = getattr(self, "_adapter", None)
+        if adapter is not None:
+            with suppress(evamqp.WrongState):
+                adapter.close()
 
     def start(self) -> None:
         """Run until stop()."""
