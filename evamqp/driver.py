@@ -68,6 +68,8 @@ class Driver(Generic[C]):
         "_core",
         "_failures",
         "_flush",
+        "_held",
+        "_held_loss",
         "_inside",
         "_late",
         "_paused",
@@ -95,6 +97,9 @@ class Driver(Generic[C]):
         self._timer: Handle | None = None
         self._timer_at = 0.0
         self._inside = False
+        # What comes while the core calls back, and that callback runs a loop.
+        self._held: list[bytes] = []
+        self._held_loss: tuple[BaseException | None] | None = None
         self._paused = False
         self._reading = True
         self._budget = TURN_BUDGET
@@ -139,12 +144,34 @@ class Driver(Generic[C]):
     def data_received(self, data: bytes) -> None:
         core = self._core
         if core is not None:
+            if self._inside:
+                self._hold(data)
+                return
             self._inside = True
             try:
                 core.receive_data(data)
             finally:
                 self._inside = False
                 self._settle()
+
+    def _hold(self, data: bytes) -> None:
+        """Keep what a nested loop has read: the core is in the middle of what came before."""
+        self._held.append(data)
+        if self._transport is not None:
+            self._reading = False
+            self._transport.pause_reading()
+
+    def _feed_held(self) -> None:
+        if self._inside or self._core is None:
+            return
+        data = b"".join(self._held)
+        self._held.clear()
+        if data:
+            self.data_received(data)
+        if self._held_loss is not None and not self._held:
+            (exc,) = self._held_loss
+            self._held_loss = None
+            self.connection_lost(exc)
 
     def pause_writing(self) -> None:
         self._paused = True
@@ -160,6 +187,9 @@ class Driver(Generic[C]):
     def connection_lost(self, exc: BaseException | None) -> None:
         core = self._core
         if core is None:
+            return
+        if self._inside:
+            self._held_loss = (exc,)
             return
         if isinstance(exc, OSError):
             # The end's cause from now on; the frames of a failed write would keep us alive by it.
@@ -222,11 +252,11 @@ class Driver(Generic[C]):
 
     def _step(self, action: Callable[..., object], *arguments: object) -> None:
         """Run something of the core, then move what it left to be moved."""
-        self._inside = True
+        was_inside, self._inside = self._inside, True
         try:
             action(*arguments)
         finally:
-            self._inside = False
+            self._inside = was_inside
             self._settle()
 
     def _settle(self) -> None:
@@ -235,13 +265,15 @@ class Driver(Generic[C]):
         if core is None:
             return
         self._budget = TURN_BUDGET
+        if self._held or self._held_loss is not None:
+            self.adapter.call_soon(self._feed_held)
         transport = self._transport
         if transport is not None:
             if core.output_size and not self._paused:
                 self._write(core)
                 if core.output_size and self._flush is None:
                     self._flush = self.adapter.call_soon(self._on_turn)
-            if core.reading is not self._reading:
+            if core.reading is not self._reading and not self._held:
                 self._reading = core.reading
                 (transport.resume_reading if core.reading else transport.pause_reading)()
             if core.disposition is not _KEEP:

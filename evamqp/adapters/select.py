@@ -282,6 +282,24 @@ class SelectAdapter:
             finally:
                 drive.close()
 
+    def run_nested(self) -> None:
+        """Inside a callback: run a loop of its own until stop(), after which the outer one goes on.
+
+        A connection whose callback calls this reads nothing until the callback has returned; all
+        others are served.
+
+        Raises:
+            WrongState: The loop does not run.
+        """
+        if not self._is_running:
+            raise WrongState("the loop does not run; run_nested() is for its callbacks")
+        outer, self._is_stopping = self._is_stopping, False
+        try:
+            while not self._is_stopping:
+                self._turn()
+        finally:
+            self._is_stopping = outer
+
     @property
     def is_sending(self) -> bool:
         """Whether a socket has output that the kernel has not taken yet."""
@@ -436,6 +454,8 @@ class SelectAdapter:
     def _run_ready(self, ready: deque[_Call]) -> None:
         # Only what is due now: a callback that calls call_soon() must not starve the sockets.
         for _ in range(len(ready)):
+            if not ready:  # a nested loop has run them
+                return
             call = ready.popleft()
             callback, call.callback = call.callback, None
             if callback is not None:

@@ -62,6 +62,8 @@ class Calls(Owned):
     def _run_owed(self) -> None:
         # What these owe in turn waits for the next turn of the loop.
         for _ in range(len(self._owed)):
+            if not self._owed:  # a loop nested in one of them has run the others
+                return
             self._owed.popleft()()
 
     def _tell(

@@ -121,6 +121,38 @@ def test_run_inside_a_callback_is_refused(adapter: SelectAdapter) -> None:
     assert len(errors) == 3
 
 
+def test_a_nested_loop_ends_by_itself_and_the_outer_one_goes_on(adapter: SelectAdapter) -> None:
+    calls: list[str] = []
+
+    def nest() -> None:
+        adapter.call_later(0.01, lambda: calls.append("timer"))
+        adapter.call_later(0.02, adapter.stop)
+        adapter.run_nested()
+        calls.append("nested is over")
+        adapter.call_soon(adapter.stop)
+
+    adapter.call_soon(nest)
+    adapter.call_soon(lambda: calls.append("due in the same turn"))
+    adapter.call_soon(lambda: calls.append("and so is this"))
+    adapter.run()
+    assert calls == ["due in the same turn", "and so is this", "timer", "nested is over"]
+
+
+def test_a_stop_before_a_nested_loop_ends_the_outer_one(adapter: SelectAdapter) -> None:
+    def nest() -> None:
+        adapter.stop()
+        adapter.call_soon(adapter.stop)
+        adapter.run_nested()
+
+    adapter.call_soon(nest)
+    adapter.run()
+
+
+def test_a_nested_loop_is_for_callbacks(adapter: SelectAdapter) -> None:
+    with pytest.raises(WrongState, match="for its callbacks"):
+        adapter.run_nested()
+
+
 def test_stop_from_another_thread_wakes_the_loop(adapter: SelectAdapter) -> None:
     thread = threading.Thread(target=adapter.stop)
     adapter.call_soon(thread.start)

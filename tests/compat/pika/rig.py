@@ -68,6 +68,11 @@ class Stage:
         """A callback that logs its arguments."""
         return lambda *arguments: self.say(name, *map(repr, arguments))
 
+    def last(self, frame: object) -> None:
+        """A callback that logs its frame, and ends the program."""
+        self.say(frame)
+        self.connection.close()
+
     def tried(self, name: str, call: Callable[..., object], *args: Any, **named: Any) -> None:
         """Log what a call raises."""
         try:

@@ -131,4 +131,4 @@ def test_a_connection_wants_parameters(parameters: Any) -> None:
 
 def test_a_connection_wants_callbacks_that_can_be_called() -> None:
     with pytest.raises(TypeError, match="must be callable, but got 3"):
-        facade.SelectConnection(facade.ConnectionParameters(), 3)  # type: ignore[arg-type]
+        facade.SelectConnection(facade.ConnectionParameters(), 3)

@@ -33,7 +33,7 @@ def every_request(stage: Stage, channel: Any) -> None:
     channel.tx_select(told("tx"))
     channel.tx_commit(told("tx"))
     channel.tx_rollback(told("tx"))
-    channel.queue_delete("q", callback=lambda frame: (stage.say(frame), stage.connection.close()))
+    channel.queue_delete("q", callback=stage.last)
 
 
 @everywhere
@@ -141,9 +141,11 @@ def test_basic_get_tells_what_it_got_and_that_there_is_nothing(url: str) -> None
 
 
 def cancelled_by_the_broker(stage: Stage, channel: Any) -> None:
-    channel.add_on_cancel_callback(lambda frame: (
-        stage.say(repr(frame), channel.consumer_tags), stage.connection.close()
-    ))  # fmt: skip
+    def cancelled(frame: Any) -> None:
+        stage.say(repr(frame), channel.consumer_tags)
+        stage.connection.close()
+
+    channel.add_on_cancel_callback(cancelled)
     channel.queue_declare("q")
     channel.basic_consume("q", stage.told("never"), consumer_tag="T")
     channel.queue_delete("q")

@@ -58,9 +58,10 @@ class IOLoop:
 
     def start(self) -> None:
         """Run until stop()."""
+        run = self._adapter.run_nested if self in _running.loops else self._adapter.run
         _running.loops.append(self)
         try:
-            self._adapter.run()
+            run()
         finally:
             _running.loops.pop()
 
