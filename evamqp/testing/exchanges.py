@@ -79,6 +79,7 @@ class Exchange:
         auto_delete: bool = False,
         internal: bool = False,
         arguments: Table | None = None,
+        matches_floats: bool = True,
     ) -> None:
         self.name = name
         self.type = type
@@ -87,7 +88,9 @@ class Exchange:
         self.internal = internal
         self.arguments = arguments or {}
         self.bindings: list[Binding] = []
-        self._matcher: Matcher = _MATCHERS[type]()
+        self._matcher: Matcher = (
+            HeadersMatcher(matches_floats) if type == "headers" else _MATCHERS[type]()
+        )
 
     @property
     def alternate(self) -> str | None:
@@ -242,10 +245,11 @@ def _with_empty_hashes(nodes: list[_Node]) -> list[_Node]:
 class HeadersMatcher:
     """The headers that a binding names, all of them or any."""
 
-    __slots__ = ("_bindings",)
+    __slots__ = ("_bindings", "_matches_floats")
 
-    def __init__(self) -> None:
+    def __init__(self, matches_floats: bool) -> None:
         self._bindings: list[Binding] = []
+        self._matches_floats = matches_floats
 
     def add(self, binding: Binding) -> None:
         self._bindings.append(binding)
@@ -255,11 +259,11 @@ class HeadersMatcher:
 
     def match(self, routing_key: str, headers: Table) -> Iterator[Destination]:
         for binding in self._bindings:
-            if matches_headers(binding.arguments, headers):
+            if matches_headers(binding.arguments, headers, self._matches_floats):
                 yield binding.destination
 
 
-def matches_headers(arguments: Table, headers: Table) -> bool:
+def matches_headers(arguments: Table, headers: Table, matches_floats: bool) -> bool:
     """Whether headers meet a binding's arguments; one whose value is None asks for presence only.
 
     Keys that begin with ``x-`` count only where ``x-match`` ends with ``-with-x``.
@@ -272,12 +276,13 @@ def matches_headers(arguments: Table, headers: Table) -> bool:
     ]
     decide = any if match.startswith("any") else all
     return decide(
-        key in headers and (arguments[key] is None or is_same(arguments[key], headers[key]))
+        key in headers
+        and (arguments[key] is None or is_same(arguments[key], headers[key], matches_floats))
         for key in keys
     )
 
 
-def is_same(wanted: FieldValue, value: FieldValue) -> bool:
+def is_same(wanted: FieldValue, value: FieldValue, matches_floats: bool) -> bool:
     """Whether RabbitMQ takes two values for the same.
 
     Numbers and times compare by value, whatever their size; truth and decimals only among
@@ -289,6 +294,8 @@ def is_same(wanted: FieldValue, value: FieldValue) -> bool:
     if kind is Decimal:
         return str(wanted) == str(value)
     if kind is int:
+        if isinstance(wanted, float) is not isinstance(value, float) and not matches_floats:
+            return False
         return _number_of(wanted) == _number_of(value)
     if kind is bytes:
         return _bytes_of(wanted) == _bytes_of(value)
@@ -315,6 +322,5 @@ def _bytes_of(value: FieldValue) -> bytes:
 _MATCHERS: dict[str, type[Matcher]] = {
     "direct": DirectMatcher,
     "fanout": FanoutMatcher,
-    "headers": HeadersMatcher,
     "topic": TopicMatcher,
 }

@@ -20,6 +20,7 @@ from evamqp.testing.raw_properties import (
     REPLY_TO,
     USER_ID,
     Fields,
+    Header,
     join_headers,
     join_properties,
     split_headers,
@@ -161,7 +162,7 @@ class Message:
             return
         headers = [each for each in split_headers(raw) if each[0] != b"BCC"]
         if self.release.sorts_headers:
-            headers = sorted(dict(reversed(headers)).items())
+            headers = sorted(dict(map(_respelt, reversed(headers))).items())
         self.fields[HEADERS] = join_headers(headers)
         self.raw = join_properties(self.fields)
         self._properties = None
@@ -186,6 +187,12 @@ def _encode(exchange: str, routing_key: str) -> bytes:
     if len(_known_routes) < _MEMORY_MAX:
         _known_routes[exchange, routing_key] = route
     return route
+
+
+def _respelt(header: Header) -> Header:
+    """A header as releases send it that read and write them all: L and l are the same number."""
+    name, value = header
+    return (name, b"l" + value[1:]) if value[:1] == b"L" else header
 
 
 class Entry:

@@ -45,14 +45,26 @@ class Refusal(Exception):
         self.method = method
         self.is_hard = code not in SOFT
 
-    @property
-    def reply_text(self) -> str:
-        """The text as a close method carries it: at most 255 bytes, cut anywhere."""
+    def reply_text(self, *, latin_1: bool = False) -> str:
+        """The text as a close method carries it: at most 255 bytes, cut anywhere.
+
+        Args:
+            latin_1: Show bytes that are no UTF-8 as Latin-1, rather than as they are.
+        """
         words = [word for word in (NAMES.get(self.code), str(self)) if word]
-        raw = " - ".join(words).encode("utf-8", "surrogateescape")
+        text = " - ".join(words)
+        if latin_1:
+            text = "".join(map(_latin_1, text))
+        raw = text.encode("utf-8", "surrogateescape")
         if len(raw) > TEXT_MAX:
             raw = raw[: TEXT_MAX - len(CUT)] + CUT
         return raw.decode("utf-8", "surrogateescape")
+
+
+def _latin_1(letter: str) -> str:
+    """A letter, or the Latin-1 of a byte that came as no UTF-8 and is a surrogate since."""
+    is_byte = "\udc80" <= letter <= "\udcff"
+    return chr(ord(letter) & 0xFF) if is_byte else letter
 
 
 class HangUp(Exception):

@@ -30,6 +30,8 @@ class Release(NamedTuple):
         time_is_limited: Whether a time to live of more than ten years is refused.
         checks_queue_type: Whether arguments of other queue types are refused.
         matches_x: Whether headers exchanges know ``all-with-x`` and ``any-with-x``.
+        matches_floats: Whether headers exchanges take a whole float for the integer.
+        shows_latin_1: Whether names that are no UTF-8 stand in texts as Latin-1, not as they came.
         classic_leaders: Whether classic queues take ``x-queue-leader-locator``.
         master_locators: Whether queues take ``x-queue-master-locator``; else 541.
         queue_modes: Whether ``x-queue-mode`` is looked at.
@@ -61,6 +63,8 @@ class Release(NamedTuple):
     time_is_limited: bool
     checks_queue_type: bool
     matches_x: bool
+    matches_floats: bool
+    shows_latin_1: bool
     classic_leaders: bool
     master_locators: bool
     queue_modes: bool
@@ -91,6 +95,8 @@ _3_8 = Release(
     time_is_limited=False,
     checks_queue_type=False,
     matches_x=False,
+    matches_floats=True,
+    shows_latin_1=False,
     classic_leaders=True,
     master_locators=True,
     queue_modes=True,
@@ -123,6 +129,8 @@ _4_0 = _3_10._replace(
     sorts_headers=True,
     checks_delivery_mode=False,
     records_last_death=True,
+    matches_floats=False,
+    shows_latin_1=True,
     classic_leaders=True,
     ha_failover=False,
     lost_commit=(406, "partial tx completion"),

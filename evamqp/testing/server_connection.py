@@ -228,7 +228,8 @@ class ServerConnection:
             return
         self._end_channels()
         blamed = refusal.method or (0, 0)
-        self.send(0, "connection.close", refusal.code, refusal.reply_text, *blamed)
+        text = refusal.reply_text(latin_1=self.house.release.shows_latin_1)
+        self.send(0, "connection.close", refusal.code, text, *blamed)
         self.state = State.CLOSING
         self.blocked = False
         self._deadline = self._runtime.time() + CLOSING_PATIENCE

@@ -133,7 +133,8 @@ class Session:
         self.flush_confirms()
         self.end()
         ids = refusal.method or (0, 0)
-        self.send("channel.close", refusal.code, refusal.reply_text, *ids)
+        text = refusal.reply_text(latin_1=self._release.shows_latin_1)
+        self.send("channel.close", refusal.code, text, *ids)
 
     def flush_confirms(self) -> None:
         """Send the confirms that are owed."""

@@ -89,7 +89,9 @@ class VirtualHost:
         self.exchanges: dict[str, Exchange] = {}
         self.reply_channels: dict[str, Publishing] = {}
         for exchange, kind in PREDECLARED:
-            self.exchanges[exchange] = Exchange(exchange, kind, durable=True)
+            self.exchanges[exchange] = Exchange(
+                exchange, kind, durable=True, matches_floats=release.matches_floats
+            )
 
     def make_name(self, prefix: str) -> str:
         """A name that nobody has, such as ``amq.gen-...``."""
@@ -139,6 +141,7 @@ class VirtualHost:
                 auto_delete=auto_delete,
                 internal=internal,
                 arguments=arguments,
+                matches_floats=self._release.matches_floats,
             )
             return
         what = f"exchange '{name}' in vhost '{self.name}'"

@@ -248,7 +248,6 @@ STRANGE = [
     b"\2\0\1\xff",
     b"\0\x40" + b"\xff" * 8,
     b"\x20\0\0\0\0\4\1\xfft\1",
-    b"\x20\0\0\0\0\x0b\1aL" + b"\0" * 8,
 ]
 
 
@@ -270,6 +269,17 @@ def test_strange_properties_are_delivered_as_they_are(rig: Rig, properties: byte
     received = client.got("q").properties
     assert received is not None
     assert received.raw[2:] == properties[2:]
+
+
+def test_number_of_the_kind_l_may_be_spelt_otherwise_since_4_0(rig: Rig) -> None:
+    client = rig.open()
+    client.declare_queue("q")
+    number = b"\0" * 8
+    client.publish_raw(1, "", "q", raw_headers(b"\1aL" + number))
+    received = client.got("q").properties
+    assert received is not None
+    kind = rig.answer({"3.8": b"L", "4.0": b"l"})
+    assert received.raw == raw_headers(b"\1a" + kind + number)
 
 
 def test_headers_may_be_nested_deeply(rig: Rig) -> None:
@@ -346,7 +356,8 @@ def test_transaction_whose_queue_went(rig: Rig) -> None:
         assert client.expect("basic.return").body == b"one"
         return
     refused = client.refused(1, "tx.commit")
-    assert refused.args == answer
+    text = "".join(refused.text.split())  # 4.3 breaks the line by the length of the name
+    assert (refused.code, text) == (answer[0], "".join(answer[1].split()))
     assert refused.ids == (90, 20)
 
 

@@ -60,8 +60,6 @@ HEADERS: list[tuple[dict[str, Any], dict[str, Any], bool]] = [
     ({"a": True}, {"a": True}, True),
     ({"a": True}, {"a": 1}, False),
     ({"a": 1}, {"a": True}, False),
-    ({"a": 1}, {"a": 1.0}, True),
-    ({"a": 2**40}, {"a": 2.0**40}, True),
     ({"a": datetime.fromtimestamp(7, timezone.utc)}, {"a": 7}, True),
     ({"a": Decimal("1.00")}, {"a": 1}, False),
     ({"a": Decimal("1.00")}, {"a": Decimal("1.0")}, False),
@@ -162,6 +160,15 @@ def test_headers_exchange_matches_headers(client: Talker, rig: Rig) -> None:
             wrong.append((arguments, headers))
         client.unbind("q", "amq.headers", "", arguments)
     assert wrong == []
+
+
+@pytest.mark.parametrize(("wanted", "value"), [(1, 1.0), (2.0**40, 2**40)])
+def test_whole_float_matches_the_integer_until_4_0(
+    client: Talker, rig: Rig, wanted: float, value: float
+) -> None:
+    client.bind("q", "amq.headers", "", {"a": wanted})
+    client.put("", b"m", Properties(headers={"a": value}), exchange="amq.headers")
+    assert bool(client.bodies("q")) is rig.answer({"3.8": True, "4.0": False})
 
 
 @pytest.mark.parametrize(
