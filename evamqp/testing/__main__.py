@@ -10,7 +10,8 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from evamqp.testing.broker import Broker
+from evamqp.testing.broker import RELEASE, Broker
+from evamqp.testing.releases import RELEASES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,8 +24,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--vhost", action="append", default=[], help="a virtual host besides /; may be repeated"
     )
+    parser.add_argument(
+        "--release", default=RELEASE, choices=RELEASES, help="the RabbitMQ to imitate"
+    )
     options = parser.parse_args(arguments)
-    with Broker() as broker:
+    with Broker(publishes_kept=0, release=options.release) as broker:  # nobody here would look
         for vhost in options.vhost:
             broker.add_vhost(vhost)
         try:

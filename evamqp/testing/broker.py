@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 import time
-from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
@@ -27,6 +26,7 @@ from evamqp.testing.inspection import (
 )
 from evamqp.testing.loops import BackgroundLoop, Loop, OwnLoop, on_loop
 from evamqp.testing.messages import Message
+from evamqp.testing.publications import Publications
 from evamqp.testing.queues import Queue
 from evamqp.testing.refusals import Refusal
 from evamqp.testing.releases import release_of
@@ -75,7 +75,8 @@ class Broker:
     Args:
         adapter: The loop; None makes a built-in one for serve().
         heartbeat: Seconds that the broker proposes; 0 turns heartbeats off.
-        publishes_kept: How many of the last publishes ``published`` shows.
+        publishes_kept: How many of the last publishes ``published`` shows, 64 MiB of them at the
+            most; 0 keeps none.
         release: The release of RabbitMQ whose behaviour it imitates: "3.8", "3.10", "4.0", "4.3".
 
     Raises:
@@ -111,7 +112,7 @@ class Broker:
         self.wires: dict[int, Wire] = {}
         self.alarm: str | None = None
         self.faults = Faults(self)
-        self._published: deque[Published] = deque(maxlen=publishes_kept)
+        self._published = Publications(publishes_kept)
         self._addresses: list[tuple[str, int]] = []
         self._listeners: list[ListenHandle] = []
         self._timers: set[_Timer] = set()
@@ -290,8 +291,8 @@ class Broker:
     @property
     @on_loop
     def published(self) -> list[Published]:
-        """Every publish that clients made, the last 10,000 of them unless said otherwise."""
-        return list(self._published)
+        """Every publish that clients made: the last 10,000 unless said otherwise, in 64 MiB."""
+        return self._published.all()
 
     @on_loop
     def forget_published(self) -> None:
@@ -384,9 +385,11 @@ class Broker:
     def record(
         self, channel: Session, message: Message, mandatory: bool, queues: tuple[str, ...]
     ) -> None:
+        if not self._published.are_kept:
+            return
         connection = channel.connection
         assert connection.vhost is not None
-        self._published.append(
+        self._published.add(
             Published(
                 connection.vhost.name,
                 message.exchange,

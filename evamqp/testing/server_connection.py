@@ -49,8 +49,11 @@ PATIENCE = 10.0
 CLOSING_PATIENCE = 30.0
 # Bytes of output that wait for a peer that does not read; then consumers here get nothing more.
 CONGESTED_AT = 1024 * 1024
-# Deliveries that a fault may send once more.
+# Bytes of output at which the peer is read no more until it has read: answers have no other bound.
+OUTPUT_MAX = 4 * 1024 * 1024
+# Deliveries that a fault may send once more, and the bytes of the largest of them.
 DELIVERIES_KEPT = 32
+DELIVERY_KEPT_MAX = 64 * 1024
 # The key of basic.deliver, behind the seven bytes of a frame's head.
 _DELIVER = BY_NAME["basic.deliver"].key.to_bytes(4, "big")
 PROTOCOL_HEADER_SIZE = len(PROTOCOL_HEADER)
@@ -87,9 +90,9 @@ class ServerConnection:
 
     __slots__ = (
         "__weakref__", "_buffer", "_buffered", "_channel_max", "_confirming", "_congested",
-        "_deadline", "_deliveries", "_disposition", "_heartbeat", "_next_tick", "_reader",
-        "_runtime", "blocked", "capabilities", "channels", "client_properties", "frame_max",
-        "house", "is_stalled", "number", "speaks_0_8", "state", "user", "vhost",
+        "_deadline", "_deliveries", "_disposition", "_heartbeat", "_is_swamped", "_next_tick",
+        "_reader", "_runtime", "blocked", "capabilities", "channels", "client_properties",
+        "frame_max", "house", "is_stalled", "number", "speaks_0_8", "state", "user", "vhost",
     )  # fmt: skip
 
     def __init__(self, house: House, number: int, runtime: Runtime) -> None:
@@ -100,6 +103,7 @@ class ServerConnection:
         self._buffer: list[bytes] = []
         self._buffered = 0
         self._congested = False
+        self._is_swamped = False
         self._confirming: list[Session] = []
         self._deliveries: deque[bytes] = deque(maxlen=DELIVERIES_KEPT)
         self._disposition = Disposition.KEEP
@@ -126,7 +130,7 @@ class ServerConnection:
 
     @property
     def reading(self) -> bool:
-        return not (self.blocked or self.is_stalled)
+        return not (self.blocked or self.is_stalled or self._is_swamped)
 
     @property
     def output_size(self) -> int:
@@ -162,7 +166,7 @@ class ServerConnection:
         deadlines = [] if self._deadline is None else [self._deadline]
         if self._heartbeat is not None:
             deadlines.append(self._next_tick)
-        if self._congested and not self._buffered:
+        if (self._congested or self._is_swamped) and not self._buffered:
             deadlines.append(self._runtime.time())
         return min(deadlines, default=None)
 
@@ -173,6 +177,9 @@ class ServerConnection:
             return
         if self._heartbeat is not None and now >= self._next_tick:
             self._tick(self._heartbeat, now)
+        if self._is_swamped and not self._buffered:
+            self._is_swamped = False
+            self.resume()
         if self._congested and not self._buffered:
             self._congested = False
             self._serve_consumers()
@@ -194,10 +201,11 @@ class ServerConnection:
         self._buffered += len(data)
         if len(self._buffer) == 1 or self._buffered > FLUSH_AT:
             self._runtime.output_ready()
+            self._is_swamped |= self._buffered > OUTPUT_MAX
 
     def write_delivery(self, frames: bytes) -> None:
         """Send a content; what is a delivery is kept for replay()."""
-        if frames.startswith(_DELIVER, FRAME_OVERHEAD - 1):
+        if len(frames) <= DELIVERY_KEPT_MAX and frames.startswith(_DELIVER, FRAME_OVERHEAD - 1):
             self._deliveries.append(frames)
         self.write(frames)
 
@@ -259,7 +267,7 @@ class ServerConnection:
             self.state = State.CLOSED
             self._end_channels()
         self._deadline = self._heartbeat = None
-        self._congested = self.blocked = False
+        self._congested = self._is_swamped = self.blocked = False
 
     def _end_channels(self) -> None:
         channels = list(self.channels.values())
@@ -294,7 +302,7 @@ class ServerConnection:
                 return False
             for kind, number, payload in self._reader.frames():
                 self._take(kind, number, payload)
-                if self.blocked or self.is_stalled:
+                if self.blocked or self.is_stalled or self._is_swamped:
                     break
         except Refusal as refusal:
             if refusal.code == 501:
