@@ -13,14 +13,21 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from evamqp.codec.fields import encode_shortstr
 from evamqp.core.request import Request
-from evamqp.errors import BadArgument, BadType, ChannelClosed, OutputFull, WrongState
+from evamqp.errors import (
+    RESOURCE_ERROR,
+    BadArgument,
+    BadType,
+    ChannelClosed,
+    OutputFull,
+    WrongState,
+)
 from evamqp.recovery.backoff import STABLE_AFTER, Backoff
 from evamqp.recovery.client import call_off
 from evamqp.recovery.failures import Failures
 from evamqp.recovery.reconnector import Reconnector, Target
 from evamqp.recovery.service import ChannelEvents, Service
 from evamqp.recovery.topology import copy_table
-from evamqp.recovery.work import Work, is_interruption
+from evamqp.recovery.work import Work, is_interruption, message_at_work
 
 if TYPE_CHECKING:
     from evamqp.adapters.base import Adapter, Handle
@@ -35,6 +42,8 @@ log = logging.getLogger(__name__)
 # Seconds until a message whose handler was interrupted goes back to its queue: by then a program
 # that ends has ended, and one that lives on does not keep it for ever.
 INTERRUPTED_DELAY = 1.0
+# So many times ``prefetch`` may be held here before the broker counts as one that ignores it.
+EXCESS = 2
 # Seconds: so long asyncio may wait for threads when a program ends.
 LONGEST_END = 300.0
 
@@ -127,6 +136,8 @@ class Consumer(Service[int]):
         self._tag = ""
         self._is_paused = False
         self._at_work: dict[Message, Handle] = {}
+        # Those whose handlers wait for our end, and by what.
+        self._closers: list[tuple[Message, Request[int]]] = []
         # Messages that came while as many were at work as may be.
         self._waiting: deque[Message] = deque()
         self._returning: dict[Message, Handle] = {}  # those that go back after a while
@@ -175,7 +186,8 @@ class Consumer(Service[int]):
     def close(self, timeout: float | None = None) -> Request[int]:
         """Take nothing more, let the handlers at work finish, then disconnect.
 
-        Idempotent: every call gets the same report.
+        Idempotent: every call gets the same report.  An async handler may await it, and is not
+        waited for itself: it goes on when the others have ended, and we disconnect behind it.
 
         Args:
             timeout: Seconds that handlers may take; then they are cancelled, and their messages
@@ -188,7 +200,17 @@ class Consumer(Service[int]):
             BadArgument, BadType: The timeout is no number.
             WrongThread: Not the thread of the loop.
         """
-        return self._close(timeout)
+        request = self._close(timeout)
+        message = message_at_work()
+        if message is not None:
+            self._close_for(message, request)
+        return request
+
+    def _close_for(self, message: Message, request: Request[int]) -> None:
+        """A handler waits for our end, which must not wait for that handler."""
+        if message in self._at_work:
+            self._closers.append((message, request))
+            self._owe(self._close_if_done)
 
     # Consuming
 
@@ -290,13 +312,26 @@ class Consumer(Service[int]):
         """
         if len(self._at_work) < self._prefetch:
             self._handle(message)
-        else:
-            self._waiting.append(message)
+            return
+        self._waiting.append(message)
+        self._check_prefetch()
+
+    def _check_prefetch(self) -> None:
+        """What a broker sends beyond ``prefetch`` must not pile up here: close the channel."""
+        held = len(self._waiting) + len(self._returning)
+        if held <= EXCESS * self._prefetch or self._channel is None:
+            return
+        text = f"{held} messages are unacknowledged, though prefetch is {self._prefetch}"
+        log.error("the broker ignores what it was asked for %s: %s", self.queue, text)
+        channel = self._channel
+        self._forget_channel()
+        channel.close(RESOURCE_ERROR, text)
+        self._come_back(self._open_channel)
 
     def _handle(self, message: Message) -> None:
         try:
             result = self._on_message(message)
-            work = None if result is None else Work(result)
+            work = None if result is None else Work(message, result)
             if work is not None and work.has_to_run:
                 self._follow(message, work, result)
                 return
@@ -312,6 +347,8 @@ class Consumer(Service[int]):
         awaitable = result.future if isinstance(result, Request) else work.run()
         ended = partial(self._ended_work, message, work)
         self._at_work[message] = self.adapter.follow(awaitable, ended)
+        if isinstance(result, Request) and result in self._closing:
+            self._close_for(message, result)
 
     def _ended_work(self, message: Message, work: Work, error: BaseException | None) -> None:
         if self._at_work.pop(message, None) is None:
@@ -378,6 +415,7 @@ class Consumer(Service[int]):
             return
         step = partial(self._give_back, message, give_back)
         self._returning[message] = self.adapter.call_later(delay, step)
+        self._check_prefetch()
 
     def _give_back(self, message: Message, give_back: Callable[[], object]) -> None:
         del self._returning[message]
@@ -402,8 +440,14 @@ class Consumer(Service[int]):
         self._cancel()
 
     def _close_if_done(self) -> None:
-        if self._is_closing and not self._at_work:
+        if not self._is_closing:
+            return
+        if not self._at_work:
             self._end(0)
+        elif self._at_work.keys() <= {message for message, _ in self._closers}:
+            closers, self._closers = self._closers, []
+            for _, request in closers:
+                request.resolve(0)
 
     def _give_up(self) -> None:
         if self._is_closed:
@@ -414,6 +458,7 @@ class Consumer(Service[int]):
         self._end(len(at_work))
 
     def _end(self, cancelled: int) -> None:
+        self._closers.clear()
         self._finish(cancelled)
         self._forget_channel()
 

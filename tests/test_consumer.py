@@ -686,6 +686,88 @@ def test_closing_inside_a_handler_is_legal(stage: Stage, work: Work, what: str) 
         assert stage.server.queues["work"].bodies[-2:] == [b"1", b"2"]
 
 
+def test_an_async_handler_may_await_the_close_of_its_consumer(stage: Stage, tasks: Tasks) -> None:
+    steps: list[str] = []
+
+    async def handle(message: evamqp.Message) -> None:
+        if message.body == b"stop":
+            steps.append(f"closed, {await consumer.close()} cancelled")
+            await tasks.run(message)
+        else:
+            await tasks.run(message)
+
+    consumer = consuming(stage, handle)
+    stage.server.fill("work", b"a", b"stop", b"stop")
+    stage.turn()
+    assert steps == []
+    tasks.end(b"a")
+    stage.turn()
+    assert steps == ["closed, 0 cancelled"] * 2
+    assert stage.wire.is_up  # they have not ended yet
+    for promise in list(tasks.running.values()):
+        promise.resolve(None)
+    stage.turn()
+
+
+def test_a_handler_that_awaits_its_consumers_close_is_acked(stage: Stage) -> None:
+    async def handle(message: evamqp.Message) -> None:
+        await consumer.close()
+
+    consumer = consuming(stage, handle)
+    stage.server.fill("work", b"stop")
+    stage.turn()
+    assert stage.ended(consumer.close()) == 0
+    assert stage.server.settled == [("acked", b"stop")]
+    assert not stage.wire.is_up
+
+
+def test_a_handler_may_return_the_close_of_its_consumer(stage: Stage) -> None:
+    consumer = consuming(stage, lambda message: consumer.close())
+    stage.server.fill("work", b"stop")
+    stage.turn()
+    assert stage.ended(consumer.close()) == 0
+    assert stage.server.settled == [("acked", b"stop")]
+
+
+def test_a_close_within_a_handler_keeps_its_timeout(stage: Stage, tasks: Tasks) -> None:
+    ends: list[int] = []
+
+    async def handle(message: evamqp.Message) -> None:
+        if message.body == b"stop":
+            ends.append(await consumer.close(timeout=5))
+        await tasks.run(message)
+
+    consumer = consuming(stage, handle)
+    stage.server.fill("work", b"a", b"stop")
+    stage.advance(10)
+    assert stage.ended(consumer.close()) == 2
+    assert tasks.cancelled == [b"a"]
+    assert sorted(stage.server.queues["work"].bodies) == [b"a", b"stop"]
+
+
+@pytest.mark.parametrize("policy", ["reject", "requeue"])
+def test_a_broker_that_ignores_prefetch_does_not_fill_the_memory(
+    stage: Stage, tasks: Tasks, policy: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(message: evamqp.Message) -> None:
+        raise ValueError("mine")
+
+    stage.server.ignores_prefetch = True
+    handler = tasks.run if policy == "reject" else fail
+    consumer = consuming(stage, handler, prefetch=10, on_error=policy)
+    stage.server.fill("work", *numbered(1000))
+    for _ in range(20):
+        stage.advance(1)
+        assert consumer.at_work + len(consumer._waiting) + len(consumer._returning) <= 31
+    assert "ignores" in caplog.text
+    assert ("channel.close", 506) in [
+        (sent.name, *sent.arguments[:1]) for sent in stage.wire.sent if sent.arguments
+    ]
+    stage.server.ignores_prefetch = False
+    stage.ended(consumer.close(timeout=0))
+    assert len(stage.server.queues["work"].ready) == 1000
+
+
 def test_a_failed_topology_ends_it(stage: Stage, work: Work, tasks: Tasks) -> None:
     stage.server.refuse("queue.declare", 406)
     topology = Topology("fail")

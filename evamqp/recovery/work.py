@@ -6,10 +6,18 @@ How it runs is the loop's business; what becomes of the message is the consumer'
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
 from evamqp.core.request import Request
 from evamqp.errors import RequestCancelled
 from evamqp.recovery.ledger import Outcome, Publication, observe_failures
+
+if TYPE_CHECKING:
+    from evamqp.core.message import Message
+
+# The message whose async handler runs in this context.
+_handled: ContextVar[Message | None] = ContextVar("handled", default=None)
 
 #: What may hold several publishes or outcomes that a handler returns.
 _SEVERAL = (list, tuple)
@@ -30,17 +38,24 @@ def is_interruption(error: BaseException) -> bool:
     )
 
 
+def message_at_work() -> Message | None:
+    """The message that the async handler who calls is about; None outside of these."""
+    return _handled.get()
+
+
 class Work:
     """One handler's result.
 
     Args:
+        message: What it handles.
         result: What the handler has returned: an awaitable, a publish or its outcome, or a list
             or tuple of these; anything else is success.
     """
 
-    __slots__ = ("_failed", "_result")
+    __slots__ = ("_failed", "_message", "_result")
 
-    def __init__(self, result: object) -> None:
+    def __init__(self, message: Message, result: object) -> None:
+        self._message = message
         self._result = result  # of the awaitable, as soon as that has one
         self._failed: list[Publication] = []  # the first that was awaited in vain
 
@@ -51,6 +66,7 @@ class Work:
 
     async def run(self) -> None:
         """Wait for all that was returned, and for what that brings."""
+        _handled.set(self._message)
         observe_failures(self._failed)
         if isinstance(self._result, Awaitable) and not isinstance(self._result, Request):
             self._result = await self._result

@@ -393,6 +393,7 @@ class Server:
         logins: The arguments of each connection.start-ok.
         login_refusal: Code and text with which logins are refused; None lets everybody in.
         is_mute: It accepts connections, and says nothing.
+        ignores_prefetch: It sends all that it has.
         keeps_exclusive: Exclusive queues outlive their connection, as they do for a while.
     """
 
@@ -407,6 +408,7 @@ class Server:
         self.login_refusal: tuple[int, str] | None = None
         self.is_mute = False
         self.keeps_exclusive = False
+        self.ignores_prefetch = False
         self.refusals: dict[str, Refusal] = {}
         self._adapter = adapter
         self._host = host
@@ -482,7 +484,9 @@ class Server:
             for consumer in queue.consumers:
                 channel = consumer.channel
                 while queue.ready and (
-                    not channel.prefetch or len(channel.unsettled) < channel.prefetch
+                    self.ignores_prefetch
+                    or not channel.prefetch
+                    or len(channel.unsettled) < channel.prefetch
                 ):
                     message = queue.ready.pop(0)
                     tag = next(channel.delivered)

@@ -278,6 +278,16 @@ def test_a_handler_whose_own_future_is_cancelled_has_not_failed(rig: Rig) -> Non
     rig.finish(consumer)
 
 
+def test_an_async_handler_may_await_the_close_of_its_consumer(rig: Rig) -> None:
+    async def handle(message: evamqp.Message) -> None:
+        await consumer.close()
+
+    rig.broker(lambda server: server.fill("work", b"stop"))
+    consumer = evamqp.Consumer(rig.url, "work", handle, adapter=rig.loop.adapter)
+    rig.until(lambda: rig.broker(lambda server: server.settled) == [("acked", b"stop")])
+    rig.finish(consumer)
+
+
 class Pair:
     """A publisher and a consumer, held in one place, so that they can be let go of."""
 
