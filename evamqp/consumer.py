@@ -208,9 +208,9 @@ class Consumer(Service[int]):
 
     def _close_for(self, message: Message, request: Request[int]) -> None:
         """A handler waits for our end, which must not wait for that handler."""
-        if message in self._at_work:
-            self._closers.append((message, request))
-            self._owe(self._close_if_done)
+        # Twisted begins it at once, when it does not count as at work yet.
+        self._closers.append((message, request))
+        self._owe(self._close_if_done)
 
     # Consuming
 
@@ -445,9 +445,9 @@ class Consumer(Service[int]):
         if not self._at_work:
             self._end(0)
         elif self._at_work.keys() <= {message for message, _ in self._closers}:
-            closers, self._closers = self._closers, []
-            for _, request in closers:
-                request.resolve(0)
+            for message, request in self._closers:
+                if message in self._at_work:
+                    request.resolve(0)
 
     def _give_up(self) -> None:
         if self._is_closed:
