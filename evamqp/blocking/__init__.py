@@ -12,8 +12,9 @@ from evamqp.blocking.channel import Channel
 from evamqp.blocking.connection import Connection, Timer
 from evamqp.blocking.message import Message
 from evamqp.blocking.publishing import Batch
+from evamqp.blocking.subscription import Subscription
 
-__all__ = ["Batch", "Channel", "Connection", "Message", "Timer", "connect"]
+__all__ = ["Batch", "Channel", "Connection", "Message", "Subscription", "Timer", "connect"]
 
 
 def connect(

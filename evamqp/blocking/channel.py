@@ -5,16 +5,15 @@ How a call waits is ``loop.py``; what a confirm settles is ``publishing.py``.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import evamqp
 from evamqp.blocking.message import Message
 from evamqp.blocking.publishing import Batch, Publication
+from evamqp.blocking.subscription import Subscription
 
 if TYPE_CHECKING:
     from evamqp.blocking.connection import Connection
@@ -22,43 +21,6 @@ if TYPE_CHECKING:
 
 #: Callbacks of evamqp.Handler that a blocking channel makes, in process_events().
 CALLBACKS = ("on_channel_close", "on_return", "on_delivery_confirmation", "on_consumer_cancel")
-
-
-class _Consumer:
-    """One basic.consume, and the messages that nobody has taken yet.
-
-    Attributes:
-        on_message: The user's function; None where an iteration takes the messages.
-        is_cancelled: Whether the broker has cancelled it.
-    """
-
-    __slots__ = ("auto_ack", "channel", "is_cancelled", "messages", "on_message", "tag")
-
-    def __init__(
-        self, channel: Channel, auto_ack: bool, on_message: Callable[[Message], object] | None
-    ) -> None:
-        self.channel = channel
-        self.auto_ack = auto_ack
-        self.on_message = on_message
-        self.messages: deque[evamqp.Message] = deque()
-        self.is_cancelled = False
-        self.tag = ""
-
-    def receiver(self) -> Callable[[evamqp.Message], object]:
-        """What the core calls with each message."""
-        keep, defer, hand_over = self.messages.append, self.channel._defer, self._hand_over
-        if self.on_message is None:
-            return keep
-
-        def receive(message: evamqp.Message) -> None:
-            keep(message)
-            defer(hand_over)
-
-        return receive
-
-    def _hand_over(self) -> None:
-        if self.messages and self.on_message is not None:
-            self.on_message(Message(self.channel, self.messages.popleft()))
 
 
 class Channel:
@@ -81,7 +43,10 @@ class Channel:
     )
 
     def __init__(
-        self, connection: Connection, callbacks: Mapping[str, Callable[..., object]]
+        self,
+        connection: Connection,
+        number: int | None,
+        callbacks: Mapping[str, Callable[..., object]],
     ) -> None:
         for name, function in callbacks.items():
             if name not in CALLBACKS:
@@ -91,12 +56,12 @@ class Channel:
         self.connection = connection
         self._loop = loop = connection._loop
         self._defer = connection._due.append
-        self._consumers: dict[str, _Consumer] = {}
+        self._consumers: dict[str, Subscription] = {}
         self._publications: dict[int, Publication] = {}
         self._is_confirming = False
         events = _Events(self, callbacks)
         with loop.lock:
-            self._core = core = loop.call(connection._core.channel, events)
+            self._core = core = loop.call(partial(connection._core.channel, events, number=number))
             loop.drive(events.is_settled)
         if not core.is_open:
             raise self._ended()
@@ -141,7 +106,9 @@ class Channel:
     @property
     def consumer_tags(self) -> list[str]:
         """The consumers that neither side has cancelled."""
-        return [tag for tag, consumer in self._consumers.items() if not consumer.is_cancelled]
+        return [
+            tag for tag, subscription in self._consumers.items() if not subscription.is_cancelled
+        ]
 
     # Exchanges and queues
 
@@ -349,37 +316,26 @@ class Channel:
         """
         if prefetch:
             self.basic_qos(prefetch)
-        consumer = self._subscribe(
-            _Consumer(self, auto_ack, None), queue, exclusive, consumer_tag, arguments
-        )
+        subscription = self.subscribe(queue, auto_ack, exclusive, consumer_tag, arguments)
         try:
-            while self._wait_for_message(consumer, inactivity_timeout):
-                while consumer.messages:
-                    yield Message(self, consumer.messages.popleft())
+            while (message := subscription.get(inactivity_timeout)) is not None:
+                yield message
         finally:
             if self.is_open:
-                self.basic_cancel(consumer.tag)
+                subscription.cancel()
 
-    def _wait_for_message(self, consumer: _Consumer, timeout: float | None) -> bool:
-        """Wait for a message, and call back meanwhile; False if none came in time."""
-        deadline = None if timeout is None else monotonic() + timeout
-        connection = self.connection
-
-        def is_over() -> bool:
-            return bool(consumer.messages) or self._has_ended(consumer) or connection._is_due()
-
-        while not consumer.messages:
-            if not connection._wait(is_over, deadline) and not connection._loop.is_over:
-                return False
-            connection._dispatch()
-            if not consumer.messages and self._has_ended(consumer):
-                if consumer.is_cancelled and self.is_open:
-                    raise evamqp.ConsumerCancelled(f"the broker cancelled {consumer.tag}")
-                raise self._ended()
-        return True
-
-    def _has_ended(self, consumer: _Consumer) -> bool:
-        return consumer.is_cancelled or not self._core.is_open
+    def subscribe(
+        self,
+        queue: str,
+        auto_ack: bool = False,
+        exclusive: bool = False,
+        consumer_tag: str = "",
+        arguments: TableLike | None = None,
+    ) -> Subscription:
+        """Start a consumer whose messages are asked for one by one; consume() is made of it."""
+        return self._subscribe(
+            Subscription(self, auto_ack, None), queue, exclusive, consumer_tag, arguments
+        )
 
     def basic_consume(
         self,
@@ -397,17 +353,17 @@ class Channel:
         """
         if not callable(on_message):
             raise evamqp.BadType(f"on_message must be callable, not {on_message!r}")
-        consumer = _Consumer(self, auto_ack, on_message)
-        return self._subscribe(consumer, queue, exclusive, consumer_tag, arguments).tag
+        subscription = Subscription(self, auto_ack, on_message)
+        return self._subscribe(subscription, queue, exclusive, consumer_tag, arguments).tag
 
     def _subscribe(
         self,
-        consumer: _Consumer,
+        subscription: Subscription,
         queue: str,
         exclusive: bool,
         consumer_tag: str,
         arguments: TableLike | None,
-    ) -> _Consumer:
+    ) -> Subscription:
         loop = self._loop
         done: list[object] = []
         errors: list[Exception] = []
@@ -415,16 +371,16 @@ class Channel:
             consume = partial(
                 self._core.basic_consume, callback=done.append, on_error=errors.append
             )
-            consumer.tag = loop.call(
-                consume, queue, consumer.receiver(), consumer.auto_ack, exclusive, consumer_tag,
-                arguments,
+            subscription.tag = loop.call(
+                consume, queue, subscription.receiver(), subscription.auto_ack, exclusive,
+                consumer_tag, arguments,
             )  # fmt: skip
-            self._consumers[consumer.tag] = consumer
+            self._consumers[subscription.tag] = subscription
             loop.drive(lambda: done or errors)
         if errors:
-            del self._consumers[consumer.tag]
+            del self._consumers[subscription.tag]
             raise errors[0]
-        return consumer
+        return subscription
 
     def basic_cancel(self, consumer_tag: str) -> list[Message]:
         """Stop a consumer.
@@ -435,25 +391,17 @@ class Channel:
             Messages of an ``auto_ack`` consumer that nobody has got: they exist nowhere else.
         """
         loop = self._loop
-        consumer = self._consumers.get(consumer_tag)
         with loop.lock:
             future = loop.call(self._core.basic_cancel, consumer_tag).future
             loop.drive(future.done)
-            self._consumers.pop(consumer_tag, None)
-            left = self._take_messages(consumer)
+            subscription = self._consumers.pop(consumer_tag, None)
+            left = [] if subscription is None else subscription.take_all()
+            if left and self._core.is_open and not left[0].is_settled:
+                loop.call(_requeue, left)
+                loop.flush()
+                left = []
         future.result()
-        return left
-
-    def _take_messages(self, consumer: _Consumer | None) -> list[Message]:
-        if consumer is None:
-            return []
-        messages = consumer.messages.copy()
-        consumer.messages.clear()  # which the core goes on filling
-        if consumer.auto_ack:
-            return [Message(self, message) for message in messages]
-        self._loop.call(_requeue, messages)
-        self._loop.flush()
-        return []
+        return [Message(self, message) for message in left]
 
     def basic_get(self, queue: str, auto_ack: bool = False) -> Message | None:
         """Take one message from a queue; None if it is empty."""
@@ -526,7 +474,7 @@ class Channel:
         return reason.copy()
 
 
-def _requeue(messages: deque[evamqp.Message]) -> None:
+def _requeue(messages: list[evamqp.Message]) -> None:
     for message in reversed(messages):  # so the queue gets them in order
         message.nack()
 
@@ -577,7 +525,7 @@ class _Events(evamqp.Handler):
         self._defer("on_return", returned)
 
     def on_consumer_cancel(self, channel: evamqp.Channel, consumer_tag: str) -> None:
-        consumer = self._channel._consumers.get(consumer_tag)
-        if consumer is not None:
-            consumer.is_cancelled = True
+        subscription = self._channel._consumers.get(consumer_tag)
+        if subscription is not None:
+            subscription.is_cancelled = True
         self._defer("on_consumer_cancel", consumer_tag)

@@ -135,6 +135,14 @@ class Connection:
         return self._core.is_blocked
 
     @property
+    def is_interrupted(self) -> bool:
+        """Whether the caller is a signal handler that came amid another call of its thread.
+
+        Then only call_soon_threadsafe() is legal.
+        """
+        return self._loop.is_interrupted
+
+    @property
     def reason(self) -> evamqp.ConnectionClosed | None:
         """Why it ended, or is ending; None before."""
         return self._core.reason
@@ -173,19 +181,21 @@ class Connection:
 
     # What it does
 
-    def channel(self, **callbacks: Callable[..., object]) -> Channel:
+    def channel(self, *, number: int | None = None, **callbacks: Callable[..., object]) -> Channel:
         """Open a channel, and wait until it is open.
 
         Args:
+            number: 1..``channel_max``; None takes the next one that was not used before.
             callbacks: Functions by the names of Handler's methods for a channel, called in
                 process_events() with the blocking channel: ``on_channel_close``, ``on_return``,
                 ``on_delivery_confirmation``, ``on_consumer_cancel``.
 
         Raises:
+            BadArgument: The number is in use or out of range.
             WrongState: The connection is not open, or all channel numbers are in use.
             Closed: The broker did not open it.
         """
-        return Channel(self, callbacks)
+        return Channel(self, number, callbacks)
 
     def process_events(self, timeout: float | None = 0.0) -> None:
         """Wait for something to do, and call back.

@@ -64,6 +64,11 @@ class Message:
         return self._core.routing_key
 
     @property
+    def message_count(self) -> int | None:
+        """Messages that basic_get left in the queue; None for a message that came to a consumer."""
+        return self._core.message_count
+
+    @property
     def is_settled(self) -> bool:
         """Whether it was acked, nacked or rejected, or needs none of these (``auto_ack``)."""
         return self._core.is_settled

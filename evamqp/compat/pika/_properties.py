@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import struct
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from evamqp import MalformedData, Message, Properties, UsageError
+from evamqp import MalformedData, Properties, UsageError
 
 from . import amqp_object, data
 from .compat import str_or_bytes
 from .delivery_mode import DeliveryMode
 from .exceptions import InvalidFrameError
+
+if TYPE_CHECKING:
+    from evamqp import Message, blocking
+
+    # Both tell the same of a message that came.
+    AnyMessage = Message | blocking.Message
 
 _LAYOUT = (
     ("content_type", 0x8000, "shortstr"),
@@ -62,7 +68,7 @@ class BasicProperties(amqp_object.Properties):
     # last: the attributes and their bytes, since the next message mostly has the same.
     __slots__ = ("_published", "_published_as", "_source")
 
-    _source: Message | Properties | None
+    _source: AnyMessage | Properties | None
     _published: dict[str, Any]
     _published_as: Properties
 
@@ -122,7 +128,7 @@ class BasicProperties(amqp_object.Properties):
         source = self._source
         if source is None:
             return None
-        properties = source.properties if isinstance(source, Message) else source
+        properties = source if isinstance(source, Properties) else source.properties
         value = getattr(properties, name)
         if name == "timestamp" and value is not None and not isinstance(value, int):
             value = int(value.timestamp())
@@ -207,9 +213,9 @@ def to_wire(properties: BasicProperties) -> Properties:
     return wire
 
 
-def _passed_on(properties: BasicProperties, source: Message | Properties) -> Properties:
+def _passed_on(properties: BasicProperties, source: AnyMessage | Properties) -> Properties:
     """The properties of a message that came, published again: unread ones keep their bytes."""
-    received = source.properties if isinstance(source, Message) else source
+    received = source if isinstance(source, Properties) else source.properties
     if not properties.__dict__:
         return received
     try:
@@ -221,7 +227,7 @@ def _passed_on(properties: BasicProperties, source: Message | Properties) -> Pro
 _new = object.__new__
 
 
-def from_message(message: Message) -> BasicProperties:
+def from_message(message: AnyMessage) -> BasicProperties:
     """The properties of a message, of which nothing is decoded yet."""
     properties = _new(BasicProperties)
     properties._source = message
