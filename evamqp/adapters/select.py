@@ -12,10 +12,12 @@ import math
 import selectors
 import signal
 import socket
+import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from evamqp.adapters._dial import Dial
@@ -158,11 +160,14 @@ class SelectAdapter:
     """An event loop that needs nothing but the standard library; see ``adapters.base.Adapter``.
 
     Everything but call_soon_threadsafe() and stop() belongs to the thread that runs the loop.
-    An exception from a callback leaves run() at once, KeyboardInterrupt included; the loop stays
-    whole, nothing else that was due is lost, and run() may be called again.
+    An exception from a callback leaves run() at once; the loop stays whole, nothing else that was
+    due is lost, and run() may be called again.  The same holds for a Ctrl-C, unless you handle
+    SIGINT yourself: KeyboardInterrupt is raised between two callbacks, and a second Ctrl-C that
+    comes before raises it at once, wherever the program is.
     """
 
     __slots__ = (
+        "_is_interrupted",
         "_is_running",
         "_is_stopping",
         "_is_woken",
@@ -182,6 +187,7 @@ class SelectAdapter:
         self._timers = _Timers()
         self._is_running = False
         self._is_stopping = False
+        self._is_interrupted = False  # by a Ctrl-C that is to be raised between two callbacks
         # True while a byte is in the wake-up socket, as far as anybody knows.  Without it a
         # thread that calls often would fill the socket and pay for a system call each time.
         self._is_woken = False
@@ -408,13 +414,33 @@ class SelectAdapter:
     def _turning(self) -> Iterator[None]:
         if self._is_running:
             raise WrongState("the loop runs already; run_until() does not work inside a callback")
-        self._is_running = True
-        restore_signals = self._wake_on_signals()
+        restore_signals = self._take_signals()
         try:
+            self._is_running = True
             yield
         finally:
             self._is_running = False
             restore_signals()
+            self._raise_interrupt()
+
+    def _take_signals(self) -> Callable[[], object]:
+        """See to signals until the function that this returns is called."""
+        # Python raises KeyboardInterrupt between any two instructions, such as those that read
+        # bytes and hand them on.
+        is_ours = (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        )
+        if is_ours:
+            signal.signal(signal.SIGINT, self._on_interrupt)
+        sleep_again = self._wake_on_signals()
+
+        def restore() -> None:
+            sleep_again()
+            if is_ours and signal.getsignal(signal.SIGINT) == self._on_interrupt:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+
+        return restore
 
     def _wake_on_signals(self) -> Callable[[], object]:
         # A signal that arrives just before epoll goes to sleep would be handled when it wakes.
@@ -424,6 +450,16 @@ class SelectAdapter:
         except ValueError:  # signals belong to the main thread, and this is another
             return lambda: None
         return lambda: signal.set_wakeup_fd(before)
+
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self._is_interrupted:
+            self._raise_interrupt()
+        self._is_interrupted = True
+
+    def _raise_interrupt(self) -> None:
+        if self._is_interrupted:
+            self._is_interrupted = False
+            raise KeyboardInterrupt
 
     def _turn_until(self, result: Result[T], timeout: float | None) -> T:
         deadline = None if timeout is None else self.time() + timeout
@@ -446,6 +482,8 @@ class SelectAdapter:
         self._is_woken = False
         for key, events in self._selector.select(self._patience()):
             key.data(events)
+            if self._is_interrupted:
+                self._raise_interrupt()
         ready = self._ready
         self._timers.move_due(self.time(), ready)
         if ready:
@@ -456,6 +494,8 @@ class SelectAdapter:
         for _ in range(len(ready)):
             if not ready:  # a nested loop has run them
                 return
+            if self._is_interrupted:
+                self._raise_interrupt()
             call = ready.popleft()
             callback, call.callback = call.callback, None
             if callback is not None:

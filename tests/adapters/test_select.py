@@ -7,19 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import os
 import selectors
 import signal
 import socket
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
+from types import FrameType
 from typing import Any
 
 import pytest
 
 from evamqp.adapters import _socket
+from evamqp.adapters._socket import SocketTransport
 from evamqp.adapters.base import Endpoint
+from evamqp.adapters.memory import Peer
 from evamqp.adapters.select import CANCELLED_TIMERS, Result, SelectAdapter, _Timers
 from evamqp.errors import BadType, RequestCancelled, WrongState
 from evamqp.testing.adapter_contract import Harbour, Recorder, pattern
@@ -226,6 +232,113 @@ def test_signal_handler_that_raises_leaves_run(
         adapter.run()
     adapter.call_soon(adapter.stop)
     adapter.run()
+
+
+class Interrupting:
+    """Raises SIGINT before one instruction of the adapter: that with this number."""
+
+    def __init__(self, number: int) -> None:
+        self.left = number
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> Any:
+        if "adapters" not in frame.f_code.co_filename:
+            return None
+        frame.f_trace_opcodes = True
+        frame.f_trace_lines = False
+        if event == "opcode":
+            self.left -= 1
+            if not self.left:
+                signal.raise_signal(signal.SIGINT)
+        return self
+
+
+def test_a_ctrl_c_before_any_instruction_of_the_loop_loses_nothing(adapter: SelectAdapter) -> None:
+    number = interrupts = 0
+    while True:
+        number += 1
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        stream = Peer()
+        transport = SocketTransport(adapter._selector, adapter.call_soon, ours, stream)
+        stream.connection_made(transport)
+        theirs.sendall(b"bytes")
+        calls: list[str] = []
+        adapter.call_soon(partial(calls.append, "soon"))
+        adapter.call_later(0, partial(calls.append, "later"))
+        interrupting = Interrupting(number)
+        sys._getframe().f_trace_opcodes = True
+        sys.settrace(interrupting)
+        try:
+            adapter.run_until(adapter_turns(adapter, 3))
+        except KeyboardInterrupt:
+            interrupts += 1
+        finally:
+            sys.settrace(None)
+        adapter.run_until(adapter_turns(adapter, 3))
+        assert sorted(calls) == ["later", "soon"], number
+        assert stream.received == b"bytes", number
+        transport.abort()
+        theirs.close()
+        adapter.run_until(adapter_turns(adapter, 1))
+        if interrupting.left > 0:  # no instruction has this number any more
+            break
+    assert interrupts > 100
+
+
+def adapter_turns(adapter: SelectAdapter, count: int) -> Any:
+    """A future that is there after so many turns of the loop."""
+    promise = adapter.create_future()
+
+    def turn(left: int) -> None:
+        if left:
+            adapter.call_soon(lambda: turn(left - 1))
+        else:
+            promise.resolve(None)
+
+    turn(count)
+    return promise.future
+
+
+def test_a_second_ctrl_c_interrupts_a_callback_that_does_not_end(adapter: SelectAdapter) -> None:
+    seen: list[int] = []
+
+    def endless() -> None:
+        for number in itertools.count():
+            seen.append(number)
+            signal.raise_signal(signal.SIGINT)
+
+    adapter.call_soon(endless)
+    with pytest.raises(KeyboardInterrupt):
+        adapter.run()
+    assert seen == [0, 1]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_ctrl_c_in_the_last_callback_is_not_swallowed(adapter: SelectAdapter) -> None:
+    def last() -> None:
+        signal.raise_signal(signal.SIGINT)
+        adapter.stop()
+
+    adapter.call_soon(last)
+    with pytest.raises(KeyboardInterrupt):
+        adapter.run()
+    adapter.stop()
+    adapter.run()
+
+
+def test_a_handler_of_yours_for_ctrl_c_is_left_alone(
+    adapter: SelectAdapter,
+) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    seen: list[int] = []
+    signal.signal(signal.SIGINT, lambda *_: seen.append(1))
+    try:
+        adapter.call_soon(lambda: signal.raise_signal(signal.SIGINT))
+        adapter.call_soon(adapter.stop)
+        adapter.run()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert seen == [1]
 
 
 def test_wake_up_of_signals_is_given_back(adapter: SelectAdapter) -> None:

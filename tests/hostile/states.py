@@ -137,7 +137,7 @@ def channel_closed(**parameters: Any) -> Victim:
 def channel_reopening(**parameters: Any) -> Victim:
     victim = channel_open(channel_max=1, **parameters)
     victim.feed(channel_close(1))
-    victim.ask(victim.new_channel().queue_declare, "queue")
+    victim.ask(victim.new_channel(1).queue_declare, "queue")  # which does not let it rest
     victim.taken()
     return victim
 

@@ -225,9 +225,9 @@ class Victim(Client):
         self.outcomes.append(outcome)
         return outcome
 
-    def new_channel(self) -> Channel:
+    def new_channel(self, number: int | None = None) -> Channel:
         """A channel whose open is not answered yet."""
-        channel = self.connection.channel()
+        channel = self.connection.channel(number=number)
         self.channels.append(channel)
         return channel
 
