@@ -11,3 +11,5 @@ install tornado twisted uvloop
 for client in pika aio-pika amqp; do
     install "$client" || echo "without $client" >&2
 done
+# It needs an older pamqp than aio-pika does, hence a folder of its own.
+install --target "$folder/aioamqp" aioamqp "pamqp<4" || echo "without aioamqp" >&2

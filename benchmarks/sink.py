@@ -33,6 +33,8 @@ IDLE = 0.001
 # Deliveries that differ, where variety is asked for.
 VARIETY = 10_000
 
+# Of AMQP 0-9, as aioamqp sends it and RabbitMQ takes it for 0-9-1.
+OLDER_HEADER = b"AMQP\x01\x01\x00\x09"
 _unpack_head = Struct(">BHI").unpack_from
 _unpack_ack = Struct(">BHIIQBB").unpack_from
 _unpack_size = Struct(">Q").unpack_from
@@ -155,7 +157,7 @@ class Client:
 
     def expect_header(self) -> None:
         header = self.socket.recv(len(PROTOCOL_HEADER), socket.MSG_WAITALL)
-        if header != PROTOCOL_HEADER:
+        if header not in (PROTOCOL_HEADER, OLDER_HEADER):
             raise Wrong(f"protocol header {header!r}")
         names = ("publisher_confirms", "basic.nack", "consumer_cancel_notify", "connection.blocked")
         told = {"product": "sink", "capabilities": dict.fromkeys(names, True)}

@@ -47,6 +47,7 @@ class Config:
         fresh: New properties with headers for each publish.
         exact: Whether the broker counts publishes without delay, so that they can be checked.
         loop: ``"uvloop"`` where the driver knows it.
+        robust: A connection that reconnects, where the driver knows one.
     """
 
     def __init__(self, arguments: list[str]) -> None:
@@ -57,7 +58,7 @@ class Config:
         self.n, self.body = 1000, 100
         self.window, self.repeat = 1000, 20
         self.no_ack, self.prefetch, self.headers, self.channels = 1, 0, 0, 1
-        self.varied = self.fresh = 0
+        self.varied = self.fresh = self.robust = 0
         self.exact = 1
         self.loop = ""
         for argument in arguments:

@@ -13,9 +13,8 @@ from _measure import Config, Meter, Result, check, main, percentiles, read_heade
 
 
 async def connect(config: Config) -> Any:
-    return await aio_pika.connect(
-        f"amqp://{config.user}:{config.password}@{config.host}:{config.port}/"
-    )
+    connect = aio_pika.connect_robust if config.robust else aio_pika.connect
+    return await connect(f"amqp://{config.user}:{config.password}@{config.host}:{config.port}/")
 
 
 def make_message(config: Config) -> Any:
