@@ -1,4 +1,4 @@
-"""Numbered messages from a Publisher to a Consumer, and an account of every one of them.
+"""Numbered messages from a Publisher by a forwarding Consumer to a last one; an account of each.
 
 What is done to the connections meanwhile is ``broker_faults.py``; nothing is broken here.
 """
@@ -21,6 +21,10 @@ WINDOW = 500
 PREFETCH = 200
 # Seconds between two bursts of publishes.
 INTERVAL = 0.01
+#: Every so many numbers a twin goes along that no queue takes, and a message whose exchange is
+#: missing, over which the broker closes the channel.
+NOWHERE_EVERY = 7
+REFUSED_EVERY = 1000
 # Bursts in which the messages between two faults are published.
 BURSTS = 30
 
@@ -66,12 +70,16 @@ class Account:
     Args:
         sent: Accepted by the publisher and confirmed.
         lost: Confirmed and never consumed.
-        invented: Consumed and never published.
+        invented: Consumed and never published, or sent where no queue is.
         duplicates: Consumed again.
-        allowed: Duplicates that lost connections explain, and nacks: not those returned.
+        allowed: Duplicates that lost connections explain, channels closed, and nacks: not those
+            returned.
         disordered: First occurrences behind a later number.
         again: Publishes that came back, or were nacked to the end, and were published again.
+        returned: Messages for no queue, as they should be.
+        refused: Messages for a missing exchange, as they should be.
         wrong: Outcomes that no message should have, or more than one for one message.
+        unmatched: Returns of which it could not be told whose they were.
     """
 
     sent: int
@@ -81,30 +89,51 @@ class Account:
     allowed: int
     disordered: int
     again: int
+    returned: int
+    refused: int
     wrong: int
+    unmatched: int
 
     @property
     def is_clean(self) -> bool:
         """Whether every promise was kept."""
-        broken = self.lost or self.invented or self.disordered or self.wrong
+        broken = self.lost or self.invented or self.disordered or self.wrong or self.unmatched
         return not broken and self.duplicates <= self.allowed
 
     def __str__(self) -> str:
         return (
             f"messages={self.sent} lost={self.lost} invented={self.invented}"
             f" duplicates={self.duplicates} (allowed {self.allowed})"
-            f" disordered={self.disordered} again={self.again} wrong={self.wrong}"
+            f" disordered={self.disordered} again={self.again} returned={self.returned}"
+            f" refused={self.refused} wrong={self.wrong} unmatched={self.unmatched}"
         )
 
 
+def properties_of(number: int, *, is_routed: bool = True) -> evamqp.Properties:
+    """Headers as no release leaves them, and what alone tells a message from its twin.
+
+    Their names are not sorted, one is stripped on the way, and the values have many types.
+    """
+    values = (number, 2**40, -1.5, "text", b"\xff", None, [{"z": 1, "a": True}], number % 2 == 0)
+    headers: dict[str, object] = {"z": values[number % len(values)], "n": number}
+    if number % 3 == 0:
+        headers["BCC"] = ["nowhere"]
+    headers["is-routed"] = is_routed
+    headers["CC"] = ["nowhere"]
+    return evamqp.Properties(headers=headers)
+
+
 class Traffic:
-    """Publishes numbers from 0 and consumes them.  All but the plain counts belongs to the loop.
+    """Publishes numbers from 0, forwards them, and consumes them.
+
+    All but the plain counts belongs to the loop.
 
     Args:
         adapter: The loop of both.
         publish_to: Where the publisher connects.
-        consume_from: Where the consumer connects.
-        queue: Name of the queue, which is made.
+        consume_from: Where forwarder and consumer connect.
+        queue: Name of the queue that is published to; it is made, and so are an exchange and the
+            queue that is consumed at last.
         total: How many messages.
         kind: Of the queue: ``classic`` or ``quorum``.
 
@@ -138,19 +167,34 @@ class Traffic:
             self._wrong
         ) = 0
         self._is_stopping = self.is_over = False
-        # One consumer at a time: only so does the broker promise an order over reconnections.
-        topology = evamqp.Topology()
-        arguments = {"x-single-active-consumer": True, "x-queue-type": kind}
-        topology.queue(queue, durable=True, arguments=arguments)
+        self._refused = self._nowhere = 0
+        self._exchange, self._last_queue = f"{queue}-headers", f"{queue}-last"
+        topology = self._make_topology(kind)
         self.publishing = Side(publish_to, adapter)
         self.consuming = Side(consume_from, adapter)
         self._publisher = evamqp.Publisher(
-            self.publishing.reconnector, topology=topology, max_messages=WINDOW
+            self.publishing.reconnector, topology=topology, max_messages=2 * WINDOW
         )
+        consuming = self.consuming.reconnector
+        self._forwarding = evamqp.Publisher(consuming, topology=topology, max_messages=2 * WINDOW)
+        self._forwarder = evamqp.Consumer(
+            consuming, queue, self._forward, topology=topology, prefetch=PREFETCH,
+            on_error="requeue",
+        )  # fmt: skip
         self._consumer = evamqp.Consumer(
-            self.consuming.reconnector, queue, self._take, topology=topology, prefetch=PREFETCH
+            consuming, self._last_queue, self._take, topology=topology, prefetch=PREFETCH
         )
         adapter.call_soon(self._publish)
+
+    def _make_topology(self, kind: str) -> evamqp.Topology:
+        topology = evamqp.Topology()
+        # One consumer at a time: only so does the broker promise an order over reconnections.
+        arguments = {"x-single-active-consumer": True, "x-queue-type": kind}
+        for queue in (self._queue, self._last_queue):
+            topology.queue(queue, durable=True, arguments=arguments)
+        topology.exchange(self._exchange, "headers", durable=True)
+        topology.bind(self._queue, self._exchange, "", {"x-match": "all", "is-routed": True})
+        return topology
 
     # What others ask, from any thread
 
@@ -167,7 +211,8 @@ class Traffic:
     @property
     def is_done(self) -> bool:
         """Whether every message that there shall be has been confirmed and consumed."""
-        return self.is_quiet and self.published == self.total
+        is_settled = not self._publisher.pending and not self._returned
+        return self.is_quiet and self.published == self.total and is_settled
 
     def stop_at(self, total: int) -> None:
         """Publish no more than so many, or than have been published."""
@@ -175,7 +220,10 @@ class Traffic:
 
     def account(self) -> Account:
         """The sum of it all."""
-        losses = self.publishing.losses * WINDOW + self.consuming.losses * PREFETCH
+        # A refusal closes two channels; the forwarder sends again what its own publisher may send
+        # again, and behind both stands the last consumer.
+        windows = self.publishing.losses + 2 * self._refused
+        losses = windows * WINDOW + 3 * self.consuming.losses * PREFETCH
         return Account(
             sent=self.confirmed,
             lost=sum(
@@ -188,14 +236,17 @@ class Traffic:
             allowed=losses + self._nacked,
             disordered=self._disordered,
             again=self._again,
+            returned=self._nowhere,
+            refused=self._refused,
             wrong=self._wrong,
+            unmatched=self._publisher.unmatched_returns + self._forwarding.unmatched_returns,
         )
 
     def close(self) -> None:
         """Close both clients; ``is_over`` tells when they are."""
         self._is_stopping = True
-        self._publisher.close(10.0)
-        self._consumer.close(10.0)
+        for client in (self._publisher, self._forwarder, self._forwarding, self._consumer):
+            client.close(10.0)
         for side in (self.publishing, self.consuming):
             side.reconnector.close()
         self._adapter.call_soon(self._look_for_end)
@@ -218,10 +269,34 @@ class Traffic:
             self._send(self._returned.popleft())
         while self.published < end and self._publisher.pending < WINDOW:
             self._send(self.published)
+            self._send_others(self.published)
             self.published += 1
 
     def _send(self, number: int) -> None:
-        self._publisher.publish("", self._queue, b"%d" % number, callback=self._settle)
+        self._publisher.publish(
+            self._exchange, "", b"%d" % number, properties_of(number), callback=self._settle
+        )
+
+    def _send_others(self, number: int) -> None:
+        if number % NOWHERE_EVERY == 0:
+            nowhere = properties_of(number, is_routed=False)
+            self._publisher.publish(
+                self._exchange, "", b"%d" % number, nowhere, callback=self._settle_nowhere
+            )
+        if number % REFUSED_EVERY == REFUSED_EVERY // 2:
+            self._publisher.publish("missing", "", b"", callback=self._settle_refused)
+
+    def _settle_nowhere(self, publication: evamqp.Publication) -> None:
+        if publication.outcome is evamqp.Outcome.RETURNED:
+            self._nowhere += 1
+        else:
+            self._wrong += not self._is_stopping
+
+    def _settle_refused(self, publication: evamqp.Publication) -> None:
+        if publication.outcome is evamqp.Outcome.REFUSED:
+            self._refused += 1
+        else:
+            self._wrong += not self._is_stopping
 
     def _settle(self, publication: evamqp.Publication) -> None:
         number = int(publication.body)
@@ -238,9 +313,22 @@ class Traffic:
         elif not self._is_stopping:
             self._wrong += 1
 
+    def _forward(self, message: evamqp.Message) -> evamqp.Publication:
+        return self._forwarding.publish(
+            "", self._last_queue, message.body, message.properties, callback=self._settle_forward
+        )
+
+    def _settle_forward(self, publication: evamqp.Publication) -> None:
+        if publication.outcome is not evamqp.Outcome.CONFIRMED:
+            # It is delivered again, and has lost its place.
+            self._republished.add(int(publication.body))
+            self._nacked += publication.outcome is evamqp.Outcome.NACKED
+            is_possible = publication.outcome in (evamqp.Outcome.RETURNED, evamqp.Outcome.NACKED)
+            self._wrong += not (is_possible or self._is_stopping)
+
     def _take(self, message: evamqp.Message) -> None:
         number = int(message.body)
-        if number >= self.published:
+        if number >= self.published or not (message.properties.headers or {}).get("is-routed"):
             self._invented += 1
         elif self._seen[number]:
             self._duplicates += 1
