@@ -5,7 +5,6 @@ What is kept lives in ``recovery/ledger.py``, how it comes back in ``recovery/re
 
 from __future__ import annotations
 
-import heapq
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -21,22 +20,25 @@ from evamqp.errors import (
     BadArgument,
     BadType,
     ChannelClosed,
-    ConnectionClosed,
     OutputFull,
     WrongState,
     shown,
 )
 from evamqp.recovery.backoff import Backoff
 from evamqp.recovery.client import call_off, checked_timeout
+from evamqp.recovery.confirm_clock import CONFIRM_TIMEOUT, ConfirmClock, check_confirm_timeout
+from evamqp.recovery.deadlines import Deadlines
 from evamqp.recovery.ledger import Ledger, Outcome, Publication
 from evamqp.recovery.reconnector import Reconnector, Target
 from evamqp.recovery.service import ChannelEvents, Service
+from evamqp.recovery.suspects import Suspects, is_error
 from evamqp.types import DeliveryMode
 
 if TYPE_CHECKING:
     from evamqp.adapters.base import Adapter, Handle
     from evamqp.core.channel import Channel
     from evamqp.core.message import Returned
+    from evamqp.errors import ConnectionClosed
     from evamqp.recovery.topology import Entity, Topology
     from evamqp.types import Body, Tags
 
@@ -55,16 +57,8 @@ CHANNEL_LIFE = 0.5
 HIGHEST_POWER = 5
 # Seconds until a message that is larger than the room in the output buffer is tried again.
 ROOM_DELAY = 0.01
-# Reply codes below are no errors: the operator's wish, a return.
-FIRST_ERROR = 400
 # Bytes of a content header besides the properties: class, weight and body size.
 HEADER_OVERHEAD = 12
-# Deadlines of messages that have their outcome already, kept before they are swept.
-DEADLINES_KEPT = 1000
-# Seconds.  Long, since a quorum queue without a majority confirms nothing until it has one again,
-# and each new channel publishes everything again; doubled so often while no confirm comes at all.
-CONFIRM_TIMEOUT = 120.0
-HIGHEST_DOUBLING = 4
 _PERSISTENT = Properties(delivery_mode=DeliveryMode.PERSISTENT)
 _TRANSIENT = Properties()
 
@@ -127,8 +121,7 @@ class Publisher(Service[list[Publication]]):
     ) -> None:
         if max_messages < 1 or max_bytes < 1 or resends < 0:
             raise BadArgument("max_messages and max_bytes must be 1 or more, resends 0 or more")
-        if checked_timeout(confirm_timeout) == 0:
-            raise BadArgument("confirm_timeout must be more than 0 seconds")
+        check_confirm_timeout(confirm_timeout)
         super().__init__(
             target,
             adapter,
@@ -142,7 +135,6 @@ class Publisher(Service[list[Publication]]):
         self._persistent = persistent
         self._mandatory = mandatory
         self._resends = resends
-        self._confirm_timeout = confirm_timeout
         self._on_writable = on_writable
         self._ledger = Ledger(max_messages, max_bytes)
         self._accepted = 0
@@ -150,22 +142,14 @@ class Publisher(Service[list[Publication]]):
         # seen, and as they are sent.  Many messages share theirs.
         self._names = ("", "")
         self._completed = (_TRANSIENT, _PERSISTENT)
-        # Those of which one closed the channel or the connection, or was returned: sent one at a
-        # time, until it does so again.
-        self._suspects: set[Publication] = set()
-        # Those under way when the broker last closed the connection for an error.
-        self._witnesses: set[Publication] = set()
-        self._accused: Publication | None = None  # the only one under way then
+        self._suspects = Suspects()
         self._channel_backoff = Backoff()
         # When a stale channel has no publish under way any more, another is opened.
         self._is_stale = False
         self._channel_since = 0.0
-        self._deadlines: list[tuple[float, int]] = []  # and numbers; a heap
-        self._expiring: dict[int, Publication] = {}
-        self._deadline_timer: Handle | None = None
+        self._deadlines = Deadlines(self.adapter, self._expire)
+        self._confirm_clock = ConfirmClock(self.adapter, confirm_timeout, self._miss_confirms)
         self._room_timer: Handle | None = None
-        self._confirm_timer: Handle | None = None
-        self._marks = (0, 0)  # the tags last sent when that timer was due, oldest first
         self._resending: dict[Publication, Handle] = {}
 
     def __repr__(self) -> str:
@@ -238,7 +222,7 @@ class Publisher(Service[list[Publication]]):
             raise
         self._accepted += 1
         if timeout is not None:
-            self._set_deadline(entry, self.adapter.time() + timeout)
+            self._deadlines.add(entry, timeout)
         self._pump()
         return entry
 
@@ -296,7 +280,7 @@ class Publisher(Service[list[Publication]]):
         while (
             connection.is_writable
             and not self._is_stale
-            and not (self._suspects and self._must_wait(channel))
+            and not (self._suspects.isolated and self._must_wait(channel))
         ):
             entry = ledger.next_unsent()
             if entry is None:
@@ -331,7 +315,7 @@ class Publisher(Service[list[Publication]]):
         """Whether the next suspect has to wait for an outcome: ours, or another member's."""
         if channel.unconfirmed:
             return True
-        return bool(self._witnesses) and not self.reconnector._admit(self)
+        return bool(self._suspects.witnesses) and not self.reconnector._admit(self)
 
     def _try_room(self) -> None:
         self._room_timer = None
@@ -353,14 +337,11 @@ class Publisher(Service[list[Publication]]):
     # Outcomes
 
     def _settle(self, entry: Publication, outcome: Outcome) -> None:
-        if self._expiring:
-            self._expiring.pop(entry.number, None)
+        if self._deadlines.waiting:
+            self._deadlines.waiting.pop(entry.number, None)
         if self._resending:
             call_off(self._resending.pop(entry, None))
-        if self._suspects:
-            self._acquit(entry)
-        if self._witnesses:
-            self._witnesses.discard(entry)
+        self._acquit(entry)
         self._ledger.settle(entry, outcome)
 
     def _refuse(self, entry: Publication, reason: AmqpError) -> None:
@@ -384,8 +365,7 @@ class Publisher(Service[list[Publication]]):
         self._close_if_done()
 
     def _nacked(self, entry: Publication) -> None:
-        if self._suspects:
-            self._acquit(entry)
+        self._acquit(entry)
         entry._returned = None
         if entry._resends >= self._resends:
             self._settle(entry, Outcome.NACKED)
@@ -403,34 +383,9 @@ class Publisher(Service[list[Publication]]):
         self._ledger.put_last(entry)
         self._pump()
 
-    # Deadlines
-
-    def _set_deadline(self, entry: Publication, at: float) -> None:
-        deadlines = self._deadlines
-        self._expiring[entry.number] = entry
-        if len(deadlines) > 2 * len(self._expiring) + DEADLINES_KEPT:
-            deadlines[:] = [due for due in deadlines if due[1] in self._expiring]
-            heapq.heapify(deadlines)
-        due = (at, entry.number)
-        heapq.heappush(deadlines, due)
-        if deadlines[0] is due:
-            self._arm_deadline(at)
-
-    def _arm_deadline(self, at: float) -> None:
-        call_off(self._deadline_timer)
-        delay = max(0.0, at - self.adapter.time())
-        self._deadline_timer = self.adapter.call_later(delay, self._expire)
-
     def _expire(self) -> None:
-        self._deadline_timer = None
-        now = self.adapter.time()
-        deadlines = self._deadlines
-        while deadlines and (deadlines[0][0] <= now or deadlines[0][1] not in self._expiring):
-            entry = self._expiring.pop(heapq.heappop(deadlines)[1], None)
-            if entry is not None:
-                self._settle(entry, Outcome.EXPIRED)
-        if deadlines:
-            self._arm_deadline(deadlines[0][0])
+        for entry in self._deadlines.take_due():
+            self._settle(entry, Outcome.EXPIRED)
         self._pump()
         self._close_if_done()
 
@@ -448,7 +403,7 @@ class Publisher(Service[list[Publication]]):
         )  # fmt: skip
         if ledger.may_be_returned:
             # None of them may count as confirmed.  Sent one at a time, it can be told.
-            self._suspects.update(ledger.under_way)
+            self._suspects.isolate(ledger.under_way)
             self._renew_channel()
 
     # The channel
@@ -465,8 +420,7 @@ class Publisher(Service[list[Publication]]):
         self._channel = channel
         self._is_stale = False
         self._channel_since = self.adapter.time()
-        self._marks = (0, 0)
-        self._arm_confirm_timer()
+        self._confirm_clock.start(channel, self._channel_backoff.attempts)
         try:
             channel.confirm_select()
         except (OutputFull, WrongState):
@@ -477,35 +431,11 @@ class Publisher(Service[list[Publication]]):
     def _renew_channel(self, *, last: bool = False) -> None:
         """Go on with another channel; what is under way is sent again there, first or last."""
         channel, self._channel = self._channel, None
+        self._confirm_clock.stop()
         if channel is not None:
             channel.close()
             self._ledger.take_back(last=last)
             self._open_channel()
-
-    def _arm_confirm_timer(self) -> None:
-        call_off(self._confirm_timer)
-        self._confirm_timer = None
-        if self._confirm_timeout is not None:
-            doublings = min(self._channel_backoff.attempts, HIGHEST_DOUBLING)
-            delay = self._confirm_timeout * (1 << doublings) / 2
-            self._confirm_timer = self.adapter.call_later(delay, self._look_for_confirms)
-
-    def _look_for_confirms(self) -> None:
-        """Replace a channel on which a publish was unconfirmed at the last two looks as well."""
-        self._confirm_timer = None
-        channel = self._channel
-        if channel is None:
-            return
-        overdue, recent = self._marks
-        unconfirmed = channel.unconfirmed
-        if channel.connection.is_blocked:
-            self._marks = (0, 0)
-        elif unconfirmed and unconfirmed[0] <= overdue:
-            self._miss_confirms(channel)
-            return
-        else:
-            self._marks = (recent, self._ledger.last_tag)
-        self._arm_confirm_timer()
 
     def _miss_confirms(self, channel: Channel) -> None:
         log.warning(
@@ -514,7 +444,7 @@ class Publisher(Service[list[Publication]]):
         )  # fmt: skip
         self._channel_backoff.next()
         # A suspect that gets no outcome must not keep all the others from theirs.
-        was_alone = bool(self._suspects)
+        was_alone = bool(self._suspects.isolated)
         for entry in self._ledger.under_way if was_alone else ():
             self._acquit(entry)
         self._renew_channel(last=was_alone)
@@ -523,11 +453,9 @@ class Publisher(Service[list[Publication]]):
         if channel is not self._channel:
             return
         self._channel = None
+        self._confirm_clock.stop()
         is_blamed = self._is_blamed(channel, reason)
-        if is_blamed:
-            self._find_culprit(channel, reason)
-        elif _is_deadly(channel, reason):
-            self._find_killer(channel, reason)
+        self._judge(channel, reason, is_blamed)
         self._ledger.take_back()
         self._refresh_writable()
         if channel.connection.is_open:
@@ -546,48 +474,38 @@ class Publisher(Service[list[Publication]]):
         is_ours = channel.connection.is_open or self._is_owner
         return is_ours and reason.by == "broker" and reason.method == "basic.publish"
 
-    def _find_culprit(self, channel: Channel, reason: ChannelClosed) -> None:
-        """If one publish alone was under way, it is that; else send them one at a time."""
-        under_way = self._ledger.under_way
-        if len(channel.unconfirmed) > 1:
-            self._suspects = set(under_way)
-            return
-        self._acquit(*self._suspects)
-        for entry in under_way:
+    def _judge(self, channel: Channel, reason: ChannelClosed, is_blamed: bool) -> None:
+        """Find out whether it was a publish of ours over which the broker closed; refuse it."""
+        under_way, unconfirmed = self._ledger.under_way, len(channel.unconfirmed)
+        culprits: list[Publication] = []
+        if is_blamed:
+            culprits = self._suspects.judge_channel(under_way, unconfirmed)
+        elif is_error(reason) and not channel.connection.is_open:
+            culprits = self._suspects.judge_connection(
+                under_way, unconfirmed, is_ours=self._is_owner
+            )
+        for entry in culprits:
             self._refuse(entry, reason)
 
-    def _find_killer(self, channel: Channel, reason: ChannelClosed) -> None:
-        """The broker closed the connection for an error and blames no publish.
-
-        It may be the doing of a publish all the same: of one that was under way each time.  What
-        was under way twice is sent one at a time, and what was so twice alone is refused.
-        """
-        under_way = self._ledger.under_way
-        was_alone = len(under_way) == len(channel.unconfirmed) == 1
-        if was_alone and under_way[0] is self._accused:
-            self._refuse(self._accused, reason)
-            return
-        is_certain = was_alone and (self._is_owner or self._suspects)
-        self._accused = under_way[0] if is_certain else None
-        self._suspects.update(self._witnesses.intersection(under_way))
-        self._witnesses.update(under_way)
-
-    def _acquit(self, *entries: Publication) -> None:
-        """These are no suspects any more; who shares the connection may send the next of theirs."""
-        self._suspects.difference_update(entries)
-        self.reconnector._release(self)
+    def _acquit(self, entry: Publication) -> None:
+        """It is no suspect any more; who shares the connection may send the next of theirs."""
+        suspects = self._suspects
+        if suspects.isolated or suspects.witnesses:
+            suspects.acquit(entry)
+            self.reconnector._release(self)
 
     # Member of the reconnector
 
     def _disconnected(self, reason: ConnectionClosed) -> None:
         super()._disconnected(reason)
+        self._confirm_clock.stop()
         self._ledger.take_back()
         self.reconnector._release(self)
         self._refresh_writable()
 
     def _writable(self, writable: bool) -> None:
         if self._channel is not None and self._channel.connection.is_blocked:
-            self._marks = (0, 0)  # time stands still for confirms
+            self._confirm_clock.restart()
         self._pump()
 
     # The end
@@ -610,9 +528,10 @@ class Publisher(Service[list[Publication]]):
         self._end(left)
 
     def _end(self, left: list[Publication]) -> None:
-        call_off(self._deadline_timer, self._room_timer, self._confirm_timer)
-        self._deadline_timer = self._room_timer = self._confirm_timer = None
-        self._deadlines.clear()
+        call_off(self._room_timer)
+        self._room_timer = None
+        self._confirm_clock.end()
+        self._deadlines.end()
         self._ledger.clear()
         self.reconnector._release(self)
         self._finish(left)
@@ -633,14 +552,3 @@ class _Events(ChannelEvents):
     def on_return(self, channel: Channel, returned: Returned) -> None:
         if channel is self._publisher._channel:
             self._publisher._returned(returned)
-
-
-def _is_deadly(channel: Channel, reason: ChannelClosed) -> bool:
-    """Whether the broker closed the whole connection, for an error and not for its operator."""
-    cause = reason.__cause__
-    return (
-        not channel.connection.is_open
-        and type(cause) is ConnectionClosed
-        and cause.by == "broker"
-        and (cause.code or 0) >= FIRST_ERROR
-    )
