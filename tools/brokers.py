@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rabbitmq_node import ROOT_VARIABLE
+from rabbitmq_node import DEBIAN_SCRIPTS, ROOT_VARIABLE, version_beside
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent
@@ -65,12 +65,6 @@ def make_root(release: str) -> Path | None:
     return unfinished.rename(root)
 
 
-def version_in(root: Path) -> str:
-    """The version of the RabbitMQ in a root folder; "?" if it has none."""
-    folders = (root / "usr" / "lib" / "rabbitmq" / "lib").glob("rabbitmq_server-*")
-    return next((folder.name.rpartition("-")[2] for folder in folders), "?")
-
-
 def test(root: Path, tests: Sequence[str]) -> bool:
     """Whether the tests pass on the RabbitMQ of a root folder."""
     environment = {**os.environ, ROOT_VARIABLE: str(root), "EVAMQP_REQUIRE_RABBITMQ": "1"}
@@ -83,7 +77,7 @@ def run(release: str, tests: Sequence[str]) -> tuple[str, bool]:
     root = make_root(release)
     if root is None:
         return f"{release}: NOT MADE", False
-    version = version_in(root)
+    version = version_beside(Path(root, *DEBIAN_SCRIPTS.parts[1:])) or "?"
     print(f"== RabbitMQ {version} ({release})", flush=True)
     start = time.monotonic()
     passed = test(root, tests)

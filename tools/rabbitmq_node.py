@@ -78,11 +78,13 @@ class Installation:
     Args:
         scripts: The folder of rabbitmq-server and rabbitmqctl.
         epmd: Erlang's port mapper.
+        version: Of RabbitMQ, such as ``"3.10.8"``; "" where its folder does not say.
         enter: What stands before every command, to run it in another root folder.
     """
 
     scripts: Path
     epmd: str
+    version: str = ""
     enter: tuple[str, ...] = ()
 
 
@@ -94,7 +96,8 @@ def find_installation() -> Installation:
     """
     root = os.environ.get(ROOT_VARIABLE)
     if not root:
-        return Installation(find_scripts(), find_epmd())
+        found = find_scripts()
+        return Installation(found, find_epmd(), version_beside(found))
     scripts = Path(root, *DEBIAN_SCRIPTS.parts[1:])
     if not (scripts / "rabbitmq-server").exists():
         raise RabbitNotFound(f"RabbitMQ is not installed in {root}, which {ROOT_VARIABLE} names")
@@ -102,7 +105,15 @@ def find_installation() -> Installation:
         raise RabbitNotFound(f"only root may run the RabbitMQ in {root}: {ROOT_VARIABLE} is set")
     # The node's folder and certificates are made where Python makes what is temporary.
     shared = os.path.realpath(tempfile.gettempdir())
-    return Installation(DEBIAN_SCRIPTS, "epmd", (str(IN_ROOT), os.path.abspath(root), shared))
+    enter = (str(IN_ROOT), os.path.abspath(root), shared)
+    return Installation(DEBIAN_SCRIPTS, "epmd", version_beside(scripts), enter)
+
+
+def version_beside(scripts: Path) -> str:
+    """The version of the RabbitMQ whose scripts these are; "" if its folder does not say."""
+    folders = [*scripts.parent.glob("lib/rabbitmq_server-*"), scripts.parent]
+    names = (folder.name.rpartition("-") for folder in folders)
+    return next((version for name, _, version in names if name == "rabbitmq_server"), "")
 
 
 def find_scripts() -> Path:
@@ -524,6 +535,9 @@ class RabbitNode:
             yield "auth_mechanisms.2 = AMQPLAIN"
             yield "auth_mechanisms.3 = EXTERNAL"
             yield "ssl_cert_login_from = common_name"
+        if self._installation.version.startswith("4."):
+            # As RabbitMQ 4.3 comes; Debian's build permits what is deprecated.
+            yield "deprecated_features.permit.transient_nonexcl_queues = false"
         yield from self._config
 
     def _environment(self) -> dict[str, str]:

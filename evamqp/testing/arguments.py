@@ -51,6 +51,12 @@ MASTERS_ARE_GONE = (
     " configuration; actual version to be determined.\nTo continue using this feature when it is"
     " not permitted by default, set the following parameter in your configuration."
 )
+TRANSIENTS_ARE_GONE = (
+    "Feature `transient_nonexcl_queues` is deprecated.\n"
+    "Its use is not permitted per the configuration (overriding the default, which is permitted):\n"
+    '    "deprecated_features.permit.transient_nonexcl_queues = false"\n'
+    "Its use will not be permitted by default in a future minor RabbitMQ version."
+)
 MATCHES = ("all", "any", "all-with-x", "any-with-x")
 ALTERNATE_EXCHANGE = "alternate-exchange"
 OVERFLOWS = ("drop-head", "reject-publish", "reject-publish-dlx")

@@ -34,6 +34,7 @@ class Release(NamedTuple):
         shows_latin_1: Whether names that are no UTF-8 stand in texts as Latin-1, not as they came.
         classic_leaders: Whether classic queues take ``x-queue-leader-locator``.
         master_locators: Whether queues take ``x-queue-master-locator``; else 541.
+        transient_queues: Whether queues may be neither durable nor exclusive; else 541.
         queue_modes: Whether ``x-queue-mode`` is looked at.
         queue_versions: What ``x-queue-version`` may be.
         ha_failover: Whether a consumer's ``x-cancel-on-ha-failover`` is looked at.
@@ -67,6 +68,7 @@ class Release(NamedTuple):
     shows_latin_1: bool
     classic_leaders: bool
     master_locators: bool
+    transient_queues: bool
     queue_modes: bool
     queue_versions: tuple[int, ...]
     ha_failover: bool
@@ -99,6 +101,7 @@ _3_8 = Release(
     shows_latin_1=False,
     classic_leaders=True,
     master_locators=True,
+    transient_queues=True,
     queue_modes=True,
     queue_versions=(),
     ha_failover=True,
@@ -132,6 +135,7 @@ _4_0 = _3_10._replace(
     matches_floats=False,
     shows_latin_1=True,
     classic_leaders=True,
+    transient_queues=False,
     ha_failover=False,
     lost_commit=(406, "partial tx completion"),
     commit_needs_queue=True,

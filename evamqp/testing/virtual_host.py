@@ -17,6 +17,7 @@ from evamqp.testing.arguments import (
     ALTERNATE_EXCHANGE,
     COMPARED,
     COMPARED_LATER,
+    TRANSIENTS_ARE_GONE,
     check_match,
     check_pattern,
     check_queue,
@@ -202,6 +203,8 @@ class VirtualHost:
         """Create a queue, or refuse (405, 406) if one of that name differs."""
         current = self.queues.get(name)
         if current is None:
+            if not (durable or exclusive or self._release.transient_queues):
+                raise Refusal(541, TRANSIENTS_ARE_GONE)
             check_queue(name, self.name, arguments, self._release)
             self._routes.clear()
             current = self.queues[name] = Queue(

@@ -61,11 +61,13 @@ class Talker(Client):
         name: str = "",
         *,
         passive: bool = False,
-        durable: bool = False,
+        durable: bool | None = None,
         exclusive: bool = False,
         auto_delete: bool = False,
         arguments: Mapping[str, Any] = NOTHING,
     ) -> Event:
+        """queue.declare; ``durable`` None means yes, unless it is exclusive."""
+        durable = not exclusive if durable is None else durable
         return self.call(
             self.number, "queue.declare", name, passive, durable, exclusive, auto_delete, False,
             arguments,

@@ -321,7 +321,7 @@ def test_flow_may_only_be_on(client: Talker) -> None:
 
 
 def test_nothing_is_answered_to_no_wait(client: Talker) -> None:
-    client.send(1, "queue.declare", "silent", False, False, False, False, True, {})
+    client.send(1, "queue.declare", "silent", False, True, False, False, True, {})
     client.send(1, "queue.bind", "silent", "amq.fanout", "", True, {})
     client.send(1, "basic.consume", "silent", "t", False, True, False, True, {})
     client.put("", b"heard", exchange="amq.fanout")

@@ -26,6 +26,12 @@ MASTERS_ARE_GONE = (
     "The feature will be removed from a future major RabbitMQ version, regardless of the"
     " configuration; actual version to be determined.\nTo con..."
 )
+TRANSIENTS_ARE_GONE = (
+    "INTERNAL_ERROR - Feature `transient_nonexcl_queues` is deprecated.\n"
+    "Its use is not permitted per the configuration (overriding the default, which is permitted):\n"
+    '    "deprecated_features.permit.transient_nonexcl_queues = false"\n'
+    "Its use will not be permit..."
+)
 # How a queue or exchange that does not exist is asked for, and what is blamed for it.
 MISSING: dict[str, tuple[str, tuple[Any, ...], tuple[int, int]]] = {
     "get": ("basic.get", ("nope", True), (60, 70)),
@@ -43,7 +49,7 @@ MISSING: dict[str, tuple[str, tuple[Any, ...], tuple[int, int]]] = {
 }
 # A first declaration, a second one that differs, and what RabbitMQ says of it.
 QUEUES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
-    ({}, {"durable": True}, "'durable' for {}: received 'true' but current is 'false'"),
+    ({}, {"durable": False}, "'durable' for {}: received 'false' but current is 'true'"),
     ({}, {"auto_delete": True}, "'auto_delete' for {}: received 'true' but current is 'false'"),
     (
         {},
@@ -546,9 +552,21 @@ def test_queue_versions_are_compared_since_3_10(
     received, current = "the value '2' of type 'signedint'", "none"
     if first:
         received, current = current, received
-    refused = client.refused(1, "queue.declare", "q", *[False] * 5, second)
+    refused = client.refused(1, "queue.declare", "q", False, True, *[False] * 3, second)
     text = f"inequivalent arg 'x-queue-version' for queue 'q' in vhost '{rig.vhost}'"
     assert refused.args == (
         406,
         f"PRECONDITION_FAILED - {text}: received {received} but current is {current}",
     )
+
+
+def test_queue_may_be_neither_durable_nor_exclusive_until_4_0(rig: Rig) -> None:
+    client = rig.open()
+    if rig.answer({"3.8": True, "4.0": False}):  # as test nodes of 4.x are configured
+        client.declare_queue("q", durable=False)
+        return
+    client.declare_queue("mine", durable=False, exclusive=True)
+    refused = client.refused(1, "queue.declare", "q", *[False] * 5, {})
+    assert refused.args == (541, TRANSIENTS_ARE_GONE)
+    assert refused.ids == (50, 10)
+    assert refused.is_hard

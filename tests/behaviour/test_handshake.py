@@ -114,7 +114,7 @@ def test_frame_may_be_eight_bytes_above_frame_max(rig: Rig, kind: str, excess: i
     else:
         empty = len(encode_table({"x": ""})) + 4 + 2 + 2 + 1
         arguments = {"x": "y" * (size - empty)}
-        client.send(1, "queue.declare", "q", False, False, False, False, False, arguments)
+        client.send(1, "queue.declare", "q", False, True, False, False, False, arguments)
         if excess < 9:
             client.expect("queue.declare-ok")
     if excess < 9:
