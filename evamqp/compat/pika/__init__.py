@@ -69,6 +69,9 @@ def __getattr__(name: str) -> Any:
         return import_module(f"{__name__}.{name}")
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    try:
+        value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    except ImportError as error:  # its loop's package is not installed
+        raise AttributeError(f"{__name__}.{name}: {error}") from error
     globals()[name] = value
     return value

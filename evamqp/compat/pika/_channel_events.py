@@ -18,6 +18,17 @@ _new: Any = object.__new__
 _Ack, _Nack = spec.Basic.Ack, spec.Basic.Nack
 
 
+def confirmation(tags: Sequence[int], acked: bool) -> Any:
+    """The ``Basic.Ack`` or ``Basic.Nack`` that settles these tags, and none besides."""
+    # By hand, since there may be one for each publish.
+    method = _new(_Ack if acked else _Nack)
+    method.delivery_tag = tags[-1]
+    method.multiple = len(tags) > 1
+    if not acked:
+        method.requeue = False
+    return method
+
+
 class ChannelEvents(evamqp.Handler):
     """What evamqp tells of one channel, passed on in pika's terms."""
 
@@ -30,11 +41,7 @@ class ChannelEvents(evamqp.Handler):
         callbacks = self._channel.callbacks
 
         def confirmed(core: evamqp.Channel, tags: Sequence[int], acked: bool) -> None:
-            method = _new(_Ack if acked else _Nack)
-            method.delivery_tag = tags[-1]
-            method.multiple = len(tags) > 1
-            if not acked:
-                method.requeue = False
+            method = confirmation(tags, acked)
             frame = _new(Method)
             frame.frame_type = 1
             frame.channel_number = number
@@ -49,8 +56,7 @@ class ChannelEvents(evamqp.Handler):
     def on_delivery_confirmation(
         self, channel: evamqp.Channel, tags: Sequence[int], acked: bool
     ) -> None:
-        kind = _Ack if acked else _Nack
-        self._channel._process(kind(tags[-1], len(tags) > 1))
+        self._channel._process(confirmation(tags, acked))
 
     def on_channel_open(self, channel: evamqp.Channel) -> None:
         self._channel._opened()

@@ -48,6 +48,7 @@ class BasicProperties(amqp_object.Properties):
 
     INDEX = 60
     NAME = "BasicProperties"
+    CLASS: Any  # ``spec.Basic``
 
     FLAG_CONTENT_TYPE = 1 << 15
     FLAG_CONTENT_ENCODING = 1 << 14

@@ -69,12 +69,14 @@ class Channel:
         self._on_open_callback = on_open_callback
         self._on_get: Callable[..., object] | None = None
         self._on_confirm: Callable[[Method], object] | None = None
+        self._last_message: evamqp.Message | None = None
+        self._last_tag: int | None = None  # of that, until it is acknowledged
         self._consumers: dict[str, None] = {}
         self._cancelled: set[str] = set()
         self._state = self.OPENING
         self._closing_reason: BaseException | None = None
         self._core: evamqp.Channel
-        self._publish: Callable[..., object] = self._refuse_publish
+        self._publish: Callable[..., int] = self._refuse_publish
         self._handler = ChannelEvents(self)
 
     def __int__(self) -> int:
@@ -163,10 +165,21 @@ class Channel:
             raise exceptions.MethodNotImplemented(
                 "immediate: brokers have refused it since RabbitMQ 3.0"
             )
+        self._send(exchange, routing_key, body, properties, mandatory)
+
+    def _send(
+        self,
+        exchange: str,
+        routing_key: str,
+        body: bytes | str,
+        properties: BasicProperties | None = None,
+        mandatory: bool = False,
+    ) -> int:
+        """Publish, and return the tag that a confirmation will name."""
         if type(body) is not bytes:
             body = _as_bytes(body)
         try:
-            self._publish(
+            return self._publish(
                 exchange,
                 routing_key,
                 body,
@@ -175,6 +188,7 @@ class Channel:
             )
         except evamqp.UsageError as error:
             self._publish_refused(error, exchange, routing_key, body, properties, mandatory)
+            return 0
 
     def _publish_refused(
         self, error: evamqp.UsageError, exchange: Any, routing_key: Any, body: bytes,
@@ -269,7 +283,7 @@ class Channel:
         self._call(
             self._core.basic_consume,
             queue,
-            self._receiver(on_message_callback),
+            self._receiver(on_message_callback, bool(auto_ack)),
             bool(auto_ack),
             bool(exclusive),
             consumer_tag,
@@ -279,7 +293,9 @@ class Channel:
         self._consumers[consumer_tag] = None
         return consumer_tag
 
-    def _receiver(self, on_message: Callable[..., object]) -> Callable[[evamqp.Message], object]:
+    def _receiver(
+        self, on_message: Callable[..., object], auto_ack: bool
+    ) -> Callable[[evamqp.Message], object]:
         """What evamqp calls with each message: the callback with views of it."""
 
         def receive(message: evamqp.Message) -> None:
@@ -287,7 +303,15 @@ class Channel:
             method._message = message
             on_message(self, method, from_message(message), message.body)
 
-        return receive
+        def receive_to_settle(message: evamqp.Message) -> None:
+            method = _new(_Deliver)
+            method._message = message
+            # It will be asked for, to acknowledge this message: by its tag, and mostly at once.
+            method.delivery_tag = self._last_tag = message.delivery_tag
+            self._last_message = message
+            on_message(self, method, from_message(message), message.body)
+
+        return receive if auto_ack else receive_to_settle
 
     @two_styles("callback consumer_tag nowait")
     def basic_cancel(
@@ -345,6 +369,12 @@ class Channel:
 
     def basic_ack(self, delivery_tag: int = 0, multiple: bool = False) -> None:
         """Acknowledge a message, or all up to the tag."""
+        if delivery_tag == self._last_tag and not multiple:
+            # Mostly it is the one that came last, which knows how to be acknowledged fast.
+            self._last_tag = None
+            assert self._last_message is not None
+            if not self._last_message.is_settled and self._last_message.ack():
+                return
         try:
             self._core.basic_ack(delivery_tag, True if multiple else False)  # noqa: SIM210
         except evamqp.UsageError as error:
@@ -677,6 +707,8 @@ class Channel:
             error = exceptions.ChannelClosedByClient(error.reply_code, error.reply_text)
         self._enter(self.CLOSED)
         self._consumers.clear()
+        self._last_message = None
+        self._last_tag = None
         self._on_get = None
         try:
             if isinstance(error, exceptions.ChannelClosedByBroker):

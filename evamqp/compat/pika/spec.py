@@ -287,6 +287,8 @@ Basic: Any = _classes["Basic"]
 Tx: Any = _classes["Tx"]
 Confirm: Any = _classes["Confirm"]
 
+BasicProperties.CLASS = Basic
+
 _WITH_CONTENT = frozenset(key for key, entry in BY_KEY.items() if entry.has_content)
 
 
