@@ -200,6 +200,8 @@ class Faults:
 
     def open_channel(self, channel: ServerChannel) -> None:
         """A channel was opened: answer it now, later, or not yet."""
+        if self._channel_delay != 0:
+            channel.waiting = []  # a broker answers in order
         if self._channel_delay is None:
             self._unanswered.append(channel)
         elif self._channel_delay:

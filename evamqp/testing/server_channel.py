@@ -94,6 +94,9 @@ class ServerChannel(Publishing):
             self._connection.write(frame(FRAME_METHOD, self.number, OPEN_OK_0_8))
         else:
             self.send("channel.open-ok")
+        waiting, self.waiting = self.waiting, None
+        if waiting:
+            self._connection.take_late(self.number, waiting)
 
     def _recv_open(self) -> None:
         raise Refusal(504, "second 'channel.open' seen")

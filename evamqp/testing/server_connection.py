@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from evamqp.codec.frames import (
@@ -90,9 +91,10 @@ class ServerConnection:
 
     __slots__ = (
         "__weakref__", "_buffer", "_buffered", "_channel_max", "_confirming", "_congested",
-        "_deadline", "_deliveries", "_disposition", "_heartbeat", "_is_swamped", "_next_tick",
-        "_reader", "_runtime", "blocked", "capabilities", "channels", "client_properties",
-        "frame_max", "house", "is_stalled", "number", "speaks_0_8", "state", "user", "vhost",
+        "_deadline", "_deliveries", "_disposition", "_heartbeat", "_is_swamped", "_late",
+        "_next_tick", "_reader", "_runtime", "blocked", "capabilities", "channels",
+        "client_properties", "frame_max", "house", "is_stalled", "number", "speaks_0_8", "state",
+        "user", "vhost",
     )  # fmt: skip
 
     def __init__(self, house: House, number: int, runtime: Runtime) -> None:
@@ -105,6 +107,7 @@ class ServerConnection:
         self._congested = False
         self._is_swamped = False
         self._confirming: list[Session] = []
+        self._late: deque[tuple[int, int, bytes]] = deque()  # see take_late()
         self._deliveries: deque[bytes] = deque(maxlen=DELIVERIES_KEPT)
         self._disposition = Disposition.KEEP
         self._deadline: float | None = None
@@ -300,7 +303,7 @@ class ServerConnection:
         try:
             if self.state is State.GREETING and not self._greet():
                 return False
-            for kind, number, payload in self._reader.frames():
+            for kind, number, payload in chain(self._late_frames(), self._reader.frames()):
                 self._take(kind, number, payload)
                 if self.blocked or self.is_stalled or self._is_swamped:
                     break
@@ -315,6 +318,10 @@ class ServerConnection:
             log.exception("the embedded broker failed; it closes the connection with 541")
             self._refuse_or_hang_up(Refusal(541, "the embedded broker failed"))
         return False
+
+    def _late_frames(self) -> Iterator[tuple[int, int, bytes]]:
+        while self._late:
+            yield self._late.popleft()
 
     def _refuse_or_hang_up(self, refusal: Refusal) -> None:
         if self.state in (State.STARTING, State.TUNING) and refusal.code != 403:
@@ -371,6 +378,8 @@ class ServerConnection:
         channel = self.channels.get(number)
         if channel is None:
             channel = self._open_channel(number, kind, payload)
+        elif channel.waiting is not None:
+            channel.waiting.append((kind, payload))
         elif kind == FRAME_METHOD:
             channel.receive_method(payload)
         elif kind == FRAME_HEADER:
@@ -461,6 +470,11 @@ class ServerConnection:
         self.hang_up()
 
     # For channels
+
+    def take_late(self, number: int, frames: list[tuple[int, bytes]]) -> None:
+        """A channel's open was answered at last: carry out what came behind it."""
+        self._late.extend((kind, number, payload) for kind, payload in frames)
+        self._parse()
 
     def remove_channel(self, channel: ServerChannel) -> None:
         """A channel is closed on both sides."""

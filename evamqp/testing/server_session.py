@@ -52,13 +52,14 @@ class Session:
     Attributes:
         is_open: False from when either side closes it.
         unacked: What is out, by delivery tag.
+        waiting: Frames that came before channel.open was answered; None if it is, as usually.
         replies_as: The name by which direct reply-to reaches its consumer; None without one.
     """
 
     __slots__ = (
         "_confirms", "_connection", "_content", "_held", "_last_queue", "_last_tag", "_limit",
         "_prefetch", "_release", "_reply_tag", "_transaction", "_unrestricted", "_user", "_vhost",
-        "consumers", "is_open", "number", "replies_as", "unacked",
+        "consumers", "is_open", "number", "replies_as", "unacked", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -71,6 +72,7 @@ class Session:
         self._user = user
         self._unrestricted = user.permissions.get(vhost.name) == Permissions()
         self.is_open = True
+        self.waiting: list[tuple[int, bytes]] | None = None
         self.consumers: dict[str, Consumer] = {}
         self.unacked: dict[int, Unacked] = {}
         self.replies_as: str | None = None

@@ -274,6 +274,22 @@ def test_channels_open_late_or_not_at_all(world: World) -> None:
     assert recorder.reason is None
 
 
+def test_what_is_behind_a_late_open_is_answered_behind_it(world: World) -> None:
+    recorder, connection = world.connect()
+    world.settle()
+    world.broker.faults.delay_channels(5.0)
+    channel = connection.channel()
+    channel.confirm_select()
+    channel.queue_declare("q")
+    tag = channel.basic_publish("", "q", b"body", mandatory=True)
+    world.adapter.advance(4.9)
+    assert not world.broker.queues()
+    world.adapter.advance(0.2)
+    assert recorder.outcomes() == [tag]
+    assert world.broker.queue("q").bodies == (b"body",)
+    assert recorder.reason is None
+
+
 def test_replayed_deliveries_are_late_frames_to_the_client(world: World) -> None:
     recorder, channel = world.open()
     channel.basic_consume("q", recorder.on_message, auto_ack=True)
