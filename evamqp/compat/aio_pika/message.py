@@ -83,9 +83,13 @@ def _optional_text(value: Any) -> str | None:
     return str(value) if value else None
 
 
-# Message ids of our own: a name for this process, and a number.
+# Message ids of our own: a number, and a name for this process.
 _ids: Callable[[], int] = count().__next__
 _process = ""
+# Multiplied by an odd number, numbers stay unique and look different from their first digit on,
+# which is as much of an id as logs tend to show.
+_SPREAD = 0x9E3779B97F4A7C15
+_MASK = (1 << 64) - 1
 
 
 def _rename_process() -> None:
@@ -236,7 +240,7 @@ class Message:
 
     def id_to_send(self) -> str:
         """Its id; one that is made now if it has none."""
-        return self.message_id or f"{_process}{_ids():016x}"
+        return self.message_id or f"{_ids() * _SPREAD & _MASK:016x}{_process}"
 
     def encode(self, message_id: str) -> evamqp.Properties:
         """The properties as they are sent."""
