@@ -114,10 +114,19 @@ class TestReturns(SharingVhost, OnTwoLoops):
         assert self.outcomes(rig, [first]) == [Outcome.RETURNED]
         rig.node.set_memory_alarm(True)
         try:
-            stuck = [publisher.publish("", "nowhere", b"x") for _ in range(3)]
             connection = publisher.reconnector.connection
             assert connection is not None
-            rig.until(lambda: connection.is_blocked)
-            assert rig.wait(publisher.close(timeout=1)) == stuck
+
+            def is_blocked() -> bool:
+                """Publish on until the alarm has come through."""
+                if not publisher.pending:
+                    publisher.publish("", "nowhere", b"x")
+                return connection.is_blocked
+
+            rig.until(is_blocked)
+            publisher.publish("", "nowhere", b"x")
+            left = rig.wait(publisher.close(timeout=1))
+            assert left
+            assert {publication.outcome for publication in left} == {Outcome.ABANDONED}
         finally:
             rig.node.set_memory_alarm(False)
