@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from evamqp.codec.fields import encode_shortstr
 from evamqp.core.request import Request
 from evamqp.errors import (
+    CONTENT_TOO_LARGE,
     RESOURCE_ERROR,
     BadArgument,
     BadType,
@@ -42,6 +43,8 @@ log = logging.getLogger(__name__)
 # Seconds until a message whose handler was interrupted goes back to its queue: by then a program
 # that ends has ended, and one that lives on does not keep it for ever.
 INTERRUPTED_DELAY = 1.0
+# So often a message above body_max is refused before on_error decides.
+OVERSIZED = 2
 # So many times ``prefetch`` may be held here before the broker counts as one that ignores it.
 EXCESS = 2
 # Seconds: so long asyncio may wait for threads when a program ends.
@@ -86,7 +89,9 @@ class Consumer(Service[int]):
         on_error: What becomes of a message whose handler failed; the error is logged.  With
             ``"requeue"`` it is held for 0.1 s first, which doubles with each failure of the same
             message up to 30 s, and counts as unacknowledged meanwhile.  Quorum queues drop or
-            dead-letter it after their ``x-delivery-limit``.
+            dead-letter it after their ``x-delivery-limit``.  It also decides about messages above
+            ``body_max``: with ``"reject"`` they are rejected unread, from the third time on that
+            one comes; with the others the consumer stops then, with an ERROR, until resume().
         exclusive: Refuse other consumers of the queue.
         arguments: For instance ``x-priority``.
         on_reconnecting: See Reconnector, which gets these three unless it is shared.
@@ -142,6 +147,7 @@ class Consumer(Service[int]):
         self._waiting: deque[Message] = deque()
         self._returning: dict[Message, Handle] = {}  # those that go back after a while
         self._failures = Failures()
+        self._oversized = 0  # messages that were refused for being above body_max
         # When a handler was last interrupted, and ``handled`` at that time.
         self._interrupted: tuple[float, int] | None = None
         self._backoff = Backoff()
@@ -225,6 +231,8 @@ class Consumer(Service[int]):
             self._come_back(self._open_channel)
             return
         self._channel = channel
+        if self._oversized >= OVERSIZED:
+            channel._on_oversized_rejected = self._oversized_rejected
         try:
             channel.basic_qos(self._prefetch)
         except (OutputFull, WrongState):
@@ -278,10 +286,27 @@ class Consumer(Service[int]):
         if channel is not self._channel:
             return
         self._forget_channel()
+        if reason.code == CONTENT_TOO_LARGE and reason.method == "basic.deliver":
+            self._refused_oversized(reason)
         if channel.connection.is_open and not self._is_closing:
             log.warning("the channel of the consumer of %s closed: %s", self.queue, reason)
             # The queue may be missing, so declare first.
             self._come_back(partial(self._declare, self._open_channel))
+
+    def _refused_oversized(self, reason: ChannelClosed) -> None:
+        """A message above body_max heads the queue, and would be refused for ever."""
+        self._oversized += 1
+        if self._oversized < OVERSIZED:
+            return
+        if self._on_error == "reject":
+            log.error("from now on %s has what is too large rejected: %s", self.queue, reason)
+        else:
+            log.error("stopped consuming %s until resume(): %s", self.queue, reason)
+            self._oversized = 0
+            self._is_paused = True
+
+    def _oversized_rejected(self, why: str) -> None:
+        log.error("a message of %s was rejected: %s", self.queue, why)
 
     def _forget_channel(self) -> None:
         self._channel = None

@@ -768,6 +768,43 @@ def test_a_broker_that_ignores_prefetch_does_not_fill_the_memory(
     assert len(stage.server.queues["work"].ready) == 1000
 
 
+def oversized(stage: Stage, work: Work, **options: Any) -> evamqp.Consumer:
+    """A consumer of a queue at whose head is a message that is too large."""
+    target = evamqp.Parameters.from_url(URL, body_max=5000)
+    stage.server.fill("work", b"x" * 200_000, b"a", b"y" * 5001, b"b")
+    return stage.consumer(work, target, **options)
+
+
+def test_what_is_above_body_max_is_rejected_in_the_end(
+    stage: Stage, work: Work, caplog: pytest.LogCaptureFixture
+) -> None:
+    consumer = oversized(stage, work, prefetch=1)
+    stage.advance(LONG)
+    assert work.bodies == [b"a", b"b"]
+    verbs = [(verb, len(body)) for verb, body in stage.server.settled]
+    assert verbs == [("dropped", 200_000), ("acked", 1), ("dropped", 5001), ("acked", 1)]
+    assert stage.wire.names.count("channel.close") == 2
+    assert "200000 bytes exceeds body_max" in caplog.text
+    assert consumer.is_consuming
+    assert len(stage.server.wires) == 1
+
+
+@pytest.mark.parametrize("policy", ["requeue", "leave"])
+def test_what_is_above_body_max_stops_who_rejects_nothing(
+    stage: Stage, work: Work, policy: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    consumer = oversized(stage, work, prefetch=1, on_error=policy)
+    stage.advance(HOUR)
+    assert work.bodies == []
+    assert not consumer.is_consuming
+    assert stage.wire.names.count("basic.consume") == 2
+    assert "until resume()" in caplog.text
+    stage.server.queues["work"].ready.pop(0)
+    consumer.resume()
+    stage.turn()
+    assert work.bodies == [b"a"]
+
+
 def test_a_failed_topology_ends_it(stage: Stage, work: Work, tasks: Tasks) -> None:
     stage.server.refuse("queue.declare", 406)
     topology = Topology("fail")

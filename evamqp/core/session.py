@@ -83,10 +83,12 @@ class Session:
         "_handler",
         "_nacked",
         "_next_tag",
+        "_on_oversized_rejected",
         "_output",
         "_owner",
         "_publisher",
         "_requests",
+        "_skipped_left",
         "_unconfirmed_published",
         "connection",
         "number",
@@ -114,6 +116,9 @@ class Session:
         self._confirm_waiters: deque[tuple[int, Request[list[int]]]] = deque()
         self._nacked: deque[int] = deque(maxlen=NACKS_KEPT)
         self._next_tag = 0  # 0 outside confirm mode
+        # Called instead of closing the channel when a body is above the limit; None closes it.
+        self._on_oversized_rejected: Callable[[str], object] | None = None
+        self._skipped_left = 0  # bytes of body still to come that are dropped
         self._unconfirmed_published = 0  # publishes outside confirm mode
         # A frame of basic.ack up to the tag; nack and reject differ in the method alone.
         self._ack_head = b"\x01" + number.to_bytes(2, "big") + b"\x00\x00\x00\x0d\x00\x3c\x00\x50"
@@ -248,13 +253,30 @@ class Session:
         if content is None:
             if self.state in _DISCARDING:
                 return None
+            if 0 < size <= self._skipped_left:
+                self._skipped_left -= size
+                return None
             raise MalformedData("a body frame that nothing announced", UNEXPECTED_FRAME)
         content.expect(size)
         return content
 
     def _refuse(self, content: Content) -> None:
-        """A body larger than the limit: close the channel, and read none of it."""
+        """A body larger than the limit: keep none of it, and close the channel.
+
+        Who has said so has a delivery rejected instead: one that is requeued comes for ever.
+        """
         text = f"a body of {content.size} bytes exceeds body_max, {self.connection._body_max}"
+        rejected = self._on_oversized_rejected
+        if (
+            rejected is not None
+            and content.name == "basic.deliver"
+            and self.state is ChannelState.OPEN
+        ):
+            self._drop_content()
+            self._skipped_left = content.size
+            self._reply("basic.reject", content.arguments[1], False)
+            self._tell("on_oversized_rejected", rejected, text)
+            return
         reason = ChannelClosed(text, code=CONTENT_TOO_LARGE, method=content.name, by="broker")
         self._drop_content()
         if self.state is not ChannelState.CLOSING:

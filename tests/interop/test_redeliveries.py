@@ -99,6 +99,29 @@ class TestTakenBack(OnSelect):
         assert "closed" not in caplog.text
 
 
+class TestTooLarge(OnSelect):
+    def test_it_is_dead_lettered_and_those_behind_it_come(self, rig: Rig) -> None:
+        channel = rig.channel()
+        arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
+        rig.wait(channel.queue_declare("dead"))
+        rig.wait(channel.queue_declare("q", arguments=arguments))
+        channel.confirm_select()
+        for body in (b"x" * 300_000, b"a", b"y" * 10_001, b"b"):
+            channel.basic_publish("", "q", body)
+        assert rig.wait(channel.wait_for_confirms()) == []
+        bodies: list[bytes] = []
+        consumer = evamqp.Consumer(
+            rig.parameters(body_max=10_000),
+            "q",
+            lambda message: bodies.append(message.body),
+            adapter=rig.loop.adapter,
+        )
+        rig.until(lambda: set(bodies) == {b"a", b"b"})
+        rig.until_count(channel, "dead", 2)
+        rig.until_count(channel, "q", 0)
+        rig.wait(consumer.close())
+
+
 class TestFailures(OnSelect):
     def test_a_message_that_fails_for_a_while_outlives_the_delivery_limit(self, rig: Rig) -> None:
         """21 deliveries at once would use up a limit of 20, and the message would be gone."""
