@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from evamqp.adapters.base import Adapter, Handle, Promise, Transport
 from evamqp.core.connection import Connection
 from evamqp.core.output import FLUSH_AT
+from evamqp.core.ownership import runs_elsewhere
 from evamqp.core.state import Disposition
-from evamqp.errors import AmqpError, BadType, ConnectFailed, WrongState
+from evamqp.errors import AmqpError, BadType, ConnectFailed, WrongState, WrongThread
 
 if TYPE_CHECKING:
     from evamqp.core.calls import Runtime
@@ -347,6 +348,8 @@ def _with_hint(text: str) -> str:
 
 def start(targets: Iterable[Parameters], handler: Handler, adapter: Adapter) -> Connection:
     """A connection that is being dialled; what becomes of it is told to ``handler``."""
+    if runs_elsewhere(adapter):
+        raise WrongThread("connect: the loop runs in another thread; use call_soon_threadsafe")
     driver = Driver(adapter, partial(Connection, handler))
     driver.dial(targets)
     return driver.core

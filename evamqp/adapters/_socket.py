@@ -10,6 +10,7 @@ import os
 import selectors
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 from evamqp.adapters._dial import Address
 from evamqp.adapters.base import Callback, Endpoint, Handle, Stream
@@ -73,6 +74,12 @@ def read_rest(sock: socket.socket, receive: Callable[[bytes], bool]) -> None:
             # Nothing left, or the error that the caller knows already.
             return
         more = bool(data) and receive(data)
+
+
+def shut_down(sock: socket.socket) -> None:
+    """End the connection itself: a close alone leaves it open where a forked child holds it too."""
+    with suppress(OSError):  # it has ended already
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def discard_input(sock: socket.socket) -> None:
@@ -284,6 +291,7 @@ class SocketTransport:
         self._accepting = False
         self._watch(0)
         self._drop_output()
+        shut_down(self._sock)
         self._sock.close()
         self._stream.connection_lost(self._error)
 

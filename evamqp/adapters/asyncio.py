@@ -21,6 +21,7 @@ from evamqp.adapters._socket import (
     open_listener,
     open_socket,
     read_rest,
+    shut_down,
 )
 from evamqp.adapters.base import Callback, Endpoint, Handle, Stream
 
@@ -52,6 +53,10 @@ class AsyncioAdapter:
         except RuntimeError:
             self._owns_loop = True
             return asyncio.new_event_loop()
+
+    def runs_elsewhere(self) -> bool:
+        """Whether the loop runs now, in another thread."""
+        return self.loop.is_running() and asyncio._get_running_loop() is not self.loop
 
     def call_soon_threadsafe(self, callback: Callback) -> None:
         """Call back on the loop, from any thread or signal handler.
@@ -222,11 +227,13 @@ class _Connection(asyncio.BufferedProtocol):
         self.is_lost = True
         stream = self._stream
         if stream is None:
+            self._on_copy_of_socket(shut_down)
             return
         if exc is None and self._is_closing:
             self._on_copy_of_socket(discard_input)
         elif isinstance(exc, OSError) and self._accepting:
             self._on_copy_of_socket(lambda copy: read_rest(copy, self._receive))
+        self._on_copy_of_socket(shut_down)
         self._accepting = False
         self._stream = None
         stream.connection_lost(exc)

@@ -174,6 +174,7 @@ class SelectAdapter:
         "_ready",
         "_selector",
         "_sleeps_until",
+        "_thread",
         "_timers",
         "_wake_reader",
         "_wake_writer",
@@ -186,6 +187,7 @@ class SelectAdapter:
         self._ready: deque[_Call] = deque()
         self._timers = _Timers()
         self._is_running = False
+        self._thread = 0  # in which run() or run_until() is under way
         self._is_stopping = False
         self._is_interrupted = False  # by a Ctrl-C that is to be raised between two callbacks
         # True while a byte is in the wake-up socket, as far as anybody knows.  Without it a
@@ -200,6 +202,10 @@ class SelectAdapter:
 
     #: Monotonic seconds.
     time = staticmethod(time.monotonic)
+
+    def runs_elsewhere(self) -> bool:
+        """Whether run() or run_until() is under way in another thread."""
+        return self._thread not in (0, threading.get_ident())
 
     def call_soon(self, callback: Callback) -> Handle:
         """Call back on the next turn of the loop."""
@@ -417,9 +423,11 @@ class SelectAdapter:
         restore_signals = self._take_signals()
         try:
             self._is_running = True
+            self._thread = threading.get_ident()
             yield
         finally:
             self._is_running = False
+            self._thread = 0
             restore_signals()
             self._raise_interrupt()
 

@@ -10,16 +10,19 @@ from __future__ import annotations
 import selectors
 import signal
 import socket
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from threading import get_ident
 from typing import Any, cast
 
 from twisted.internet import defer, error
 from twisted.internet.interfaces import IReactorFDSet, IReadWriteDescriptor
 from twisted.logger import Logger
+from twisted.python import threadable
 from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped]
 
@@ -55,6 +58,12 @@ class TwistedAdapter:
         # Most reactors count in wall-clock time, by which no peer may be judged dead.
         wall_clock = self.reactor.seconds is time.time
         self.time: Callable[[], float] = time.monotonic if wall_clock else self.reactor.seconds
+
+    def runs_elsewhere(self) -> bool:
+        """Whether the reactor runs now, in another thread; told of the installed one alone."""
+        is_installed = sys.modules.get("twisted.internet.reactor") is self.reactor
+        io_thread = threadable.ioThread
+        return is_installed and self.reactor.running and io_thread not in (None, get_ident())
 
     def call_soon(self, callback: Callback) -> Handle:
         """Call back on the next turn of the reactor.  Equal callLater()s would have no order."""

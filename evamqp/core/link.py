@@ -478,12 +478,17 @@ class Link(Calls):
     def _due_close(self, now: float) -> None:
         assert self.parameters is not None
         *before, limit = self._progress
-        counts = [self._counts.bytes_received, self._counts.bytes_sent]
-        if counts != before and now < limit:
-            self._progress = (counts[0], counts[1], limit)
+        received, sent = self._moved()
+        if [received, sent] != before and now < limit:
+            self._progress = (received, sent, limit)
             self._deadlines["close"] = min(now + self.parameters.close_timeout, limit)
         else:
             self._shut(Disposition.ABORT)
+
+    def _moved(self) -> tuple[int, int]:
+        """Bytes received and sent; heartbeats come during an alarm too, and get a close nowhere."""
+        heartbeats = self._receiver.heartbeats * len(HEARTBEAT_FRAME)
+        return self._counts.bytes_received - heartbeats, self._counts.bytes_sent
 
     # Backpressure
 
@@ -577,11 +582,7 @@ class Link(Calls):
     def _arm_close(self) -> None:
         assert self.parameters is not None
         now = self._runtime.time()
-        self._progress = (
-            self._counts.bytes_received,
-            self._counts.bytes_sent,
-            now + self.parameters.close_limit,
-        )
+        self._progress = (*self._moved(), now + self.parameters.close_limit)
         self._deadlines["close"] = now + min(
             self.parameters.close_timeout, self.parameters.close_limit
         )

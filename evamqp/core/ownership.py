@@ -12,6 +12,12 @@ from threading import get_ident
 from evamqp.errors import WrongThread
 
 
+def runs_elsewhere(adapter: object) -> bool:
+    """Whether the adapter's loop runs in another thread at this moment, as far as it can tell."""
+    ask = getattr(adapter, "runs_elsewhere", None)
+    return ask is not None and bool(ask())
+
+
 class Owned:
     """An object of the thread that its loop runs in, from the loop's first callback on.
 
@@ -37,7 +43,9 @@ class Owned:
         """Why the calling thread may not use the object; None if it may."""
         if self._is_forked:
             return WrongThread(f"{what}: in a forked child; open a connection of its own there")
-        if self._owner not in (0, get_ident()):
+        # Before the loop's first callback only the loop can tell.
+        owner = self._owner
+        if owner != get_ident() if owner else runs_elsewhere(getattr(self, "adapter", None)):
             return WrongThread(f"{what}: wrong thread; use {self._door}.call_soon_threadsafe")
         return None
 

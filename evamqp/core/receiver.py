@@ -90,6 +90,7 @@ class Receiver:
         "frames",
         "header_bytes",
         "header_max",
+        "heartbeats",
         "messages",
         "stopped",
         "surplus",
@@ -111,6 +112,7 @@ class Receiver:
         self.header_bytes = 0  # of the properties of all unfinished contents
         self.surplus = 0  # bytes of reads that views keep in memory for nothing
         self.frames = 0
+        self.heartbeats = 0
         self.messages = 0
         self.header_max = 0
         self._body_max = 0
@@ -332,6 +334,8 @@ class Receiver:
             raise MalformedData(f"a heartbeat on channel {number}", UNEXPECTED_FRAME)
         elif payload:
             raise MalformedData("a heartbeat with a payload", FRAME_ERROR)
+        else:
+            self.heartbeats += 1
 
     def _dispatch_method(self, number: int, payload: bytes) -> None:
         if len(payload) < 4:

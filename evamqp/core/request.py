@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 class Host(Protocol):
     """Where a request lives: whoever can call back from the loop."""
 
+    def _check_caller(self, what: str) -> None: ...
     def _create_future(self) -> Promise: ...
     def _owe(self, function: Callable[..., object], *arguments: object) -> None: ...
     def _tell(
@@ -134,7 +135,11 @@ class Request(Generic[T]):
 
         Whoever awaits it gets RequestCancelled; its callbacks are not called.  A no-op once there
         is an outcome.  A message that a cancelled ``basic_get`` brings is requeued.
+
+        Raises:
+            WrongThread: Not the thread of the loop.
         """
+        self._host._check_caller(f"{self}: cancel")
         if not self._is_done:
             self._callback = self._on_error = None
             self._is_done = True

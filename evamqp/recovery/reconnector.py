@@ -136,6 +136,7 @@ class Reconnector(Client):
             if thing is not None and not isinstance(thing, kind):
                 raise BadType(f"expected a {kind.__name__}, not {type(thing).__name__}")
         super().__init__(adapter or default_adapter())
+        self._check_caller(type(self).__name__)
         random.shuffle(targets)
         self.topology = Topology() if topology is None else topology
         self.state = State.WAITING

@@ -18,6 +18,7 @@ from evamqp.errors import (
     WrongState,
 )
 from tests.core.peer import (
+    HEARTBEAT,
     OPEN_OK,
     Client,
     Sent,
@@ -174,6 +175,17 @@ def test_our_own_heartbeats_are_no_progress_and_stop_behind_a_close() -> None:
         client.advance(0.1)
         beats += names(client.sent()).count("heartbeat")
     assert beats == 0
+    assert client.wants(Disposition.ABORT)
+
+
+def test_the_broker_s_heartbeats_are_no_progress_of_a_close() -> None:
+    """During an alarm RabbitMQ reads nothing and goes on beating."""
+    client = opened(heartbeat=4)
+    client.connection.close()
+    client.sent()
+    for _ in range(3):
+        client.advance(2)
+        client.feed(HEARTBEAT)
     assert client.wants(Disposition.ABORT)
 
 
