@@ -227,7 +227,8 @@ class Channel:
         publication = Publication(exchange, routing_key, body)
         with loop.lock:
             loop.call(self._send, publication, properties, mandatory)
-            loop.drive(publication.has_ended)
+            if not loop.drive(publication.has_ended):
+                publication.settle(self._unknown())
         if publication.error is not None:
             raise publication.error
 
@@ -280,6 +281,10 @@ class Channel:
             publication.exchange, publication.routing_key, publication.body, properties, mandatory
         )
         self._publications[tag] = publication
+
+    def _unknown(self) -> evamqp.NotExecuted:
+        """What a publish gets whose confirm will not come."""
+        return evamqp.NotExecuted(f"basic.publish on channel {self.number}", self._ended())
 
     # Consuming
 

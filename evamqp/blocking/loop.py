@@ -166,7 +166,8 @@ class SharedLoop:
 
         Args:
             done: Asked after each turn of the loop, by this thread or by the leading one.
-            deadline: In monotonic seconds; None waits until the connection ends.
+            deadline: In monotonic seconds; one that has passed takes what is there already, and
+                None waits until the connection ends.
 
         Returns:
             False if the deadline or the connection's end came first.
@@ -175,14 +176,15 @@ class SharedLoop:
             self.adapter.run_ready()
         self._is_inside = False
         try:
-            while not done():
-                if self.is_over or (deadline is not None and deadline <= monotonic()):
-                    return False
-                if self._leader in (0, get_ident()):
-                    self._lead(done, deadline)
-                else:
-                    self._follow(done, deadline)
-            return True
+            if done():
+                return True
+            while not self.is_over:
+                drive = self._lead if self._leader in (0, get_ident()) else self._follow
+                if drive(done, deadline):
+                    return True
+                if deadline is not None and deadline <= monotonic():
+                    break
+            return False
         finally:
             if self._followers and not self._leader:
                 # The thread that was woken to lead may have had enough, so each that leaves looks.
@@ -191,24 +193,27 @@ class SharedLoop:
             elif self.is_over and not self._leader:
                 self.adapter.close()
 
-    def _lead(self, done: Callable[[], object], deadline: float | None) -> None:
+    def _lead(self, done: Callable[[], object], deadline: float | None) -> bool:
         # A signal handler may drive while its own thread sleeps in the loop.
         before, self._leader = self._leader, get_ident()
         if not self.connection.reading and not self._is_keeping and self.connection.is_open:
             self.call(self.connection.resume_reading)
             self._is_inside = False
-        turn = self.adapter.turn
+        turn, lock, enter = self.adapter.turn, self._lock, self.enter
         timeout = None
         try:
-            while not (done() or self.is_over):
+            while not self.is_over:
                 if deadline is not None:
-                    timeout = deadline - monotonic()
-                    if timeout <= 0:
-                        return
-                turn(timeout, lock=self._lock, on_wake=self.enter)
+                    timeout = max(0.0, deadline - monotonic())
+                turn(timeout, lock=lock, on_wake=enter)
                 self._is_inside = False
                 if self._followers:
                     self._release_followers()
+                if done():
+                    return True
+                if timeout == 0.0:
+                    break
+            return bool(done())
         finally:
             self._leader = before
             if not self._is_keeping:
@@ -223,7 +228,7 @@ class SharedLoop:
                 waiting.append(follower)
         self._followers = waiting
 
-    def _follow(self, done: Callable[[], object], deadline: float | None) -> None:
+    def _follow(self, done: Callable[[], object], deadline: float | None) -> bool:
         follower = _Follower(done)
         self._followers.append(follower)
         if self._is_keeping:
@@ -236,6 +241,7 @@ class SharedLoop:
             self._lock.acquire()
             with suppress(ValueError):  # whoever woke it has taken it out
                 self._followers.remove(follower)
+        return bool(done())
 
     # Keeping
 

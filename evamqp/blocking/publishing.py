@@ -5,6 +5,7 @@ What came of each is told by the channel; nothing is sent here but through it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -132,7 +133,7 @@ class Batch:
         with loop.lock:
             if self._outstanding >= self._window:
                 loop.enter()
-                loop.drive(self._has_room)
+                self._drive(self._has_room)
                 self._written_at = monotonic()
             self._check()
             number = self._count
@@ -158,11 +159,15 @@ class Batch:
         loop = self._channel._loop
         with loop.lock:
             loop.enter()
-            loop.drive(self._is_empty)
+            self._drive(self._is_empty)
             self._check()
         if self.failures:
             failures, self.failures = self.failures, []
             raise evamqp.BatchFailed(sorted(failures, key=lambda failure: failure[0]))
+
+    def _drive(self, done: Callable[[], bool]) -> None:
+        if not self._channel._loop.drive(done):
+            self._lost = self._channel._unknown()
 
     def _has_room(self) -> bool:
         return self._outstanding <= self._low_water

@@ -196,7 +196,7 @@ class Link(Calls):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The transport is gone, or never came.  ``exc`` is the cause; None is a plain end."""
-        if self._is_forked:
+        if self._is_forked or self._is_over:
             return
         self._bind_owner()
         if self.state not in (ConnectionState.CLOSED, ConnectionState.CONNECTING):
@@ -624,6 +624,8 @@ class Link(Calls):
         return possible[0] if len(possible) == 1 else None
 
     def _tell_end(self, reason: ConnectionClosed) -> None:
+        if self._is_over:  # a signal interrupted the first time, and it was begun anew
+            return
         self._is_over = True
         for waiter in self._close_waiters:
             waiter.resolve(reason)

@@ -90,6 +90,25 @@ def test_function_of_another_thread_is_called_by_the_one_that_waits(
     assert callers == [threading.get_ident()]
 
 
+def test_process_events_without_timeout_takes_what_is_there(
+    connection: Connection, channel: Channel
+) -> None:
+    got: list[bytes] = []
+    channel.basic_consume("q", lambda message: got.append(message.body), auto_ack=True)
+    channel.publish("", "q", b"1")
+    deadline = time.monotonic() + PATIENCE
+    while not got and time.monotonic() < deadline:
+        connection.process_events()
+        time.sleep(0.01)
+    assert got == [b"1"]
+    with connection.channel() as other:
+        other.basic_publish("", "q", b"2")
+        while len(got) < 2 and time.monotonic() < deadline:
+            connection.process_events(0)
+            time.sleep(0.01)
+    assert got == [b"1", b"2"]
+
+
 def test_alarm_is_told_and_publishing_goes_on_after_it(amqp_broker: ServedVhost) -> None:
     calls: list[str] = []
     with evamqp.blocking.connect(
