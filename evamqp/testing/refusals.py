@@ -37,13 +37,20 @@ class Refusal(Exception):
         code: AMQP reply code; it decides whether the channel or the connection ends.
         text: What follows the code's name in the reply text.
         method: Class and method id to blame; None blames the method that is being handled.
+        is_hard: Whether the connection ends; None goes by the code.
     """
 
-    def __init__(self, code: int, text: str, method: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        code: int,
+        text: str,
+        method: tuple[int, int] | None = None,
+        is_hard: bool | None = None,
+    ) -> None:
         super().__init__(text)
         self.code = code
         self.method = method
-        self.is_hard = code not in SOFT
+        self.is_hard = code not in SOFT if is_hard is None else is_hard
 
     def reply_text(self, *, latin_1: bool = False) -> str:
         """The text as a close method carries it: at most 255 bytes, cut anywhere.
