@@ -14,7 +14,7 @@ got = []
 
 def callback(ch, method, properties, body):
     got.append(body)
-    print(" %r:%r on %i" % (method.routing_key, body, ch))  # noqa: UP031
+    print(" %r:%r on %i" % (method.routing_key, body, ch))
     if len(got) == 2:
         ch.stop_consuming()
 

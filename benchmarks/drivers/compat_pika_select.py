@@ -1,0 +1,10 @@
+# bench: {"name": "compat.pika-select", "order": 15}
+"""compat.pika's SelectConnection."""
+
+from __future__ import annotations
+
+import _compat_pika
+
+if __name__ == "__main__":
+    _compat_pika.facade()
+    _compat_pika.run("pika_select")
