@@ -5,6 +5,7 @@ What is done to the connections meanwhile is ``broker_faults.py``; nothing is br
 
 from __future__ import annotations
 
+import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -109,13 +110,13 @@ class Account:
         )
 
 
-def properties_of(number: int, *, is_routed: bool = True) -> evamqp.Properties:
+def properties_of(number: int, run: int, *, is_routed: bool = True) -> evamqp.Properties:
     """Headers as no release leaves them, and what alone tells a message from its twin.
 
     Their names are not sorted, one is stripped on the way, and the values have many types.
     """
     values = (number, 2**40, -1.5, "text", b"\xff", None, [{"z": 1, "a": True}], number % 2 == 0)
-    headers: dict[str, object] = {"z": values[number % len(values)], "n": number}
+    headers: dict[str, object] = {"z": values[number % len(values)], "run": run, "n": number}
     if number % 3 == 0:
         headers["BCC"] = ["nowhere"]
     headers["is-routed"] = is_routed
@@ -167,6 +168,7 @@ class Traffic:
             self._wrong
         ) = 0
         self._is_stopping = self.is_over = False
+        self._run = random.SystemRandom().randrange(2**31)
         self._refused = self._nowhere = 0
         self._exchange, self._last_queue = f"{queue}-headers", f"{queue}-last"
         topology = self._make_topology(kind)
@@ -274,12 +276,16 @@ class Traffic:
 
     def _send(self, number: int) -> None:
         self._publisher.publish(
-            self._exchange, "", b"%d" % number, properties_of(number), callback=self._settle
+            self._exchange,
+            "",
+            b"%d" % number,
+            properties_of(number, self._run),
+            callback=self._settle,
         )
 
     def _send_others(self, number: int) -> None:
         if number % NOWHERE_EVERY == 0:
-            nowhere = properties_of(number, is_routed=False)
+            nowhere = properties_of(number, self._run, is_routed=False)
             self._publisher.publish(
                 self._exchange, "", b"%d" % number, nowhere, callback=self._settle_nowhere
             )
@@ -328,7 +334,10 @@ class Traffic:
 
     def _take(self, message: evamqp.Message) -> None:
         number = int(message.body)
-        if number >= self.published or not (message.properties.headers or {}).get("is-routed"):
+        headers = message.properties.headers or {}
+        if headers.get("run") != self._run:
+            return  # a duplicate that a former run on this broker has left
+        if number >= self.published or not headers.get("is-routed"):
             self._invented += 1
         elif self._seen[number]:
             self._duplicates += 1
