@@ -45,7 +45,7 @@ AS_RECEIVED = {
 class TestQueuesAndExchanges(SharingVhost, OnEveryLoop):
     def test_queue_lives_from_declare_to_delete(self, rig: Rig) -> None:
         channel = rig.channel()
-        assert rig.wait(channel.queue_declare("q")) == DeclareOk("q", 0, 0)
+        assert rig.wait(channel.queue_declare("q", durable=True)) == DeclareOk("q", 0, 0)
         channel.basic_publish("", "q", b"one")
         channel.basic_publish("", "q", b"two")
         assert rig.wait(channel.queue_purge("q")) == 2
@@ -68,7 +68,7 @@ class TestQueuesAndExchanges(SharingVhost, OnEveryLoop):
         channel = rig.channel()
         channel.exchange_declare("source", "topic", durable=True)
         channel.exchange_declare("destination", "direct", internal=True, auto_delete=False)
-        channel.queue_declare("q")
+        channel.queue_declare("q", durable=True)
         channel.exchange_bind("destination", "source", "a.*")
         channel.queue_bind("q", "destination", "a.b")
         channel.basic_publish("source", "a.b", b"routed")
@@ -84,7 +84,7 @@ class TestQueuesAndExchanges(SharingVhost, OnEveryLoop):
     def test_headers_exchange_matches_arguments(self, rig: Rig) -> None:
         channel = rig.channel()
         channel.exchange_declare("e", "headers")
-        channel.queue_declare("q", arguments={"x-max-length": 1})
+        channel.queue_declare("q", durable=True, arguments={"x-max-length": 1})
         channel.queue_bind("q", "e", arguments={"x-match": "all", "size": 3})
         channel.basic_publish("e", "", b"no", Properties(headers={"size": 4}))
         channel.basic_publish("e", "", b"yes", Properties(headers={"size": 3}))
@@ -93,7 +93,7 @@ class TestQueuesAndExchanges(SharingVhost, OnEveryLoop):
     def test_nowait_is_carried_out_in_order(self, rig: Rig) -> None:
         channel = rig.channel()
         channel.exchange_declare("e", "fanout", nowait=True)
-        channel.queue_declare("q", nowait=True)
+        channel.queue_declare("q", durable=True, nowait=True)
         channel.queue_bind("q", "e", nowait=True)
         channel.confirm_select(nowait=True)
         channel.basic_publish("e", "", b"")
@@ -137,7 +137,7 @@ class TestQueuesAndExchanges(SharingVhost, OnEveryLoop):
 class TestMessages(SharingVhost, OnEveryLoop):
     def test_message_arrives_as_it_was_published(self, rig: Rig) -> None:
         channel = rig.channel()
-        channel.queue_declare("q")
+        channel.queue_declare("q", durable=True)
         channel.basic_publish("", "q", b"body", EVERYTHING)
         message = rig.get(channel, "q")
         assert message.body == b"body"
@@ -149,7 +149,7 @@ class TestMessages(SharingVhost, OnEveryLoop):
     def test_body_of_any_size_arrives_whole(self, rig: Rig, size: int) -> None:
         channel = rig.channel()
         channel.confirm_select()
-        channel.queue_declare("q")
+        channel.queue_declare("q", durable=True)
         body = bytes(range(256)) * (size // 256) + bytes(size % 256)
         channel.basic_publish("", "q", body, mandatory=True)
         messages: list[Message] = []
@@ -162,18 +162,18 @@ class TestMessages(SharingVhost, OnEveryLoop):
     def test_small_frames_carry_a_large_body(self, rig: Rig) -> None:
         smallest = rig.answer({"3.8": 4096, "4.3": 8192})
         channel = rig.open(frame_max=smallest).connection.channel()
-        channel.queue_declare("q")
+        channel.queue_declare("q", durable=True)
         channel.basic_publish("", "q", b"x" * 100_000)
         assert rig.get(channel, "q").body == b"x" * 100_000
 
     def test_get_on_an_empty_queue_is_none(self, rig: Rig) -> None:
         channel = rig.channel()
-        channel.queue_declare("q")
+        channel.queue_declare("q", durable=True)
         assert rig.wait(channel.basic_get("q", auto_ack=True)) is None
 
     def test_cancelled_get_requeues_its_message(self, rig: Rig) -> None:
         channel = rig.channel()
-        channel.queue_declare("q")
+        channel.queue_declare("q", durable=True)
         channel.basic_publish("", "q", b"body")
         channel.basic_get("q").cancel()
         rig.until_count(channel, "q", 1)
@@ -182,7 +182,7 @@ class TestMessages(SharingVhost, OnEveryLoop):
 
     def test_prefetch_bounds_what_is_unacknowledged(self, rig: Rig) -> None:
         channel = rig.channel()
-        channel.queue_declare("q")
+        channel.queue_declare("q", durable=True)
         for number in range(10):
             channel.basic_publish("", "q", b"%d" % number)
         messages: list[Message] = []
@@ -199,9 +199,9 @@ class TestMessages(SharingVhost, OnEveryLoop):
 
     def test_settled_messages_go_where_they_were_sent(self, rig: Rig) -> None:
         channel = rig.channel()
-        channel.queue_declare("dead")
+        channel.queue_declare("dead", durable=True)
         dead = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
-        channel.queue_declare("q", arguments=dead)
+        channel.queue_declare("q", durable=True, arguments=dead)
         for body in (b"ack", b"nack", b"reject"):
             channel.basic_publish("", "q", body)
         rig.get(channel, "q").ack()
@@ -217,7 +217,7 @@ class TestMessages(SharingVhost, OnEveryLoop):
 
     def test_raw_acknowledgements_settle_several_at_once(self, rig: Rig) -> None:
         channel = rig.channel()
-        channel.queue_declare("q")
+        channel.queue_declare("q", durable=True)
         for _ in range(6):
             channel.basic_publish("", "q", b"")
         tags = [rig.get(channel, "q").delivery_tag for _ in range(6)]
@@ -230,7 +230,7 @@ class TestMessages(SharingVhost, OnEveryLoop):
 
     def test_recover_delivers_again_what_was_not_acknowledged(self, rig: Rig) -> None:
         channel = rig.channel()
-        channel.queue_declare("q")
+        channel.queue_declare("q", durable=True)
         channel.basic_publish("", "q", b"body")
         messages: list[Message] = []
         channel.basic_consume("q", messages.append)
@@ -241,7 +241,7 @@ class TestMessages(SharingVhost, OnEveryLoop):
 
     def test_message_of_a_lost_channel_is_requeued_and_its_ack_harmless(self, rig: Rig) -> None:
         channel = rig.channel()
-        channel.queue_declare("q")
+        channel.queue_declare("q", durable=True)
         channel.basic_publish("", "q", b"body")
         message = rig.get(channel, "q")
         rig.wait(channel.close())
@@ -251,7 +251,7 @@ class TestMessages(SharingVhost, OnEveryLoop):
 
     def test_cancelled_consumer_loses_nothing(self, rig: Rig) -> None:
         channel = rig.channel()
-        channel.queue_declare("q")
+        channel.queue_declare("q", durable=True)
         for _ in range(500):
             channel.basic_publish("", "q", b"body")
         messages: list[Message] = []
@@ -264,7 +264,7 @@ class TestMessages(SharingVhost, OnEveryLoop):
 
     def test_auto_ack_consumer_gets_everything_until_cancel_is_answered(self, rig: Rig) -> None:
         channel = rig.channel()
-        channel.queue_declare("q")
+        channel.queue_declare("q", durable=True)
         for _ in range(500):
             channel.basic_publish("", "q", b"body")
         messages: list[Message] = []
@@ -275,9 +275,9 @@ class TestMessages(SharingVhost, OnEveryLoop):
 
     def test_header_frame_larger_than_frame_max_arrives(self, rig: Rig) -> None:
         channel = rig.channel()
-        channel.queue_declare("dead")
+        channel.queue_declare("dead", durable=True)
         dead = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
-        channel.queue_declare("q", arguments=dead)
+        channel.queue_declare("q", durable=True, arguments=dead)
         spare = len(Properties(headers={"filler": ""}).raw)
         properties = Properties(headers={"filler": "x" * (130_990 - spare)})
         channel.basic_publish("", "q", b"body", properties)
@@ -307,7 +307,9 @@ class TestConfirms(SharingVhost, OnEveryLoop):
     def test_refused_publish_is_nacked(self, rig: Rig) -> None:
         channel = rig.channel()
         channel.confirm_select()
-        channel.queue_declare("q", arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
+        channel.queue_declare(
+            "q", durable=True, arguments={"x-max-length": 1, "x-overflow": "reject-publish"}
+        )
         for _ in range(3):
             channel.basic_publish("", "q", b"body")
         assert rig.wait(channel.wait_for_confirms()) == [2, 3]
@@ -335,7 +337,7 @@ class TestConfirms(SharingVhost, OnEveryLoop):
 
     def test_transaction_is_committed_or_rolled_back(self, rig: Rig) -> None:
         channel = rig.channel()
-        channel.queue_declare("q")
+        channel.queue_declare("q", durable=True)
         rig.wait(channel.tx_select())
         channel.basic_publish("", "q", b"dropped")
         rig.wait(channel.tx_rollback())

@@ -16,7 +16,7 @@ class TestReasons(SharingVhost, OnTwoLoops):
         self, rig: Rig
     ) -> None:
         channel = rig.channel()
-        rig.wait(channel.queue_declare("q"))
+        rig.wait(channel.queue_declare("q", durable=True))
         errors: list[Exception] = []
         channel.queue_declare("q", durable=True, on_error=errors.append)
         channel.close()
@@ -42,7 +42,7 @@ class TestReasons(SharingVhost, OnTwoLoops):
     ) -> None:
         client = rig.open()
         channel = client.connection.channel()
-        rig.wait(channel.queue_declare("q"))
+        rig.wait(channel.queue_declare("q", durable=True))
         declared = None
         if refused == "queue.declare":
             declared = channel.queue_declare("q", durable=True)
@@ -77,12 +77,12 @@ class TestCancels(SharingVhost, OnTwoLoops):
         channel, other = rig.channel(), rig.channel()
         cancelled: list[str] = []
         for _ in range(3):
-            rig.wait(channel.queue_declare("q"))
+            rig.wait(channel.queue_declare("q", durable=True))
             tag = channel.basic_consume("q", print, on_cancel=cancelled.append)
-            rig.wait(channel.queue_declare("q"))
+            rig.wait(channel.queue_declare("q", durable=True))
             rig.wait(other.queue_delete("q"))
             rig.until(partial(cancelled.__contains__, tag))
-        assert rig.wait(channel.queue_declare("q")).consumer_count == 0
+        assert rig.wait(channel.queue_declare("q", durable=True)).consumer_count == 0
         assert channel.is_open
 
     def test_a_consumer_that_timed_out_is_gone_on_both_sides(self, rig: Rig) -> None:
@@ -118,7 +118,7 @@ class TestNumbers(SharingVhost, OnTwoLoops):
         client = rig.open(channel_max=2)
         filler = client.connection.channel()
         filler.confirm_select()
-        filler.queue_declare("q")
+        filler.queue_declare("q", durable=True)
         for _ in range(2000):
             filler.basic_publish("", "q", bytes(100))
         assert rig.wait(filler.wait_for_confirms()) == []
@@ -133,7 +133,7 @@ class TestNumbers(SharingVhost, OnTwoLoops):
         successors: list[evamqp.Channel] = []
         rig.until(lambda: _open(client.connection, successors))
         assert successors[0].number == channel.number
-        assert rig.wait(successors[0].queue_declare("q")).message_count == 2000
+        assert rig.wait(successors[0].queue_declare("q", durable=True)).message_count == 2000
         assert client.connection.stats.unknown_deliveries == 0
 
 

@@ -112,7 +112,7 @@ class TestThreads(SharingVhost, OnEveryLoopPlain):
         channel = rig.channel()
         connection = channel.connection
         channel.confirm_select()
-        rig.wait(channel.queue_declare("q"))
+        rig.wait(channel.queue_declare("q", durable=True))
 
         def publish_often() -> None:
             for _ in range(PER_THREAD):

@@ -113,9 +113,9 @@ class TestFreeze(OnEveryLoopPlain):
     def test_frozen_broker_is_detected_by_heartbeat(self, rig: Rig) -> None:
         client = rig.open(heartbeat=1)
         channel = client.connection.channel()
-        rig.wait(channel.queue_declare("q"))
+        rig.wait(channel.queue_declare("q", durable=True))
         rig.node.freeze()
-        pending = channel.queue_declare("q")
+        pending = channel.queue_declare("q", durable=True)
         reason = rig.wait(client.connection.wait_closed())
         assert isinstance(reason, evamqp.HeartbeatTimeout)
         assert pending.is_done
@@ -133,7 +133,7 @@ class TestAlarm(OnEveryLoopPlain):
         channel = rig.channel()
         client = rig.client_of(channel)
         channel.confirm_select()
-        rig.wait(channel.queue_declare("q"))
+        rig.wait(channel.queue_declare("q", durable=True))
         rig.node.set_memory_alarm(True)
         channel.basic_publish("", "q", b"the publish that meets the alarm")
         rig.until(lambda: client.count("on_writable"))
@@ -151,7 +151,7 @@ class TestAlarm(OnEveryLoopPlain):
     def test_blocked_for_too_long_is_an_end(self, rig: Rig) -> None:
         client = rig.open(blocked_timeout=0.2)
         channel = client.connection.channel()
-        rig.wait(channel.queue_declare("q"))
+        rig.wait(channel.queue_declare("q", durable=True))
         rig.node.set_memory_alarm(True)
         channel.basic_publish("", "q", b"")
         reason = rig.wait(client.connection.wait_closed())

@@ -202,7 +202,7 @@ class TestEachPoison(OnEveryLoopPlain):
     def test_it_is_delivered_and_so_is_the_next_message(self, rig: Rig, name: str) -> None:
         raw, bad = POISON[name]
         channel = rig.channel()
-        rig.wait(channel.queue_declare("q"))
+        rig.wait(channel.queue_declare("q", durable=True))
         received = consume(rig, channel)
         with closing(RawPublisher(rig.vhost.url)) as publisher:
             publisher.publish("q", raw, b"")
@@ -216,7 +216,7 @@ class TestEachPoison(OnEveryLoopPlain):
 
     def test_a_get_brings_it_as_well(self, rig: Rig) -> None:
         channel = rig.channel()
-        rig.wait(channel.queue_declare("q"))
+        rig.wait(channel.queue_declare("q", durable=True))
         raw, bad = POISON["tables 5,000 deep"]
         with closing(RawPublisher(rig.vhost.url)) as publisher:
             publisher.publish("q", raw, b"poison")
@@ -228,7 +228,7 @@ class TestEachPoison(OnEveryLoopPlain):
 class TestAllPoisonAtOnce(OnEveryLoopPlain):
     def test_a_queue_full_of_it_is_drained_and_passed_on(self, rig: Rig) -> None:
         channel = rig.channel()
-        rig.wait(channel.queue_declare("q"))
+        rig.wait(channel.queue_declare("q", durable=True))
         with closing(RawPublisher(rig.vhost.url)) as publisher:
             for name, (raw, _) in POISON.items():
                 publisher.publish("q", raw, name.encode())
@@ -239,7 +239,7 @@ class TestAllPoisonAtOnce(OnEveryLoopPlain):
         # What was received can be published again as it is, poison included.
         again = channel.connection.channel()
         again.confirm_select()
-        rig.wait(again.queue_declare("again"))
+        rig.wait(again.queue_declare("again", durable=True))
         for message in received:
             again.basic_publish("", "again", message.body, message.properties)
         assert rig.wait(again.wait_for_confirms()) == []

@@ -13,7 +13,7 @@ class TestChannelErrors(SharingVhost, OnEveryLoop):
     def test_missing_queue_is_404_and_blames_the_request(self, rig: Rig) -> None:
         channel = rig.channel()
         request = channel.queue_declare("missing", passive=True)
-        behind = channel.queue_declare("q")
+        behind = channel.queue_declare("q", durable=True)
         reason = rig.closed(channel)
         assert (reason.code, reason.method, reason.by) == (404, "queue.declare", "broker")
         for each, blamed in ((request, True), (behind, False)):
@@ -22,7 +22,7 @@ class TestChannelErrors(SharingVhost, OnEveryLoop):
             assert caught.value.is_culprit is blamed
             assert caught.value.__cause__ is caught.value.reason
         other = channel.connection.channel()
-        rig.wait(other.queue_declare("q"))
+        rig.wait(other.queue_declare("q", durable=True))
 
     def test_publish_to_a_missing_exchange_is_404_and_leaves_its_outcome_unknown(
         self, rig: Rig
@@ -41,14 +41,14 @@ class TestChannelErrors(SharingVhost, OnEveryLoop):
 
     def test_reserved_name_is_403(self, rig: Rig) -> None:
         channel = rig.channel()
-        channel.queue_declare("amq.mine")
+        channel.queue_declare("amq.mine", durable=True)
         assert rig.closed(channel).code == 403
 
     def test_exclusive_consumer_keeps_others_away_with_403(self, rig: Rig) -> None:
         channel = rig.channel()
-        channel.queue_declare("q")
+        channel.queue_declare("q", durable=True)
         channel.basic_consume("q", lambda message: None, exclusive=True)
-        rig.wait(channel.queue_declare("q"))
+        rig.wait(channel.queue_declare("q", durable=True))
         other = channel.connection.channel()
         other.basic_consume("q", lambda message: None)
         reason = rig.closed(other)
@@ -65,8 +65,8 @@ class TestChannelErrors(SharingVhost, OnEveryLoop):
 
     def test_different_arguments_are_406(self, rig: Rig) -> None:
         channel = rig.channel()
-        rig.wait(channel.queue_declare("q"))
-        channel.queue_declare("q", durable=True)
+        rig.wait(channel.queue_declare("q", durable=True))
+        channel.queue_declare("q", durable=False)
         reason = rig.closed(channel)
         assert (reason.code, reason.culprit) == (406, "queue.declare")
 
@@ -79,14 +79,14 @@ class TestChannelErrors(SharingVhost, OnEveryLoop):
     def test_bad_expiration_is_406_and_blames_the_publish(self, rig: Rig) -> None:
         channel = rig.channel()
         channel.confirm_select()
-        rig.wait(channel.queue_declare("q"))
+        rig.wait(channel.queue_declare("q", durable=True))
         channel.basic_publish("", "q", b"", Properties(expiration="soon"))
         reason = rig.closed(channel)
         assert (reason.code, reason.culprit) == (406, "basic.publish")
 
     def test_deleted_queue_cancels_its_consumers(self, rig: Rig) -> None:
         channel = rig.channel()
-        channel.queue_declare("q")
+        channel.queue_declare("q", durable=True)
         cancelled: list[str] = []
         messages: list[Message] = []
         tag = channel.basic_consume("q", messages.append, on_cancel=cancelled.append)
@@ -96,7 +96,7 @@ class TestChannelErrors(SharingVhost, OnEveryLoop):
         rig.until(lambda: cancelled)
         assert cancelled == [tag]
         assert rig.client_of(channel).count("on_consumer_cancel") == 1
-        channel.queue_declare("q")
+        channel.queue_declare("q", durable=True)
         channel.basic_consume("q", messages.append, consumer_tag=tag)
         channel.basic_publish("", "q", b"body")
         rig.until(lambda: messages)
@@ -119,7 +119,7 @@ class TestConnectionErrors(SharingVhost, OnEveryLoop):
         client = rig.open()
         channel = client.connection.channel()
         recover = channel.basic_recover(requeue=False)
-        behind = channel.queue_declare("q")
+        behind = channel.queue_declare("q", durable=True)
         reason = rig.wait(client.connection.wait_closed())
         assert (reason.code, reason.by) == (540, "broker")
         assert client.channel_reasons[channel].code == 540
@@ -164,7 +164,7 @@ class TestConnectionErrors(SharingVhost, OnEveryLoop):
     def test_connection_closed_by_the_operator_is_320(self, rig: Rig) -> None:
         client = rig.open()
         channel = client.connection.channel()
-        rig.wait(channel.queue_declare("q"))
+        rig.wait(channel.queue_declare("q", durable=True))
         rig.vhost.ctl("close_all_connections", "maintenance")
         reason = rig.wait(client.connection.wait_closed())
         assert (reason.code, reason.by, reason.retry) == (320, "broker", "soon")
@@ -183,7 +183,7 @@ class TestFrames(SharingVhost, OnTwoLoops):
         assert client.connection.frame_max == frame_max
         channel = client.connection.channel()
         channel.confirm_select()
-        channel.queue_declare("q")
+        channel.queue_declare("q", durable=True)
         empty = len(Properties(headers={"k": ""}).raw)
         room = frame_max - 8 - 12 - empty
         with pytest.raises(evamqp.BadArgument):

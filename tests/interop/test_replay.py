@@ -97,11 +97,11 @@ class Play(evamqp.Handler):
     def on_channel_open(self, channel: evamqp.Channel) -> None:
         self.note("channel open", channel.number)
         if channel.number > 1:
-            channel.queue_declare("q", durable=True, on_error=lambda error: self.note(str(error)))
+            channel.queue_declare("q", on_error=lambda error: self.note(str(error)))
             return
         channel.confirm_select()
         channel.exchange_declare("e", "topic")
-        channel.queue_declare("q", callback=self.note)
+        channel.queue_declare("q", durable=True, callback=self.note)
         channel.queue_bind("q", "e", "#")
         for size in (0, 1, 10, 100_000, 300_000):
             headers: dict[str, object] = {"size": size, "filler": "x" * (size // 3)}
