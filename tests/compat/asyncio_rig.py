@@ -25,7 +25,7 @@ BROKERS = [
     pytest.param("rabbitmq", marks=pytest.mark.rabbitmq),
 ]
 #: Seconds that one scenario may take.
-TIMEOUT = 60.0
+TIMEOUT = 30.0
 
 
 def run(scenario: Coroutine[Any, Any, T]) -> T:

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 import evamqp
 from evamqp.compat.aio_pika.channel import Channel
-from evamqp.compat.aio_pika.exceptions import of_connection, of_error
+from evamqp.compat.aio_pika.exceptions import ChannelInvalidStateError, of_connection, of_error
 from evamqp.compat.aio_pika.log import get_logger
 from evamqp.compat.aio_pika.pamqp import commands
 from evamqp.compat.aio_pika.tools import CallbackCollection, within
@@ -86,8 +86,12 @@ class Connection:
         return asyncio.shield(self._closed)
 
     async def ready(self) -> None:
-        """Wait until it is open."""
-        await self.connected.wait()
+        """Wait until it is open.
+
+        Raises:
+            ChannelInvalidStateError: It is closed for good.
+        """
+        await self.race(self.connected.wait())
 
     def _parameters(self, timeout: float | None) -> evamqp.Parameters:
         return parameters_of(
@@ -182,6 +186,21 @@ class Connection:
     def discard(self, channel: Channel) -> None:
         """It is closed for good."""
         self._channels.discard(channel)
+
+    async def race(self, awaitable: Awaitable[Any]) -> None:
+        """Wait for something, or for the end of the connection.
+
+        Raises:
+            ChannelInvalidStateError: The connection is closed.
+        """
+        waiting: asyncio.Future[Any] = asyncio.ensure_future(awaitable)
+        try:
+            both: set[asyncio.Future[Any]] = {waiting, self._closed}
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+        if self._closed.done():
+            raise ChannelInvalidStateError(f"{self!r} closed")
 
     async def update_secret(
         self, new_secret: str, *, reason: str = "", timeout: float | None = None

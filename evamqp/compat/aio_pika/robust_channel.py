@@ -92,8 +92,12 @@ class RobustChannel(Channel):
         return self._connection.reconnector.topology
 
     async def ready(self) -> None:
-        """Wait until it is open."""
-        await self._up.wait()
+        """Wait until it is open.
+
+        Raises:
+            ChannelInvalidStateError: Its connection is closed for good.
+        """
+        await self._connection.race(self._up.wait())
 
     async def restore(self, channel: Any = None) -> None:
         """Wait until it is open again; it comes back by itself."""
@@ -108,7 +112,7 @@ class RobustChannel(Channel):
     # The life of one channel of evamqp after another
 
     async def _open(self, timeout: float | None = None) -> None:
-        await self._connection.race(self._connection.ready())
+        await self._connection.ready()
         await super()._open(timeout)
 
     def _start(self, connection: evamqp.Connection) -> evamqp.Channel:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import ssl as ssl_module
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import evamqp
 from evamqp.compat.aio_pika.channel import Channel
 from evamqp.compat.aio_pika.connection import Connection, connect
-from evamqp.compat.aio_pika.exceptions import ChannelInvalidStateError, of_connection
+from evamqp.compat.aio_pika.exceptions import of_connection
 from evamqp.compat.aio_pika.log import get_logger
 from evamqp.compat.aio_pika.robust_channel import RobustChannel
 from evamqp.compat.aio_pika.tools import CallbackCollection, within
@@ -119,23 +119,6 @@ class RobustConnection(Connection):
         if not self._close_called:
             log.warning("%r was lost: %s", self, reason)
         self.close_callbacks(None if self._close_called else of_connection(reason))
-
-    # For channels
-
-    async def race(self, awaitable: Awaitable[Any]) -> None:
-        """Wait for something, or for the end of the connection.
-
-        Raises:
-            ChannelInvalidStateError: The connection is closed.
-        """
-        waiting: asyncio.Future[Any] = asyncio.ensure_future(awaitable)
-        try:
-            both: set[asyncio.Future[Any]] = {waiting, self._closed}
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waiting.cancel()
-        if self._closed.done():
-            raise ChannelInvalidStateError(f"{self!r} closed")
 
     def _is_begun(self) -> bool:
         return self._first is not None
