@@ -29,15 +29,15 @@ class ExchangeType(str, Enum):
 ExchangeParamType: TypeAlias = Union["Exchange", str]
 
 
-def get_exchange_name(exchange: ExchangeParamType) -> str:
+def get_exchange_name(value: ExchangeParamType) -> str:
     """The name of an exchange, be it an object or a name.
 
     Raises:
         ValueError: It is neither.
     """
-    name = exchange if isinstance(exchange, str) else getattr(exchange, "name", None)
+    name = value if isinstance(value, str) else getattr(value, "name", None)
     if not isinstance(name, str):
-        raise ValueError(f"exchange must be an Exchange or a str, not {exchange!r}")
+        raise ValueError(f"exchange must be an Exchange or a str, not {value!r}")
     return name
 
 

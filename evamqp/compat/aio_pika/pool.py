@@ -44,6 +44,7 @@ class Pool(Generic[T]):
         max_size: int | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
+        self.loop = loop or asyncio.get_running_loop()
         self._constructor = constructor
         self._arguments = args
         self._max_size = max_size

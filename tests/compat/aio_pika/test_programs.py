@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import socket
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from evamqp.testing import Broker
 from tests.compat.asyncio_rig import BROKERS, launch
 from tests.examples.program import ROOT, Program
 
@@ -149,3 +153,38 @@ def test_old_style(url: str) -> None:
 def test_robust(url: str) -> None:
     with start("facade", url, "robust", "200") as program:
         assert program.end() == {"seen": 200, "repeated": 0, "failed": 0, "missing": 0}
+
+
+def faststream_says(word: str) -> list[str]:
+    return [f"came {word}", f"came {word}, relayed", "answer 42"]
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("faststream"), reason="no FastStream")
+def test_faststream_on_the_facade_lives_through_a_loss() -> None:
+    path = PROGRAMS / "faststream_app.py"
+    with Broker().serve() as broker:
+        done = subprocess.Popen(
+            [sys.executable, str(path)],
+            cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), "AMQP_URL": broker.url},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+        assert done.stdout is not None
+        lines = [done.stdout.readline().rstrip()]
+        while not lines[-1].startswith("answer"):
+            lines.append(done.stdout.readline().rstrip())
+        connections = [one.number for one in broker.connections()]
+        broker.faults.drop_connections()
+        broker.wait_until(
+            lambda broker: (
+                len(broker.consumers()) == 3
+                and not {one.number for one in broker.connections()} & set(connections)
+            )
+        )
+        rest, _ = done.communicate("go on\n", timeout=60)
+    kinds = ("came", "answer", "healthy")  # the rest is FastStream's log
+    told = [line for line in lines + rest.splitlines() if line.startswith(kinds)]
+    assert told == [
+        *faststream_says("first"),
+        *faststream_says("second"),
+        "healthy evamqp.compat.aio_pika",
+    ]

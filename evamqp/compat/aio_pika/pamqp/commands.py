@@ -176,7 +176,8 @@ class Basic:
         name = "Basic.GetOk"
 
     class GetEmpty(Frame):
-        __slots__ = ()
+        fields = ("cluster_id",)
+        __slots__ = fields
         name = "Basic.GetEmpty"
 
     class Ack(Frame):
