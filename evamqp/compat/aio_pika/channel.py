@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from uuid import uuid4
 
 import evamqp
 from evamqp.compat.aio_pika.exceptions import (
@@ -452,10 +453,12 @@ class Channel:
     ) -> str:
         """Start a consumer whose messages, as evamqp has them, go to ``take``."""
         core = await self._usable()
+        # A robust channel keeps its tags, so they must not be those of evamqp's next channel.
+        consumer_tag = consumer_tag or f"ctag{self.number}.{uuid4().hex}"
         started: asyncio.Future[None] = self._loop.create_future()
         try:
             tag = core.basic_consume(
-                queue, take, no_ack, exclusive, consumer_tag or "", arguments,
+                queue, take, no_ack, exclusive, consumer_tag, arguments,
                 callback=lambda _: _settle(started, None),
                 on_error=lambda error: _settle(started, error),
             )  # fmt: skip

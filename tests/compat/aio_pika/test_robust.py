@@ -276,6 +276,22 @@ def test_channel_that_the_broker_closes_comes_back_with_its_consumers(broker: Br
     run(scenario())
 
 
+def test_consumers_of_before_and_after_a_loss_live_side_by_side(broker: Broker) -> None:
+    async def scenario() -> None:
+        connection = await aio_pika.connect_robust(broker.url)
+        channel = await connection.channel()
+        queue = await channel.declare_queue("q")
+        tags = [await queue.consume(print)]
+        for _ in range(2):
+            await lost(connection, broker)
+            tags.append(await queue.consume(print))
+        assert {one.tag for one in broker.consumers()} == set(tags)
+        assert len(set(tags)) == 3
+        await connection.close()
+
+    run(scenario())
+
+
 def test_iterator_goes_on_over_a_loss(broker: Broker) -> None:
     async def scenario() -> None:
         connection = await aio_pika.connect_robust(broker.url)
