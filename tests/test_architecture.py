@@ -60,6 +60,7 @@ LOOPS = {
         "evamqp.compat.pika.adapters._twisted_transport",
         "evamqp.compat.pika.adapters.twisted_connection",
     },
+    "gevent": {"evamqp.compat.pika.adapters.gevent_connection"},
 }
 # ssl and socket import selectors.  Up to the driver they are for functions that need them.
 SOCKETS = {"ssl", "socket", "selectors", "select"}

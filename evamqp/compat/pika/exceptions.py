@@ -129,6 +129,10 @@ class AMQPHeartbeatTimeout(AMQPConnectionError):
     """The peer sent nothing for too long."""
 
 
+class WorkQueueFullError(AMQPConnectionError):
+    """1.5: a channel's callbacks are too slow for what comes, and the connection was given up."""
+
+
 class AMQPChannelError(AMQPError):
     """A channel ended, or a call on it failed."""
 

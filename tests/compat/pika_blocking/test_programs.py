@@ -119,3 +119,14 @@ def test_dramatiq_under_substitute(url: str) -> None:
         said = program.said("pika=.*")
     assert said is not None
     assert said[0] == "pika=evamqp.compat.pika added=19900 tries=3 delayed=True"
+
+
+def test_greenlets_of_gevent(url: str) -> None:
+    path = str((PROGRAMS / "greenlets.py").relative_to(ROOT))
+    with Program("-W", "ignore::ResourceWarning", path, AMQP_URL=url) as program:
+        program.end()
+        assert program.lines == [
+            "blocking 100 True",
+            "callbacks ['hello'] True",
+            "native [True]",
+        ]

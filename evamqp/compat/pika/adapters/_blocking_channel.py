@@ -57,6 +57,8 @@ class BlockingChannel:
         self._consumers: set[str] = set()
         self._generator: tuple[tuple[str, bool, bool], blocking.Subscription] | None = None
         self._is_confirming = False
+        # For the thread-safe channel, whose publishes do not wait.
+        self._on_confirmation: Callable[[Sequence[int], bool], object] | None = None
         self._is_closed_by_us = False
         self._impl: blocking.Channel = connection._translate(
             connection._impl.channel,
@@ -64,6 +66,7 @@ class BlockingChannel:
             on_return=self._returned,
             on_consumer_cancel=self._cancelled,
             on_channel_close=_wake,
+            on_delivery_confirmation=self._confirmed,
         )
 
     def __int__(self) -> int:
@@ -123,6 +126,10 @@ class BlockingChannel:
         message = _returned_message(returned)
         for callback in self._on_return:
             self._connection._run(callback, self, message.method, message.properties, message.body)
+
+    def _confirmed(self, impl: blocking.Channel, tags: Sequence[int], acked: bool) -> None:
+        if self._on_confirmation is not None:
+            self._on_confirmation(tags, acked)
 
     def _cancelled(self, impl: blocking.Channel, consumer_tag: str) -> None:
         if consumer_tag in self._consumers:

@@ -7,6 +7,7 @@ from other threads are carried out rather than damaging the connection.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -48,6 +49,8 @@ class BlockingConnection:
         self._blocked: list[Callable[[Method], object]] = []
         self._unblocked: list[Callable[[Method], object]] = []
         self._channels: dict[int, BlockingChannel] = {}
+        self._opening: set[int] = set()
+        self._numbers = threading.Lock()  # held while one is chosen
         self._is_closed_by_us = False
         self._dispatching = 0
         self._impl = self._connect(_as_list(parameters))
@@ -81,12 +84,15 @@ class BlockingConnection:
 
     def _try(self, parameters: Parameters) -> blocking.Connection:
         impl = blocking.connect(
-            to_target(parameters, self),
+            self._target(parameters),
             on_blocked=self._on_blocked,
             on_unblocked=self._on_unblocked,
         )
         parameters.credentials.erase_credentials()
         return impl
+
+    def _target(self, parameters: Parameters) -> evamqp.Parameters:
+        return to_target(parameters, self)
 
     # What it is
 
@@ -214,6 +220,8 @@ class BlockingConnection:
         """
         if time_limit is not None and time_limit < 0:
             raise ValueError(f"call_later: delay must be non-negative, but got {time_limit!r}")
+        if self._is_closed_by_us:
+            raise self._ended("process_data_events()")
         try:
             self._impl.process_events(time_limit)
         except evamqp.ConnectionClosed as error:
@@ -244,12 +252,18 @@ class BlockingConnection:
             raise exceptions.ConnectionWrongStateError(
                 f"Channel allocation requires an open connection: {self!r}"
             )
-        channel = BlockingChannel(self, self._free_number(channel_number or None))
-        self._channels[channel.channel_number] = channel
+        with self._numbers:
+            number = self._free_number(channel_number or None)
+            self._opening.add(number)
+        try:
+            channel = self._channels[number] = BlockingChannel(self, number)
+        finally:
+            self._opening.discard(number)
         return channel
 
     def _free_number(self, wanted: Any) -> int:
-        in_use = {number for number, channel in self._channels.items() if channel.is_open}
+        open_ = (number for number, channel in self._channels.items() if channel.is_open)
+        in_use = self._opening.union(open_)
         highest = self._impl.channel_max
         if wanted is not None:
             if not isinstance(wanted, int) or not 0 < wanted <= highest or wanted in in_use:
