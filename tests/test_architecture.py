@@ -57,6 +57,8 @@ LOOPS = {
     },
     "twisted": {
         "evamqp.adapters.twisted",
+        "evamqp.compat.pika.adapters._twisted_queue",
+        "evamqp.compat.pika.adapters._twisted_reasons",
         "evamqp.compat.pika.adapters._twisted_transport",
         "evamqp.compat.pika.adapters.twisted_connection",
     },

@@ -30,10 +30,8 @@ def _lost(reason: evamqp.ConnectionClosed) -> exceptions.StreamLostError:
     return exceptions.StreamLostError(f"Stream connection lost: {reason}")
 
 
-def channel_closed(reason: evamqp.ChannelClosed) -> exceptions.AMQPError:
-    """Why a channel ended; what ended the connection ended its channels."""
-    if isinstance(reason.__cause__, evamqp.ConnectionClosed):
-        return connection_closed(reason.__cause__)
+def channel_closed(reason: evamqp.ChannelClosed) -> exceptions.ChannelClosed:
+    """Why a channel ended by itself, and not with its connection."""
     if reason.by == "client":
         return exceptions.ChannelClosedByClient(reason.code or 0, reason.text)
     return exceptions.ChannelClosedByBroker(reason.code or 0, reason.text)

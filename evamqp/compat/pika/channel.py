@@ -699,7 +699,9 @@ class Channel:
                 self._on_open_callback(self)
 
     def _ended(self, reason: evamqp.ChannelClosed) -> None:
-        error: BaseException = self.connection._failure or _reasons.channel_closed(reason)
+        error: BaseException = _reasons.channel_closed(reason)
+        if isinstance(reason.__cause__, evamqp.ConnectionClosed):
+            error = self.connection._reason_of(reason.__cause__)
         if self._closing_reason is not None and reason.by == "client":
             error = self._closing_reason
         elif isinstance(error, exceptions.ConnectionClosedByClient):

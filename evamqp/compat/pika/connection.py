@@ -368,11 +368,15 @@ class Connection:
 
     def _ended(self, reason: evamqp.ConnectionClosed) -> None:
         self.connection_state = self.CONNECTION_CLOSED
-        error = self._failure or _reasons.connection_closed(reason)
+        error = self._reason_of(reason)
         try:
             self.callbacks.process(0, self.ON_CONNECTION_CLOSED, self, self, error)
         finally:
             self._after_end()
+
+    def _reason_of(self, reason: evamqp.ConnectionClosed) -> exceptions.AMQPConnectionError:
+        """Why it ended, as its callbacks get it."""
+        return self._failure or _reasons.connection_closed(reason)
 
     def _after_end(self) -> None:
         """The last thing; 0.x's connections stop their loop here."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from evamqp.testing import Broker
 from tests.compat.pika.rig import everywhere
 from tests.examples.program import ROOT, Program
 
@@ -114,3 +115,19 @@ def test_twisted_service_under_twistd(url: str, left: str, right: str) -> None:
             assert client.lines[0] == "returned nowhere"
         server.stop(signal.SIGTERM)
         assert not server.said("Unhandled")
+
+
+def test_fedora_messaging_publishes_consumes_and_comes_back(tmp_path: Path) -> None:
+    conf, signal_file = tmp_path / "conf.toml", tmp_path / "go on"
+    program = str((PROGRAMS / "fedora_app.py").relative_to(ROOT))
+    with (
+        Broker().serve() as broker,
+        Run("itself", broker.url, program, str(conf), str(signal_file)) as app,
+    ):
+        app.until_said("half")
+        assert app.said("nacked 3")
+        assert app.said("dropped 5")
+        broker.faults.drop_connections()
+        signal_file.touch()
+        app.until_said("evamqp.compat.pika got=40")
+        assert app.end() == {"got": 40}

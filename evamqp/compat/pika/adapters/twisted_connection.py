@@ -22,52 +22,13 @@ from .._properties import BasicProperties
 from ..channel import Channel
 from ..connection import Connection, ConnectionParameters, Parameters
 from ..frame import Method
+from ._twisted_queue import ClosableDeferredQueue as ClosableDeferredQueue
+from ._twisted_reasons import REASONS
 from ._twisted_transport import GivenTransport, TransportGiven
 
 LOGGER = logging.getLogger(__name__)
 
 _new_tuple: Any = tuple.__new__
-
-
-class ClosableDeferredQueue(defer.DeferredQueue[Any]):
-    """A DeferredQueue that can be closed: from then on it gives only the reason.
-
-    Attributes:
-        closed: The reason; None while it is open.
-    """
-
-    def __init__(self, size: int | None = None, backlog: int | None = None) -> None:
-        super().__init__(size, backlog)
-        self.closed: Any = None
-
-    def put(self, obj: Any) -> Any:
-        """Hand it to whoever waits, or keep it; a Deferred that fails if the queue is closed."""
-        if self.closed is not None:
-            LOGGER.error("Impossible to put to the queue, it is closed.")
-            return defer.fail(self.closed)
-        if self.waiting:
-            self.waiting.pop(0).callback(obj)
-            return None
-        return super().put(obj)
-
-    def get(self) -> defer.Deferred[Any]:
-        """A Deferred of the next message; it fails with the reason if the queue is closed."""
-        if self.closed is not None:
-            return defer.fail(self.closed)
-        if self.pending or self.backlog is not None:
-            return super().get()
-        deferred: defer.Deferred[Any] = defer.Deferred(self._cancelGet)
-        self.waiting.append(deferred)
-        return deferred
-
-    def close(self, reason: BaseException | Failure | None) -> None:
-        """Fail whoever waits, and drop what is kept."""
-        if self.closed is not None:
-            LOGGER.warning("Queue was already closed with reason: %s.", self.closed)
-        self.closed = reason
-        while self.waiting:
-            self.waiting.pop().errback(reason)
-        self.pending = []
 
 
 class ReceivedMessage(NamedTuple):
@@ -418,6 +379,11 @@ class _Connection(Connection):
     def __init__(self, parameters: Parameters | None, adapter: TransportGiven) -> None:
         self._adapter = adapter
         super().__init__(parameters, internal_connection_workflow=False)
+
+    def _reason_of(self, reason: evamqp.ConnectionClosed) -> exceptions.AMQPConnectionError:
+        told = super()._reason_of(reason)
+        kind = REASONS.get(type(told))
+        return told if kind is None else kind(*told.args)
 
     def begin(self, done: Callable[[Any], object]) -> None:
         """Shake hands on the transport that is there."""
