@@ -29,9 +29,9 @@ exchange = "amq.topic"
 routing_keys = ["#"]
 """)
 
-import pika
-from fedora_messaging import api, config, exceptions, message
-from twisted.internet import defer, reactor, task
+import pika  # noqa: E402
+from fedora_messaging import api, config, exceptions, message  # noqa: E402
+from twisted.internet import defer, reactor, task  # noqa: E402
 
 got = []
 phase = ["first"]
