@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import evamqp
+from evamqp.compat.aioamqp.constants import MESSAGE_PROPERTIES
 
 _new = object.__new__
 
@@ -72,7 +73,7 @@ class Properties:
         return value
 
 
-_NAMES = frozenset(Properties.__slots__) - {"_source"}
+_NAMES = frozenset(MESSAGE_PROPERTIES)
 
 
 def properties_of(source: evamqp.Properties) -> Properties:
