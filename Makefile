@@ -11,6 +11,8 @@
 # make brokers   the tests that need RabbitMQ on 3.8, 4.0 and 4.3, from Debian releases in .brokers/;
 #                root and debootstrap only: RELEASES="trixie sid" TESTS=tests/behaviour
 # make soak      numbered messages through random faults: N=... FAULTS=... MINUTES=... ADAPTER=... SEED=...
+# make simulate  worlds in virtual time, each from a seed: WORLDS=... SEED=...; see docs/simulation.md
+# make plant-bugs  whether the simulation finds bugs that are put in on purpose: WORLDS=... SEED=...
 # make bench     what evamqp costs beside other clients; ARGS="--rounds 5 --rabbit", see benchmarks/
 # make profile   where one scenario spends its time: SCENARIO=S3 DRIVER=evamqp-select
 # make instructions  machine instructions per message beside another commit: BASE=HEAD~1; valgrind
@@ -38,11 +40,12 @@ TESTS ?=
 SCENARIO ?= S3
 N ?= 100000
 FAULTS ?= 60
+WORLDS ?= 2000
 SEED ?=
 DRIVER ?= evamqp-select
 
 .DEFAULT_GOAL := help
-.PHONY: help test format docs changelog changelog-draft release-check lint-workflows instructions demo demo-rabbitmq test-all coverage lint types rabbitmq faults brokers soak bench profile fuzz clean
+.PHONY: help test format docs changelog changelog-draft release-check lint-workflows instructions demo demo-rabbitmq test-all coverage lint types rabbitmq faults brokers soak simulate plant-bugs bench profile fuzz clean
 
 help:
 	@sed -n 's/^# \(make .*\|   .*\)/\1/p' $(firstword $(MAKEFILE_LIST))
@@ -88,6 +91,12 @@ brokers: $(STAMP)
 soak: $(STAMP) rabbitmq
 	@$(VENV)/bin/python tools/soak.py --messages $(N) --faults $(FAULTS) --adapter $(ADAPTER) \
 	    $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
+
+simulate: $(STAMP)
+	@$(VENV)/bin/python -m tests.simulation --worlds $(WORLDS) --seed $(or $(SEED),0)
+
+plant-bugs: $(STAMP)
+	@$(VENV)/bin/python tools/plant_bugs.py --seed $(or $(SEED),0)
 
 bench: $(BENCH_STAMP)
 	@$(BENCH_VENV)/bin/python benchmarks/run.py $(ARGS)
