@@ -15,7 +15,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 URL = "amqp://guest:guest@localhost:5672/%2F"
 
-PUBLISHER, ADAPTERS, AWAITING = BLOCKS
+PUBLISHER, ADAPTERS, AWAITING, BLOCKING = BLOCKS
 ADAPTER_LINES = ADAPTERS.splitlines()
 
 
@@ -42,6 +42,10 @@ def test_publisher_runs_on_each_loop_by_changing_one_line(vhost: Vhost, line: st
 
 def test_awaiting_program_runs(vhost: Vhost) -> None:
     assert run(vhost, AWAITING) == "Hello again! None\n"
+
+
+def test_blocking_program_runs(vhost: Vhost) -> None:
+    assert run(vhost, BLOCKING) == "Hello blocking!\n"
 
 
 @pytest.mark.parametrize("path", re.findall(r"\]\(([^)]+)\)", README))
