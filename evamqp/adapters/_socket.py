@@ -9,6 +9,7 @@ import errno
 import os
 import selectors
 import socket
+import struct
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -38,6 +39,10 @@ _NOTHING = memoryview(b"")
 
 CallSoon = Callable[[Callback], Handle]
 CallLater = Callable[[float, Callback], Handle]
+
+
+# SO_LINGER on, for no seconds.
+_RESETS = struct.pack("ii", 1, 0)
 
 
 def open_socket(address: Address, endpoint: Endpoint) -> socket.socket:
@@ -77,9 +82,13 @@ def read_rest(sock: socket.socket, receive: Callable[[bytes], bool]) -> None:
 
 
 def shut_down(sock: socket.socket) -> None:
-    """End the connection itself: a close alone leaves it open where a forked child holds it too."""
+    """End the connection itself: a close alone leaves it open where a forked child holds it too.
+
+    A socket that lingers for no time is left to close(), which then sends a RST and no FIN.
+    """
     with suppress(OSError):  # it has ended already
-        sock.shutdown(socket.SHUT_RDWR)
+        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, len(_RESETS)) != _RESETS:
+            sock.shutdown(socket.SHUT_RDWR)
 
 
 def discard_input(sock: socket.socket) -> None:
