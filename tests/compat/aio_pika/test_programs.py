@@ -16,6 +16,7 @@ from evamqp.testing import Broker
 from tests.compat.asyncio_rig import BROKERS, launch
 from tests.examples.program import ROOT, Program
 
+FACADE = "evamqp.compat.aio_pika"
 PROGRAMS = Path(__file__).parent / "programs"
 
 # Who sends and who receives.
@@ -188,3 +189,9 @@ def test_faststream_on_the_facade_lives_through_a_loss() -> None:
         *faststream_says("second"),
         "healthy evamqp.compat.aio_pika",
     ]
+
+
+def test_aiormq_and_pamqp_are_answered_too() -> None:
+    with start("facade", "", "imports") as program:
+        program.end()
+        assert program.lines == [f"{FACADE} {FACADE}.aiormq {FACADE}.pamqp.commands"]
