@@ -64,6 +64,13 @@ LOOPS = {
     },
     "gevent": {"evamqp.compat.pika.adapters.gevent_connection"},
 }
+# What of ours a facade may import besides the roof and itself, and who may read the codec.
+OPEN_TO_FACADES = ("evamqp.adapters", "evamqp.blocking")
+READERS_OF_CODEC = (
+    "evamqp.compat.pika.spec",
+    "evamqp.compat.pika.frame",
+    "evamqp.compat.pika.data",
+)
 # ssl and socket import selectors.  Up to the driver they are for functions that need them.
 SOCKETS = {"ssl", "socket", "selectors", "select"}
 TOP_WITHOUT_SOCKETS = 3
@@ -253,7 +260,28 @@ def cycles(tree: Tree) -> list[str]:
     return found
 
 
-CHECKS = (homeless, upward, across, foreign_loops, early_sockets, cycles)
+def facade_of(module: str) -> str | None:
+    """The facade that a module belongs to, as ``evamqp.compat.pika``."""
+    parts = module.split(".")
+    is_one = len(parts) > 2 and parts[:2] == [PACKAGE, "compat"] and not parts[2].startswith("_")
+    return ".".join(parts[:3]) if is_one else None
+
+
+def intrusions(tree: Tree) -> list[str]:
+    """Imports by which a facade takes what no user is given."""
+    found = []
+    for entry in tree.inner():
+        own, target = facade_of(entry.module), entry.target
+        if own is None or target in (PACKAGE, f"{PACKAGE}.compat") or is_below(target, own):
+            continue
+        is_public = any(is_below(target, public) for public in OPEN_TO_FACADES)
+        reads_codec = entry.module in READERS_OF_CODEC and is_below(target, f"{PACKAGE}.codec")
+        if not reads_codec and (not is_public or "._" in target):
+            found.append(str(entry))
+    return found
+
+
+CHECKS = (homeless, upward, across, foreign_loops, early_sockets, cycles, intrusions)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
@@ -388,6 +416,21 @@ class TestChecker:
             tmp_path, core__a="from . import b\n", core__b="def f():\n    from . import a\n"
         )
         assert cycles(tree) == []
+
+    @pytest.mark.parametrize(
+        "target", ["core.channel", "adapters._socket", "compat.other", "recovery.backoff", "errors"]
+    )
+    def test_facade_that_takes_what_is_not_public_is_found(
+        self, tmp_path: Path, target: str
+    ) -> None:
+        own = {"compat__mine____init__": f"from evamqp.{target} import thing\n"}
+        others = {target.replace(".", "__"): ""}
+        assert len(intrusions(self.tree(tmp_path, **own, **others))) == 1
+
+    def test_facade_may_import_the_roof_an_adapter_and_itself(self, tmp_path: Path) -> None:
+        source = "import evamqp\nfrom evamqp.adapters import select\nfrom . import spec\n"
+        own = {"compat__mine____init__": source, "compat__mine__spec": ""}
+        assert intrusions(self.tree(tmp_path, adapters__select="", **own)) == []
 
     def test_module_on_no_floor_is_found(self, tmp_path: Path) -> None:
         assert homeless(self.tree(tmp_path, utilities="")) == ["evamqp.utilities"]
