@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import threading
 import time
@@ -338,6 +339,30 @@ def test_cancelled_consumer_hands_back_what_it_had(channel: BlockingChannel) -> 
     method, _, body = channel.basic_get("q", auto_ack=True)
     assert (method.NAME, method.message_count, body) == ("Basic.GetOk", 0, b"3")
     assert channel.basic_get("q") == (None, None, None)
+
+
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_signal_handler_ends_consuming(
+    connection: BlockingConnection, channel: BlockingChannel, is_busy: bool
+) -> None:
+    for _ in range(5):
+
+        def on_message(ch: BlockingChannel, method: Any, properties: Any, body: bytes) -> None:
+            ch.basic_ack(method.delivery_tag)
+            if is_busy:
+                ch.basic_publish("", "q", body)
+
+        before = signal.signal(signal.SIGALRM, lambda *_: channel.stop_consuming())
+        try:
+            put(channel, "1", "2", "3")
+            channel.basic_consume("q", on_message)
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            channel.start_consuming()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        assert channel.consumer_tags == []
+    assert channel.queue_declare("q", passive=True).method.consumer_count == 0
 
 
 # Serving.

@@ -327,6 +327,10 @@ class BlockingChannel:
             return
         for tag in [consumer_tag] if consumer_tag else list(self._consumers):
             self.basic_cancel(tag)
+        if self._consumers or self.is_closed:
+            return
+        # It may have been called while start_consuming() waits, by a signal handler.
+        self._connection._impl.call_soon_threadsafe(_nothing)
 
     def _serve(self, time_limit: float | None) -> None:
         try:
@@ -649,11 +653,24 @@ class BlockingChannel:
         reason = self._impl.reason
         if self._is_closed_by_us or reason is None:
             return exceptions.ChannelWrongStateError("Channel is closed.")
-        return _reasons.channel_closed(reason)
+        return why_closed(reason)
 
     def _raise_if_not_open(self) -> None:
         if not self._impl.is_open:
             raise exceptions.ChannelWrongStateError("Channel is closed.")
+
+
+def why_closed(reason: evamqp.Closed) -> exceptions.AMQPError:
+    """Why a connection or a channel has ended; what ended the connection ended its channels."""
+    cause = reason.__cause__ if isinstance(reason, evamqp.ChannelClosed) else reason
+    if isinstance(cause, evamqp.ConnectionClosed):
+        return _reasons.connection_closed(cause)
+    assert isinstance(reason, evamqp.ChannelClosed)
+    return _reasons.channel_closed(reason)
+
+
+def _nothing() -> None:
+    """Makes who serves the connection look whether a consumer is left."""
 
 
 def _wake(impl: blocking.Channel, reason: evamqp.ChannelClosed) -> None:

@@ -20,7 +20,7 @@ from .._eras import Era, positional_count
 from .._targets import to_target
 from ..connection import ConnectionParameters, Parameters
 from ..frame import Method
-from ._blocking_channel import BlockingChannel, ReturnedMessage
+from ._blocking_channel import BlockingChannel, ReturnedMessage, why_closed
 from .utils import connection_workflow as workflow
 
 __all__ = ["LOGGER", "BlockingChannel", "BlockingConnection", "ReturnedMessage"]
@@ -318,9 +318,9 @@ class BlockingConnection:
         try:
             return verb(*arguments, **options)
         except evamqp.NotExecuted as error:
-            raise _why(error.reason) from error
+            raise why_closed(error.reason) from error
         except evamqp.Closed as error:
-            raise _why(error) from error
+            raise why_closed(error) from error
         except evamqp.WrongState as error:
             raise exceptions.ConnectionWrongStateError(str(error)) from error
 
@@ -350,10 +350,3 @@ def _failure(error: evamqp.AmqpError, parameters: Parameters) -> BaseException:
     if isinstance(failed, workflow.AMQPConnectorException):
         return exceptions.AMQPConnectionError(failed)
     return failed
-
-
-def _why(reason: evamqp.Closed) -> exceptions.AMQPError:
-    if isinstance(reason, evamqp.ConnectionClosed):
-        return _reasons.connection_closed(reason)
-    assert isinstance(reason, evamqp.ChannelClosed)
-    return _reasons.channel_closed(reason)
