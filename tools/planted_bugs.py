@@ -45,8 +45,8 @@ BUGS = (
     ),
     Bug(
         "all publishes under way are refused for one culprit",
-        "        if len(channel.unconfirmed) > 1:\n",
-        "        if False:\n",
+        "        if unconfirmed > 1:\n            self.isolated = set(under_way)\n",
+        "        if False:\n            self.isolated = set(under_way)\n",
     ),
     Bug(
         "a publish is not mandatory on the wire",
@@ -115,8 +115,8 @@ BUGS = (
     ),
     Bug(
         "a closed member stays with its reconnector",
-        "            self._members.remove(member)\n",
-        "            pass\n",
+        "        self._members.pop(member, None)\n",
+        "        pass\n",
     ),
     Bug(
         "the deadline of close() is not set",
@@ -125,8 +125,10 @@ BUGS = (
     ),
     Bug(
         "an entity to be skipped is tried for ever",
-        '        elif entity.policy == "skip":\n',
-        "        elif False:\n",
+        '        if entity.policy == "retry":\n            self.failing[entity.key] = entity\n',
+        '        if entity.policy != "fail":\n'
+        "            self._start_after(self._delay, self.start)\n"
+        "            return\n",
     ),
     Bug(
         "a peer that says nothing is never missed",
@@ -151,7 +153,7 @@ BUGS = (
     ),
     Bug(
         "who joins while the connection is up is never served",
-        "            self._owe(self._welcome, member, topology or Topology(), self.epoch)\n",
+        "            self._owe(self._welcome, member, self.epoch)\n",
         "            pass\n",
     ),
 )

@@ -75,8 +75,6 @@ class ConsumerActor:
         is_spoilt = chance.random() < 0.1
         topology = world.scenery.topology() if is_spoilt or chance.random() < 0.6 else None
         policy: Policy = chance.choice(("retry", "skip"))
-        if isinstance(target, evamqp.Reconnector):
-            policy = "skip"
         if is_spoilt and topology is not None:
             topology.policy = policy
             world.scenery.spoil(topology, chance.choice(("odd", "unbound")))

@@ -49,8 +49,8 @@ class PublisherActor:
         target, options = world.target(chance, name)
         spoil: Spoil | None = chance.choice(("odd", "unbound")) if chance.random() < 0.15 else None
         policy: Policy = chance.choice(("retry", "skip", "fail"))
-        if isinstance(target, evamqp.Reconnector):
-            policy = "skip"  # others share it
+        if policy == "fail" and isinstance(target, evamqp.Reconnector):
+            policy = "skip"  # it would end all who share it
         self.is_hopeless = spoil is not None and policy != "skip"
         self.is_doomed = spoil is not None and policy == "fail"
         topology = world.scenery.topology() if spoil or chance.random() < 0.6 else None
