@@ -9,6 +9,7 @@ import logging
 import struct
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -194,12 +195,8 @@ class Channel:
         self, error: evamqp.UsageError, exchange: Any, routing_key: Any, body: bytes,
         properties: BasicProperties | None, mandatory: bool,
     ) -> None:  # fmt: skip
-        if isinstance(error, evamqp.WrongThread) and self.connection._core is not None:
-            # pika lets it pass, and it mostly works.  Here it works always.
-            publish = partial(
-                self.basic_publish, exchange, routing_key, body, properties, mandatory
-            )
-            self.connection._core.call_soon_threadsafe(publish)
+        if isinstance(error, evamqp.WrongThread):
+            self._have_done(self.basic_publish, exchange, routing_key, body, properties, mandatory)
             return
         self._raise_if_not_open()
         spec.Basic.Publish(0, exchange, routing_key).encode()  # says in pika's words what is bad
@@ -369,13 +366,13 @@ class Channel:
 
     def basic_ack(self, delivery_tag: int = 0, multiple: bool = False) -> None:
         """Acknowledge a message, or all up to the tag."""
-        if delivery_tag == self._last_tag and not multiple:
-            # Mostly it is the one that came last, which knows how to be acknowledged fast.
-            self._last_tag = None
-            assert self._last_message is not None
-            if not self._last_message.is_settled and self._last_message.ack():
-                return
         try:
+            if delivery_tag == self._last_tag and not multiple:
+                # Mostly it is the one that came last, which knows how to be acknowledged fast.
+                assert self._last_message is not None
+                if not self._last_message.is_settled and self._last_message.ack():
+                    self._last_tag = None
+                    return
             self._core.basic_ack(delivery_tag, True if multiple else False)  # noqa: SIM210
         except evamqp.UsageError as error:
             self._settle_refused(error, self.basic_ack, spec.Basic.Ack(delivery_tag, multiple))
@@ -404,9 +401,8 @@ class Channel:
     def _settle_refused(
         self, error: evamqp.UsageError, again: Callable[..., None], method: Any
     ) -> None:
-        if isinstance(error, evamqp.WrongThread) and self.connection._core is not None:
-            arguments = tuple(vars(method).values())
-            self.connection._core.call_soon_threadsafe(partial(again, *arguments))
+        if isinstance(error, evamqp.WrongThread):
+            self._have_done(again, *vars(method).values())
             return
         self._raise_if_not_open()
         method.encode()
@@ -442,6 +438,20 @@ class Channel:
         validators.rpc_completion_callback(callback)
         self._raise_if_not_open()
         self._request(spec.Basic.Recover(requeue), callback)
+
+    def _have_done(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Have the loop do what another thread has called.
+
+        pika lets such calls pass, and they mostly work.  Here they work always.
+        """
+
+        def call() -> None:
+            # It may come too late, of which nobody is left to be told.
+            with suppress(exceptions.ChannelWrongStateError):
+                function(*arguments)
+
+        assert self.connection._core is not None
+        self.connection._core.call_soon_threadsafe(call)
 
     # Exchanges and queues
 
