@@ -28,7 +28,7 @@ DRIVERS = HERE / "drivers"
 ROOT = HERE.parent
 BASELINE = "evamqp-select"
 # Seconds after which a run counts as hanging.
-PATIENCE = 60.0
+TIMEOUT = 60.0
 # Messages: no run is longer, however fast the client; a real broker has to hold them.
 MOST_MESSAGES = {"sink": 20_000_000, "rabbit": 200_000}
 # A driver that exists but whose client is not installed ends with this in its traceback.
@@ -224,11 +224,11 @@ def call(driver: Driver, port: int, options: Sequence[str], profile: str = "") -
             env=ENVIRONMENT,
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return {"ok": False, "error": f"no end within {PATIENCE:g} s"}
+        return {"ok": False, "error": f"no end within {TIMEOUT:g} s"}
     lines = done.stdout.splitlines()
     if lines and lines[-1].startswith("{"):
         outcome: Outcome = json.loads(lines[-1])

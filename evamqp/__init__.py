@@ -56,7 +56,7 @@ from evamqp.version import VERSION as __version__
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evamqp.adapters.base import Adapter
+    from evamqp.abc import Adapter
     from evamqp.consumer import Consumer
     from evamqp.publisher import Publisher
     from evamqp.recovery.backoff import Backoff

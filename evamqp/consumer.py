@@ -23,15 +23,15 @@ from evamqp.errors import (
     WrongState,
 )
 from evamqp.recovery.backoff import STABLE_AFTER, Backoff
-from evamqp.recovery.client import call_off
 from evamqp.recovery.failures import Failures
+from evamqp.recovery.loop_bound import call_off
+from evamqp.recovery.reconnecting_client import ChannelEvents, ReconnectingClient
 from evamqp.recovery.reconnector import Reconnector, Target
-from evamqp.recovery.service import ChannelEvents, Service
 from evamqp.recovery.topology import copy_table
 from evamqp.recovery.work import Work, is_interruption, message_at_work
 
 if TYPE_CHECKING:
-    from evamqp.adapters.base import Adapter, Handle
+    from evamqp.abc import Adapter, Handle
     from evamqp.core.channel import Channel
     from evamqp.core.message import Message
     from evamqp.errors import ConnectionClosed
@@ -57,7 +57,7 @@ AckMode: TypeAlias = Literal["auto", "manual"]
 ErrorPolicy: TypeAlias = Literal["reject", "requeue", "leave"]
 
 
-class Consumer(Service[int]):
+class Consumer(ReconnectingClient[int]):
     """Consumes a queue over reconnections.
 
     A message is acknowledged when its handler has returned, or when the awaitable that it returned
@@ -216,7 +216,7 @@ class Consumer(Service[int]):
         """A handler waits for our end, which must not wait for that handler."""
         # Twisted begins it at once, when it does not count as at work yet.
         self._closers.append((message, request))
-        self._owe(self._close_if_done)
+        self._defer(self._close_if_done)
 
     # Consuming
 
@@ -371,7 +371,7 @@ class Consumer(Service[int]):
     def _follow(self, message: Message, work: Work, result: object) -> None:
         awaitable = result.future if isinstance(result, Request) else work.run()
         ended = partial(self._ended_work, message, work)
-        self._at_work[message] = self.adapter.follow(awaitable, ended)
+        self._at_work[message] = self.adapter.run_awaitable(awaitable, ended)
         if isinstance(result, Request) and result in self._closing:
             self._close_for(message, result)
 

@@ -12,15 +12,15 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from evamqp.adapters.base import Adapter, Handle, Promise, Transport
+from evamqp.abc import Adapter, Handle, Promise, Transport
 from evamqp.core.connection import Connection
 from evamqp.core.output import FLUSH_AT
-from evamqp.core.ownership import runs_elsewhere
-from evamqp.core.state import Disposition
+from evamqp.core.state import TransportAction
+from evamqp.core.thread_bound import runs_elsewhere
 from evamqp.errors import AmqpError, BadType, ConnectFailed, WrongState, WrongThread
 
 if TYPE_CHECKING:
-    from evamqp.core.calls import Runtime
+    from evamqp.core.callbacks import Runtime
     from evamqp.core.handler import Handler
     from evamqp.parameters import Parameters
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 # where the water marks are; the transport's own buffer may have none that we are told of in time.
 TURN_BUDGET = 256 * 1024
 # Looked at after every read; a member of an enum takes six times as long to find.
-_KEEP = Disposition.KEEP
+_KEEP = TransportAction.KEEP
 
 
 class Core(Protocol):
     """What a driver drives: the client's Connection, or a broker's side of one."""
 
     @property
-    def disposition(self) -> Disposition: ...
+    def transport_action(self) -> TransportAction: ...
     @property
     def reading(self) -> bool: ...
     @property
@@ -126,7 +126,7 @@ class Driver(Generic[C]):
         core = self._core
         if core is None:
             return
-        while self._targets and core.disposition is Disposition.KEEP:
+        while self._targets and core.transport_action is TransportAction.KEEP:
             self._target = self._targets.popleft()
             try:
                 self._attempt = self.adapter.connect(self._target.endpoint(), self)
@@ -195,7 +195,7 @@ class Driver(Generic[C]):
         if isinstance(exc, OSError):
             # The end's cause from now on; the frames of a failed write would keep us alive by it.
             exc = exc.with_traceback(None)
-        if self._transport is None and core.disposition is Disposition.KEEP:
+        if self._transport is None and core.transport_action is TransportAction.KEEP:
             assert self._target is not None
             self._failures.append((self._target.address, exc or ConnectionError("hung up")))
             self._dial_next()
@@ -277,12 +277,12 @@ class Driver(Generic[C]):
             if core.reading is not self._reading and not self._held:
                 self._reading = core.reading
                 (transport.resume_reading if core.reading else transport.pause_reading)()
-            if core.disposition is not _KEEP:
-                if core.disposition is Disposition.ABORT:
+            if core.transport_action is not _KEEP:
+                if core.transport_action is TransportAction.ABORT:
                     transport.abort()
                 elif not core.output_size:
                     transport.close()
-        elif self._attempt is not None and core.disposition is not _KEEP:
+        elif self._attempt is not None and core.transport_action is not _KEEP:
             self._attempt.cancel()
         deadline = core.next_deadline()
         if deadline is not None and (self._timer is None or deadline < self._timer_at):

@@ -15,7 +15,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evamqp import checks, url
-from evamqp.adapters.base import Endpoint
+from evamqp.abc import Endpoint
 from evamqp.checks import integer, optional, type_name
 from evamqp.credentials import MECHANISM_NAMES, Credentials, CredentialsSource, Mechanism
 from evamqp.errors import BadArgument, BadType

@@ -25,17 +25,17 @@ from evamqp.errors import (
     shown,
 )
 from evamqp.recovery.backoff import Backoff
-from evamqp.recovery.client import call_off, checked_timeout
 from evamqp.recovery.confirm_clock import CONFIRM_TIMEOUT, ConfirmClock, check_confirm_timeout
 from evamqp.recovery.deadlines import Deadlines
 from evamqp.recovery.ledger import Ledger, Outcome, Publication
+from evamqp.recovery.loop_bound import call_off, checked_timeout
+from evamqp.recovery.reconnecting_client import ChannelEvents, ReconnectingClient
 from evamqp.recovery.reconnector import Reconnector, Target
-from evamqp.recovery.service import ChannelEvents, Service
 from evamqp.recovery.suspects import Suspects, is_error
 from evamqp.types import DeliveryMode
 
 if TYPE_CHECKING:
-    from evamqp.adapters.base import Adapter, Handle
+    from evamqp.abc import Adapter, Handle
     from evamqp.core.channel import Channel
     from evamqp.core.message import Returned
     from evamqp.errors import ConnectionClosed
@@ -63,7 +63,7 @@ _PERSISTENT = Properties(delivery_mode=DeliveryMode.PERSISTENT)
 _TRANSIENT = Properties()
 
 
-class Publisher(Service[list[Publication]]):
+class Publisher(ReconnectingClient[list[Publication]]):
     """Publishes over reconnections; nothing that was accepted is lost or forgotten.
 
     Each ``publish`` ends in exactly one Outcome.  Delivery is at least once: a message whose
@@ -304,7 +304,7 @@ class Publisher(Service[list[Publication]]):
                     self._room_timer = self.adapter.call_later(ROOM_DELAY, self._try_room)
                 return
             except AmqpError as error:  # it does not fit the frames of this broker
-                self._owe(self._refuse, entry, error)
+                self._defer(self._refuse, entry, error)
             except BaseException:
                 ledger.put_back(entry)
                 raise
@@ -332,7 +332,7 @@ class Publisher(Service[list[Publication]]):
         if writable is not self.is_writable:
             self.is_writable = writable
             if self._on_writable is not None:
-                self._owe(self._tell, "on_writable", None, self._on_writable, writable)
+                self._defer(self._invoke, "on_writable", None, self._on_writable, writable)
 
     # Outcomes
 
@@ -349,7 +349,7 @@ class Publisher(Service[list[Publication]]):
             entry.detail = reason
             self._settle(entry, Outcome.REFUSED)
             self._refresh_writable()
-            self._owe(self._close_if_done)
+            self._defer(self._close_if_done)
 
     def _confirmed(self, tags: Tags, acked: bool) -> None:
         self._channel_backoff.reset()
@@ -462,7 +462,7 @@ class Publisher(Service[list[Publication]]):
             delay = 0.0 if is_blamed else self._channel_backoff.next()
             log.warning("the channel of a publisher closed, next in %.2f s: %s", delay, reason)
             self._try_later(delay, self._open_channel)
-        self._owe(self._close_if_done)
+        self._defer(self._close_if_done)
 
     # Culprits
 

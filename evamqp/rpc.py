@@ -28,13 +28,13 @@ from evamqp.errors import (
 )
 from evamqp.publisher import Publisher
 from evamqp.recovery.backoff import Backoff
-from evamqp.recovery.client import call_off, checked_timeout
 from evamqp.recovery.ledger import Outcome
+from evamqp.recovery.loop_bound import call_off, checked_timeout
+from evamqp.recovery.reconnecting_client import ChannelEvents, ReconnectingClient
 from evamqp.recovery.reconnector import Reconnector, Target
-from evamqp.recovery.service import ChannelEvents, Service
 
 if TYPE_CHECKING:
-    from evamqp.adapters.base import Adapter, Handle
+    from evamqp.abc import Adapter, Handle
     from evamqp.core.channel import Channel
     from evamqp.core.message import Message, Returned
     from evamqp.errors import AmqpError, ChannelClosed, Closed, ConnectionClosed
@@ -107,7 +107,7 @@ class RpcCall(Request["Message"]):
             self._client._forget(self)
 
 
-class RpcClient(Service[int]):
+class RpcClient(ReconnectingClient[int]):
     """Calls servers and gets their replies, over reconnections.
 
     A call that has no reply when the connection is lost is sent again on the next one, unless it
@@ -340,7 +340,7 @@ class RpcClient(Service[int]):
         self._suspects.discard(call)
         self._calls.pop(call.properties.correlation_id or "", None)
         if self._is_closing:
-            self._owe(self._close_if_done)
+            self._defer(self._close_if_done)
 
     # Member of the reconnector
 
@@ -466,7 +466,7 @@ class RpcServer:
             WrongThread: Not the thread of the loop.
         """
         request: Request[int] = Request(self._consumer, "RpcServer.close")
-        self.adapter.follow(self._shut_down(timeout, request), lambda error: None)
+        self.adapter.run_awaitable(self._shut_down(timeout, request), lambda error: None)
         return request
 
     async def _shut_down(self, timeout: float | None, request: Request[int]) -> None:

@@ -16,7 +16,7 @@ import signal
 from functools import partial
 
 import evamqp
-from evamqp.adapters.base import Adapter
+from evamqp.abc import Adapter
 
 EXCHANGE = "evamqp-example"
 QUEUE = "evamqp-example"
@@ -98,7 +98,7 @@ class Numbers:
         if not self.is_stopping:
             self.is_stopping = True
             closed = self.consumer.close(DRAIN_TIME)
-            self.adapter.follow(closed.future, lambda error: self.adapter.stop())
+            self.adapter.run_awaitable(closed.future, lambda error: self.adapter.stop())
 
     def show_progress(self) -> None:
         say(f"progress consumed={self.consumed}")

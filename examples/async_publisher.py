@@ -16,7 +16,7 @@ import random
 import signal
 
 import evamqp
-from evamqp.adapters.base import Adapter
+from evamqp.abc import Adapter
 
 EXCHANGE = "evamqp-example"
 QUEUE = "evamqp-example"
@@ -72,7 +72,7 @@ class Numbers:
         if not self.is_stopping:
             self.is_stopping = True
             closed = self.publisher.close(DRAIN_TIME)
-            self.adapter.follow(closed.future, lambda error: self.adapter.stop())
+            self.adapter.run_awaitable(closed.future, lambda error: self.adapter.stop())
 
     def show_progress(self) -> None:
         say(f"progress confirmed={self.confirmed}")

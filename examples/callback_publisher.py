@@ -17,7 +17,7 @@ import signal
 from collections.abc import Sequence
 
 import evamqp
-from evamqp.adapters.base import Adapter, Handle
+from evamqp.abc import Adapter, Handle
 
 EXCHANGE = "evamqp-example"
 QUEUE = "evamqp-example"

@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
 
 import evamqp
-from evamqp.adapters.base import Handle
+from evamqp.abc import Handle
 from evamqp.adapters.twisted import TwistedAdapter
 
 SOURCE = "evamqp-service.texts"

@@ -38,7 +38,7 @@ FLOORS = {
     "evamqp.credentials": 0,
     "evamqp.url": 0,
     "evamqp.version": 0,
-    "evamqp.adapters.base": 0,
+    "evamqp.abc": 0,
 }
 # Where a loop's package may be imported.  Tornado's loop is asyncio underneath.
 LOOPS = {
@@ -186,7 +186,7 @@ def floor(module: str) -> int | None:
 
 
 def is_adapter(module: str) -> bool:
-    return is_below(module, "evamqp.adapters") and module != "evamqp.adapters.base"
+    return is_below(module, "evamqp.adapters") and module != "evamqp.abc"
 
 
 def homeless(tree: Tree) -> list[str]:
@@ -332,10 +332,10 @@ class TestChecker:
             __init__="from evamqp.core.connection import Connection\n",
             errors="",
             parameters="def context():\n    import ssl\n    return ssl\n",
-            adapters__base="from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import ssl\n",
-            adapters__asyncio="import asyncio\nimport ssl\nfrom .base import Adapter\n",
+            abc="from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import ssl\n",
+            adapters__asyncio="import asyncio\nimport ssl\nfrom ..abc import Adapter\n",
             adapters__tornado="import tornado.ioloop\nfrom .asyncio import AsyncioAdapter\n",
-            core__connection="from evamqp import errors\nfrom ..adapters.base import Adapter\n",
+            core__connection="from evamqp import errors\nfrom ..abc import Adapter\n",
             driver="from .core.connection import Connection\n",
             testing__broker="import socket\nfrom evamqp import driver\n",
         )
@@ -365,8 +365,8 @@ class TestChecker:
         assert upward(self.tree(tmp_path, core__channel="from evamqp import connect\n"))
         assert upward(self.tree(tmp_path, core__channel="from .. import connect\n"))
 
-    def test_base_may_be_imported_from_the_bottom(self, tmp_path: Path) -> None:
-        tree = self.tree(tmp_path, parameters="from .adapters.base import E\n", adapters__base="")
+    def test_the_contract_may_be_imported_from_the_bottom(self, tmp_path: Path) -> None:
+        tree = self.tree(tmp_path, parameters="from .abc import E\n", abc="")
         assert upward(tree) == []
 
     @pytest.mark.parametrize("amqp", ["codec", "core"])
@@ -389,7 +389,7 @@ class TestChecker:
         assert len(foreign_loops(tree)) == 1
 
     @pytest.mark.parametrize("package", sorted(SOCKETS))
-    @pytest.mark.parametrize("module", ["__init__", "parameters", "core__x", "adapters__base"])
+    @pytest.mark.parametrize("module", ["__init__", "parameters", "core__x", "abc"])
     def test_socket_at_the_top_of_a_low_module_is_found(
         self, tmp_path: Path, module: str, package: str
     ) -> None:

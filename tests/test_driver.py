@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import evamqp
-from evamqp.adapters.base import Callback, Handle, Transport
+from evamqp.abc import Callback, Handle, Transport
 from evamqp.adapters.memory import MemoryAdapter, Peer
 from evamqp.codec.frames import PROTOCOL_HEADER, method_frame, split_frames
 from evamqp.core.connection import Connection

@@ -35,12 +35,12 @@ from rabbitmq_node import (
 from tests.conftest import Certificates
 
 SCRIPT = Path(rabbitmq_node.__file__)
-PATIENCE = 30.0  # seconds until a condition that must come is given up
+TIMEOUT = 30.0  # seconds until a condition that must come is given up
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
     """Wait for another process, which has no clock that could be advanced."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while not condition():
         assert time.monotonic() < deadline, "the condition never came"
         time.sleep(0.02)
@@ -207,7 +207,7 @@ def test_frozen_broker_accepts_and_says_nothing_until_thawed(node: RabbitNode) -
         with pytest.raises(RabbitFailed, match="silent"):
             node.ctl("status", timeout=1.0)
         node.thaw()
-        client.settimeout(PATIENCE)
+        client.settimeout(TIMEOUT)
         assert client.recv(1) == b"\x01"
 
 
@@ -241,7 +241,7 @@ def test_tls_listener_shows_its_certificate_and_speaks_amqp(
 ) -> None:
     context = ssl.create_default_context(cafile=certificates.authority)
     with (
-        socket.create_connection((HOST, node.tls_port), timeout=PATIENCE) as plain,
+        socket.create_connection((HOST, node.tls_port), timeout=TIMEOUT) as plain,
         context.wrap_socket(plain, server_hostname="localhost") as client,
     ):
         client.sendall(PROTOCOL_HEADER)

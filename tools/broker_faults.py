@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import evamqp
 from chaos_proxy import DIRECTIONS, ENDS, HOST, ChaosProxy
-from evamqp.adapters.base import Adapter
+from evamqp.abc import Adapter
 from rabbitmq_node import RabbitFailed, RabbitNode, choose_ports
 from traffic import BURSTS, Traffic, wait_until
 

@@ -27,7 +27,7 @@ from rabbitmq_node import RabbitFailed, RabbitNode, RabbitNotFound, end_on_signa
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 # Seconds for the publisher to connect, for the last confirms and deliveries, and for an example
 # to end.  A broker's restart takes up to 15 of them.
-PATIENCE = 30.0
+TIMEOUT = 30.0
 # Seconds that the embedded broker is away when it restarts.
 DOWN_TIME = 1.0
 FIELD = re.compile(r"(\w+)=(\d+)")
@@ -97,7 +97,7 @@ class Example:
         if self.is_running:
             self._process.terminate()
             try:
-                self._process.wait(PATIENCE)
+                self._process.wait(TIMEOUT)
             except subprocess.TimeoutExpired:
                 self._process.kill()
         self._process.wait()
@@ -182,7 +182,7 @@ class Demo:
             self._show_until(lambda: self._consumer.count("consumed") >= confirmed)
 
     def _show_until(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while not condition() and self._consumer.is_running and time.monotonic() < deadline:
             self._next_second()
 

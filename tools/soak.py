@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from broker_faults import Recovery, Stage, schedule, stage
-from evamqp.adapters.base import Adapter
+from evamqp.abc import Adapter
 from rabbitmq_node import RabbitFailed, RabbitNode, RabbitNotFound, end_on_signal
 from traffic import Impatient, wait_until
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import evamqp
-from evamqp.adapters.base import Adapter
+from evamqp.abc import Adapter
 from evamqp.recovery.backoff import Backoff
 
 Target = evamqp.Parameters | Sequence[evamqp.Parameters]

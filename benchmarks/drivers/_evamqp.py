@@ -17,7 +17,7 @@ import evamqp
 from _measure import Config, Meter, Result, check, percentiles
 
 if TYPE_CHECKING:
-    from evamqp.adapters.base import Adapter
+    from evamqp.abc import Adapter
 
 # Another harness that runs these drivers brings a meter and headers of its own.
 _harness: Any = importlib.import_module(

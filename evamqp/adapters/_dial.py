@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
-from evamqp.adapters.base import Adapter, Callback, Endpoint, Handle, Stream
+from evamqp.abc import Adapter, Callback, Endpoint, Handle, Stream
 from evamqp.errors import ConnectFailed
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def interleave(addresses: Iterable[Address]) -> list[Address]:
     return ordered
 
 
-def look_up(host: str, port: int) -> list[Address]:
+def resolve(host: str, port: int) -> list[Address]:
     """Every TCP address of ``host``.  Blocks unless ``host`` is an IP literal.
 
     Raises:
@@ -109,7 +109,7 @@ def is_literal(host: str) -> bool:
     return True
 
 
-class Race(Generic[C]):
+class HappyEyeballs(Generic[C]):
     """Try addresses one after the other, STAGGER apart; the first to connect wins.
 
     An attempt that fails starts the next at once.  An address is in ``_waiting``, then in
@@ -225,7 +225,7 @@ class _Attempt(Generic[C]):
 
     __slots__ = ("_race", "address", "handle", "timer")
 
-    def __init__(self, race: Race[C], address: Address) -> None:
+    def __init__(self, race: HappyEyeballs[C], address: Address) -> None:
         self._race = race
         self.address = address
         self.handle: Handle | None = None
@@ -292,7 +292,7 @@ class Dial(Generic[C]):
         self._stream = stream
         self._target = place(endpoint.host, endpoint.port)
         self._stage = _DNS
-        self._race: Race[C] | None = None
+        self._race: HappyEyeballs[C] | None = None
         self._filter: TlsFilter | None = None
         self._address = self._target
         self._cancelled = False
@@ -320,26 +320,26 @@ class Dial(Generic[C]):
         if self._stage != _DNS:
             return
         if is_literal(self._endpoint.host):
-            self._look_up(self._resolved)
+            self._resolve_name(self._resolved)
         else:
-            self._look_up_in_thread()
+            self._resolve_in_thread()
 
-    def _look_up(self, told: Callable[[list[Address] | Exception], object]) -> None:
+    def _resolve_name(self, told: Callable[[list[Address] | Exception], object]) -> None:
         outcome: list[Address] | Exception
         try:
-            outcome = look_up(self._endpoint.host, self._endpoint.port)
+            outcome = resolve(self._endpoint.host, self._endpoint.port)
         except Exception as error:  # UnicodeError, OverflowError and OSError alike
             outcome = error
         told(outcome)
 
-    def _look_up_in_thread(self) -> None:
+    def _resolve_in_thread(self) -> None:
         # getaddrinfo blocks and cannot be called off.  A daemon thread of our own never holds up
         # the end of the process, as the loops' pools of threads do.
         from threading import Thread
 
         name = f"evamqp resolving {self._endpoint.host}"
         try:
-            Thread(target=self._look_up, args=(self._report,), name=name, daemon=True).start()
+            Thread(target=self._resolve_name, args=(self._report,), name=name, daemon=True).start()
         except RuntimeError as error:  # the process is out of threads
             self._resolved(error)
 
@@ -364,7 +364,7 @@ class Dial(Generic[C]):
 
     def _run_race(self, addresses: Sequence[Address]) -> None:
         self._stage = _TCP
-        self._race = Race(
+        self._race = HappyEyeballs(
             addresses,
             self._connector,
             self._adapter.call_later,

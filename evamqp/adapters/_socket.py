@@ -13,8 +13,8 @@ import struct
 from collections.abc import Callable
 from contextlib import suppress
 
+from evamqp.abc import Callback, Endpoint, Handle, Stream
 from evamqp.adapters._dial import Address
-from evamqp.adapters.base import Callback, Endpoint, Handle, Stream
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 #: The loop watches the socket no more, whatever the other events find.
@@ -322,7 +322,7 @@ class SocketTransport:
 
 
 class SocketConnector:
-    """How the built-in loop opens a connection; ``_dial.Race`` decides which, and when."""
+    """How the built-in loop opens a connection; ``_dial.HappyEyeballs`` decides which, and when."""
 
     __slots__ = ("_call_soon", "_endpoint", "_selector")
 

@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 
-from evamqp.adapters.base import Stream, Transport
+from evamqp.abc import Stream, Transport
 
 #: Bytes asked for at a time: the most that one TLS record holds (RFC 8446, 5.1).
 RECORD_SIZE = 16 * 1024

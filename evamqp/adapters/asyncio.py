@@ -12,6 +12,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
+from evamqp.abc import Callback, Endpoint, Handle, Stream
 from evamqp.adapters._dial import Address, Dial
 from evamqp.adapters._socket import (
     HIGH_WATER,
@@ -23,7 +24,6 @@ from evamqp.adapters._socket import (
     read_rest,
     shut_down,
 )
-from evamqp.adapters.base import Callback, Endpoint, Handle, Stream
 
 
 class AsyncioAdapter:
@@ -70,7 +70,7 @@ class AsyncioAdapter:
         """A promise whose ``future`` is an ``asyncio.Future``."""
         return _Promise(self.loop.create_future())
 
-    def follow(
+    def run_awaitable(
         self, awaitable: Awaitable[Any], done: Callable[[BaseException | None], object]
     ) -> Handle:
         """Run a coroutine as a task, or wait for a future; then call ``done``."""
@@ -293,7 +293,7 @@ class _Connection(asyncio.BufferedProtocol):
 
 
 class _Connector:
-    """How asyncio opens a connection; ``_dial.Race`` decides which, and when."""
+    """How asyncio opens a connection; ``_dial.HappyEyeballs`` decides which, and when."""
 
     __slots__ = ("_endpoint", "_loop")
 

@@ -23,10 +23,10 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from evamqp.abc import Callback, Endpoint, Handle, ListenHandle, Stream
 from evamqp.adapters._dial import Address, Dial
-from evamqp.adapters._result import Drive, Promise, Result, follow, result_of
-from evamqp.adapters._wire import MemoryTransport, Peer, join
-from evamqp.adapters.base import Callback, Endpoint, Handle, ListenHandle, Stream
+from evamqp.adapters._future import CoroutineRunner, Promise, Result, result_of, run_awaitable
+from evamqp.adapters._memory_transport import MemoryTransport, Peer, join
 from evamqp.errors import BadArgument, WrongState
 
 __all__ = ["MemoryAdapter", "MemoryTransport", "Peer"]
@@ -89,9 +89,11 @@ class MemoryAdapter:
         """A Promise whose future is a Result, for ``await`` and run_until()."""
         return Promise(self.call_soon)
 
-    def follow(self, awaitable: Any, done: Callable[[BaseException | None], object]) -> Handle:
+    def run_awaitable(
+        self, awaitable: Any, done: Callable[[BaseException | None], object]
+    ) -> Handle:
         """Run a coroutine, or wait for a Result or Request; then call ``done``."""
-        return follow(awaitable, done, self.call_soon)
+        return run_awaitable(awaitable, done, self.call_soon)
 
     def connect(self, endpoint: Endpoint, stream: Stream) -> Handle:
         """Connect to what listens at the endpoint; without a listener it refuses."""
@@ -144,7 +146,7 @@ class MemoryAdapter:
             if not isinstance(awaited, Coroutine):
                 result: Result[T] = result_of(awaited)
                 return self._run_until(result)
-            drive: Drive[T] = Drive(awaited, self.call_soon)
+            drive: CoroutineRunner[T] = CoroutineRunner(awaited, self.call_soon)
             try:
                 return self._run_until(drive.result)
             finally:

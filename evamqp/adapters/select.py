@@ -20,10 +20,10 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Protocol, TypeAlias, TypeVar
 
+from evamqp.abc import Callback, Endpoint, Handle, Stream
 from evamqp.adapters._dial import Dial
-from evamqp.adapters._result import Drive, Promise, Result, follow, result_of
+from evamqp.adapters._future import CoroutineRunner, Promise, Result, result_of, run_awaitable
 from evamqp.adapters._socket import READ, WRITE, SocketConnector, SocketListener, open_listener
-from evamqp.adapters.base import Callback, Endpoint, Handle, Stream
 from evamqp.errors import WrongState
 
 __all__ = ["Result", "SelectAdapter"]
@@ -229,9 +229,11 @@ class SelectAdapter:
         """A promise whose ``future`` is a Result."""
         return Promise(self.call_soon)
 
-    def follow(self, awaitable: Any, done: Callable[[BaseException | None], object]) -> Handle:
+    def run_awaitable(
+        self, awaitable: Any, done: Callable[[BaseException | None], object]
+    ) -> Handle:
         """Run a coroutine, or wait for a Result or Request; then call ``done``."""
-        return follow(awaitable, done, self.call_soon)
+        return run_awaitable(awaitable, done, self.call_soon)
 
     def connect(self, endpoint: Endpoint, stream: Stream) -> Handle:
         """Resolve, connect and shake hands in TLS; then call ``stream.connection_made``."""
@@ -288,7 +290,7 @@ class SelectAdapter:
             if not isinstance(awaited, Coroutine):
                 result: Result[T] = result_of(awaited)
                 return self._turn_until(result, timeout)
-            drive: Drive[T] = Drive(awaited, self.call_soon)
+            drive: CoroutineRunner[T] = CoroutineRunner(awaited, self.call_soon)
             try:
                 return self._turn_until(drive.result, timeout)
             finally:

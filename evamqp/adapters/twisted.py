@@ -26,6 +26,7 @@ from twisted.python import threadable
 from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped]
 
+from evamqp.abc import Callback, Endpoint, Handle, Stream
 from evamqp.adapters._dial import Dial
 from evamqp.adapters._socket import (
     LOST,
@@ -35,7 +36,6 @@ from evamqp.adapters._socket import (
     SocketListener,
     open_listener,
 )
-from evamqp.adapters.base import Callback, Endpoint, Handle, Stream
 from evamqp.errors import RequestCancelled
 
 _log = Logger()
@@ -85,7 +85,9 @@ class TwistedAdapter:
         """A promise whose ``future`` is a Deferred; it fires on the turn after it is settled."""
         return _Promise(self.call_soon)
 
-    def follow(self, awaitable: Any, done: Callable[[BaseException | None], object]) -> Handle:
+    def run_awaitable(
+        self, awaitable: Any, done: Callable[[BaseException | None], object]
+    ) -> Handle:
         """Run a coroutine by ensureDeferred, or wait for a Deferred; then call ``done``."""
         deferred = defer.ensureDeferred(awaitable)
 

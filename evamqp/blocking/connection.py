@@ -18,7 +18,7 @@ from evamqp.blocking.channel import Channel
 from evamqp.blocking.loop import SharedLoop
 
 if TYPE_CHECKING:
-    from evamqp.adapters.base import Handle
+    from evamqp.abc import Handle
 
 T = TypeVar("T")
 

@@ -257,7 +257,7 @@ class SharedLoop:
             ).start()
 
     def keep(self, period: float) -> float:
-        """Drive for ``period`` seconds at most if all callers are away for so long.
+        """CoroutineRunner for ``period`` seconds at most if all callers are away for so long.
 
         Returns:
             Seconds until it is worth asking again.
@@ -297,7 +297,7 @@ class SharedLoop:
         self.is_over = True
         self._stop_keeper.set()
 
-    def _disown(self) -> None:
+    def _invalidate_after_fork(self) -> None:
         """After a fork, in the child: the lock may be held by a thread that is not here."""
         self.is_forked = True
         self._make_lock()
@@ -321,9 +321,9 @@ def _nothing() -> None:
 _living: weakref.WeakSet[SharedLoop] = weakref.WeakSet()
 
 
-def _disown_all() -> None:
+def _invalidate_all_after_fork() -> None:
     for loop in list(_living):
-        loop._disown()
+        loop._invalidate_after_fork()
 
 
-os.register_at_fork(after_in_child=_disown_all)
+os.register_at_fork(after_in_child=_invalidate_all_after_fork)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from evamqp.codec.frames import FRAME_OVERHEAD, body_frames, content_header_frame
 from evamqp.codec.methods import pack_ack, pack_nack, pack_publish, pack_reject
 from evamqp.codec.properties import Properties
+from evamqp.core.base_channel import BaseChannel, Consumer, _no_message
 from evamqp.core.confirms import Confirms
-from evamqp.core.message import Message, Route
+from evamqp.core.message import DeliveryTemplate, Message
 from evamqp.core.request import Request, check_callbacks, check_reason, check_text
-from evamqp.core.session import Consumer, Session, _no_message
 from evamqp.core.state import ChannelState
 from evamqp.errors import BadArgument, BadType, ChannelClosed, WrongState, WrongThread
 from evamqp.types import Body, Callback, DeclareOk, ErrorCallback, TableLike
@@ -40,7 +40,7 @@ _MAX_PREFIXES = 256
 _NOWHERE: Any = object()
 
 
-class Channel(Session):
+class Channel(BaseChannel):
     """A channel: usable at once, since requests are pipelined behind ``channel.open``.
 
     A method that asks the broker something returns a ``Request``: await it, take its ``future``,
@@ -52,7 +52,7 @@ class Channel(Session):
     """
 
     __slots__ = (
-        "_body_mark",
+        "_body_prefix",
         "_joined_body",
         "_last_exchange",
         "_last_head",
@@ -77,7 +77,7 @@ class Channel(Session):
         self._last_mandatory = False
         self._last_prefixes: dict[int, bytes] = {}
         self._last_head = b""
-        self._body_mark = b"\xce\x03" + number.to_bytes(2, "big")
+        self._body_prefix = b"\xce\x03" + number.to_bytes(2, "big")
         self._joined_body = min(_JOINED_BODY, connection.frame_max - FRAME_OVERHEAD)
         self._request("channel.open", finish=_none)
 
@@ -148,7 +148,7 @@ class Channel(Session):
         callback: Callback[None] | None = None,
         on_error: ErrorCallback | None = None,
     ) -> Request[None]:
-        """Route messages from the exchange ``source`` to the exchange ``destination``.
+        """DeliveryTemplate messages from the exchange ``source`` to the exchange ``destination``.
 
         Spec: exchange.bind (40, 30), a RabbitMQ extension.
         """
@@ -222,7 +222,7 @@ class Channel(Session):
         callback: Callback[None] | None = None,
         on_error: ErrorCallback | None = None,
     ) -> Request[None]:
-        """Route messages from an exchange to a queue.
+        """DeliveryTemplate messages from an exchange to a queue.
 
         Args:
             queue: Name; "" is the queue last declared on this channel.
@@ -356,14 +356,14 @@ class Channel(Session):
                     head,
                     _pack_header(header_size, _CLASS_BASIC, size),
                     raw,
-                    self._body_mark,
+                    self._body_prefix,
                     _pack_size(size),
                     body,
                     b"\xce",
                 )
             )
             total = output.size + len(frames)
-            if total > output.mark:
+            if total > output.threshold:
                 total = output.admit(len(frames))
             output.pieces.append(frames)
             output.size = total
@@ -558,7 +558,7 @@ class Channel(Session):
         )  # fmt: skip
         if consumer is not None:
             self._cancelling.add(consumer_tag)
-        self.connection._receiver.clear_routes()
+        self.connection._parser.clear_templates()
         return request
 
     def _cancelled(self, consumer: Consumer | None, consumer_tag: str) -> str:
@@ -588,8 +588,8 @@ class Channel(Session):
     def _got(self, auto_ack: bool, content: Content | None = None) -> Message | None:
         if content is None:
             return None
-        route = Route(self, "", _no_message, auto_ack, 12 + len(content.payload), 11)
-        return Message(route, self._raw(content, 0), content.body)
+        template = DeliveryTemplate(self, "", _no_message, auto_ack, 12 + len(content.payload), 11)
+        return Message(template, self._raw(content, 0), content.body)
 
     def basic_qos(
         self,
@@ -648,7 +648,7 @@ class Channel(Session):
     def _settle_tag(self, name: str, frame: bytes) -> None:
         if self._owner != get_ident():
             raise self._unusable(name)
-        self.connection._send_exempt(frame)
+        self.connection._send_uncapped(frame)
 
     def basic_recover(
         self,

@@ -9,16 +9,16 @@ from collections.abc import Callable
 from threading import get_ident
 
 from evamqp.codec.spec import BY_NAME
+from evamqp.core.base_connection import BaseConnection
 from evamqp.core.channel import Channel
 from evamqp.core.handler import Handler, with_functions
-from evamqp.core.link import Link
 from evamqp.core.request import Request, check_callbacks, check_reason, check_text
 from evamqp.core.state import ConnectionState
 from evamqp.errors import BadType, ConnectionClosed, WrongThread
 from evamqp.types import Callback, ErrorCallback
 
 
-class Connection(Link):
+class Connection(BaseConnection):
     """One AMQP connection, for the life of one transport.  ``evamqp.connect`` makes it.
 
     Attributes:
@@ -32,7 +32,7 @@ class Connection(Link):
         is_writable: Whether publishing now will not just pile up: no backpressure, no alarm, no
             stopped flow.
         reading: False while reading is paused.
-        disposition: For the driver: what is to become of the transport.
+        transport_action: For the driver: what is to become of the transport.
     """
 
     __slots__ = ()
@@ -149,9 +149,9 @@ class Connection(Link):
         """
         self._check_usable("pause_reading")
         self.reading = False
-        self._receiver.stopped = True
-        self._receiver.clear_routes()
-        self._standstill_changed()
+        self._parser.stopped = True
+        self._parser.clear_templates()
+        self._update_clock()
         self._runtime.output_ready()
 
     def resume_reading(self) -> None:
@@ -160,8 +160,8 @@ class Connection(Link):
         if self._heartbeat is not None:
             self._heartbeat.received = True  # else this quarter would count, of which we heard none
         self.reading = True
-        self._receiver.stopped = False
-        self._standstill_changed()
+        self._parser.stopped = False
+        self._update_clock()
         self._runtime.output_ready()
 
     def update_secret(
@@ -253,7 +253,7 @@ class Connection(Link):
                 if self._is_over:
                     self._counts.late_calls += 1
                 else:
-                    self._tell("call_soon_threadsafe", None, function)
+                    self._invoke("call_soon_threadsafe", None, function)
         finally:
             if self._inbox and not self._inbox_woken:
                 self._inbox_woken = True

@@ -12,7 +12,7 @@ from evamqp.errors import SYNTAX_ERROR, UNEXPECTED_FRAME, MalformedData
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from evamqp.core.message import Route
+    from evamqp.core.message import DeliveryTemplate
 
 # Bytes: pieces below this are copied together, so that a body in one-byte frames costs its own
 # size and not a list entry and an object for each byte.
@@ -36,10 +36,10 @@ class Content:
         "finish",
         "name",
         "payload",
+        "pinned_bytes",
         "properties",
-        "route",
         "size",
-        "surplus",
+        "template",
     )
 
     def __init__(
@@ -54,9 +54,9 @@ class Content:
         self.payload = payload
         self.finish = finish
         self.properties = b""
-        self.route: Route | None = None  # by which the content was begun
+        self.template: DeliveryTemplate | None = None  # by which the content was begun
         self.size = -1  # bytes of body announced; -1 before the header
-        self.surplus = 0  # bytes of reads that our views keep in memory for nothing
+        self.pinned_bytes = 0  # bytes of reads that our views keep in memory for nothing
         self._received = 0
         self._pieces: list[bytes | bytearray | memoryview] = []
 

@@ -24,10 +24,10 @@ _unpack_count = Struct(">I").unpack_from
 SETTLE_SIZE = 21
 # From the end of the method's arguments to the properties: a frame end, the header frame's own
 # seven bytes, class, weight and body size.
-HEADER_PREFIX = 1 + 7 + 12
+HEADER_GAP = 1 + 7 + 12
 
 
-class Route:
+class DeliveryTemplate:
     """What all deliveries of one consumer share, when their method frames have one length.
 
     Attributes:
@@ -35,21 +35,21 @@ class Route:
         consumer_tag: The consumer's tag; "" for basic_get.
         on_message: The consumer's callback.
         auto_ack: Whether such a message needs no acknowledgement.
-        length: Bytes of the whole basic.deliver frame; 0 marks a route that is not a delivery.
+        length: Bytes of the whole basic.deliver frame; 0 marks a template that is not a delivery.
         tag_at: Offset of the delivery tag in that frame.
-        head: The bytes of that frame up to there, by which the route is found.
+        head: The bytes of that frame up to there, by which the template is found.
         properties_at: Offset of the properties behind the delivery tag.
-        header_mark: Frame end, type and channel of the content header, as one integer.
-        body_mark: The same of a body frame.
+        header_prefix: Frame end, type and channel of the content header, as one integer.
+        body_prefix: The same of a body frame.
     """
 
     __slots__ = (
         "auto_ack",
-        "body_mark",
+        "body_prefix",
         "channel",
         "consumer_tag",
         "head",
-        "header_mark",
+        "header_prefix",
         "length",
         "on_message",
         "properties_at",
@@ -73,9 +73,9 @@ class Route:
         self.length = length
         self.tag_at = tag_at
         self.head = head
-        self.properties_at = length - 1 - tag_at + HEADER_PREFIX
-        self.header_mark = 0xCE020000 | channel.number
-        self.body_mark = 0xCE030000 | channel.number
+        self.properties_at = length - 1 - tag_at + HEADER_GAP
+        self.header_prefix = 0xCE020000 | channel.number
+        self.body_prefix = 0xCE030000 | channel.number
 
 
 class Message:
@@ -85,13 +85,13 @@ class Message:
         body: The payload.
     """
 
-    __slots__ = ("_properties", "_raw", "_route", "_settled", "body")
+    __slots__ = ("_properties", "_raw", "_settled", "_template", "body")
 
-    def __init__(self, route: Route, raw: bytes, body: bytes) -> None:
-        self._route = route
+    def __init__(self, template: DeliveryTemplate, raw: bytes, body: bytes) -> None:
+        self._template = template
         self._raw = raw
         self.body = body
-        self._settled = route.auto_ack
+        self._settled = template.auto_ack
         self._properties: Properties | None = None
 
     def __repr__(self) -> str:
@@ -102,12 +102,12 @@ class Message:
 
     @property
     def channel(self) -> Channel:
-        return self._route.channel
+        return self._template.channel
 
     @property
     def consumer_tag(self) -> str:
         """The tag of the consumer it came to; "" for a message from basic_get."""
-        return self._route.consumer_tag
+        return self._template.consumer_tag
 
     @property
     def delivery_tag(self) -> int:
@@ -133,7 +133,7 @@ class Message:
     @property
     def message_count(self) -> int | None:
         """How many messages stood behind it in the queue; None unless it is from basic_get."""
-        if self._route.consumer_tag:
+        if self._template.consumer_tag:
             return None
         raw = self._raw
         at = 10 + raw[9]
@@ -145,7 +145,7 @@ class Message:
         """The properties; a malformed one raises MalformedData when it is read, not before."""
         properties = self._properties
         if properties is None:
-            raw = self._raw[self._route.properties_at :]
+            raw = self._raw[self._template.properties_at :]
             properties = self._properties = Properties.from_raw(raw)
         return properties
 
@@ -169,10 +169,10 @@ class Message:
         if self._settled:
             raise AlreadySettled(f"{self!r} was settled before")
         # The hot path, which spares two calls; the plain one does the same and all the rest.
-        channel = self._route.channel
+        channel = self._template.channel
         output = channel._output
         size = output.size + SETTLE_SIZE
-        if channel._owner == get_ident() and size <= output.mark:
+        if channel._owner == get_ident() and size <= output.threshold:
             output.pieces.append(channel._ack_head + self._raw[:8] + b"\x00\xce")
             output.size = size
             self._settled = True
@@ -202,7 +202,7 @@ class Message:
     def _settle(self, method: bytes, flags: bytes) -> bool:
         if self._settled:
             raise AlreadySettled(f"{self!r} was settled before")
-        sent = self._route.channel._settle_message(method, self._raw[:8], flags)
+        sent = self._template.channel._settle_message(method, self._raw[:8], flags)
         self._settled = True
         return sent
 

@@ -1,4 +1,4 @@
-"""Bytes that wait for the transport: one list, one size, and the marks at which somebody is told.
+"""Bytes waiting for the transport: one list, one size, and the thresholds that trigger a signal.
 
 No frame is built here and no socket is known.
 """
@@ -16,19 +16,19 @@ FLUSH_AT = 64 * 1024
 TAKE_AT_MOST = 1024 * 1024
 # Bytes that acks, heartbeats and replies may take above the cap, before the peer that reads none
 # of them is given up: some 200,000 acks.
-EXEMPT_ROOM = 4 * 1024 * 1024
+UNCAPPED_ROOM = 4 * 1024 * 1024
 # Bytes after which the pieces that have come are looked at, and how many of them are worth joining:
 # each costs some sixty bytes besides its own, and an ack has 21 of its own.
-GATHER_AFTER = 512 * 1024
-GATHER_PIECES = 1024
+COALESCE_AFTER = 512 * 1024
+COALESCE_PIECES = 1024
 SMALL_PIECE = 1024
 
 
 class Output:
     """The output buffer of one connection.
 
-    Whoever appends does it by hand, because this is the hot path: compare ``size`` with ``mark``,
-    call ``admit`` if it would be passed, then append to ``pieces`` and set ``size``.
+    Append by hand, because this is the hot path: compare ``size`` with ``threshold``, call
+    ``admit`` if it would be passed, then append to ``pieces`` and set ``size``.
 
     Args:
         ready: Called when there is something to write, and again above FLUSH_AT.
@@ -37,27 +37,27 @@ class Output:
 
     __slots__ = (
         "_cap",
-        "_first_mark",
-        "_gathered",
-        "_gathered_size",
+        "_coalesced",
+        "_coalesced_size",
+        "_first_threshold",
         "_high_water",
         "_pressure",
         "_ready",
         "is_full",
-        "mark",
         "paused",
         "pieces",
         "size",
+        "threshold",
     )
 
     def __init__(self, ready: Callable[[], object], pressure: Callable[[], object]) -> None:
         self.pieces: list[bytes | memoryview] = []
         self.size = 0
-        self.mark = 0
+        self.threshold = 0
         self.is_full = False
         self.paused = False
-        self._high_water = self._cap = self._first_mark = 0
-        self._gathered = self._gathered_size = 0  # pieces that were looked at, and their bytes
+        self._high_water = self._cap = self._first_threshold = 0
+        self._coalesced = self._coalesced_size = 0  # pieces that were looked at, and their bytes
         self._ready = ready
         self._pressure = pressure
 
@@ -65,7 +65,7 @@ class Output:
         """Bytes above which ``is_full`` holds, and above which publishing is refused."""
         self._high_water = high_water
         self._cap = cap
-        self._first_mark = min(FLUSH_AT, high_water)
+        self._first_threshold = min(FLUSH_AT, high_water)
 
     def detach(self) -> None:
         """Tell nobody any more, so that no reference cycle is left."""
@@ -81,45 +81,45 @@ class Output:
             raise OutputFull(f"{self.size} bytes of output wait already; the cap is {self._cap}")
         return self._grow(count)
 
-    def append_exempt(self, frame: bytes) -> bool:
+    def append_uncapped(self, frame: bytes) -> bool:
         """Append an ack, a heartbeat, a close or a reply.  False: the peer reads none of them."""
         size = self.size + len(frame)
-        if size > self.mark:
+        if size > self.threshold:
             size = self._grow(len(frame))
         self.pieces.append(frame)
         self.size = size
-        return size <= self._cap + EXEMPT_ROOM
+        return size <= self._cap + UNCAPPED_ROOM
 
     def _grow(self, count: int) -> int:
-        if not self.size and not self.paused and count <= self._first_mark:
+        if not self.size and not self.paused and count <= self._first_threshold:
             # The first of a turn and mostly its only one: what is below, where nothing waits.
             self._ready()
-            self.mark = self._first_mark
+            self.threshold = self._first_threshold
             return count
         if not self.paused:
             self._ready()
-        self._gather()
+        self._coalesce()
         size = self.size + count
         if size > self._high_water:
-            self.mark = min(self._cap, size + GATHER_AFTER)
+            self.threshold = min(self._cap, size + COALESCE_AFTER)
             if not self.is_full:
                 self.is_full = True
                 self._pressure()
         elif self.size > FLUSH_AT or self.paused:
             # Nobody took it, so this turn has written its share.
-            self.mark = min(self._high_water, size + GATHER_AFTER)
+            self.threshold = min(self._high_water, size + COALESCE_AFTER)
         else:
-            self.mark = self._first_mark
+            self.threshold = self._first_threshold
         return size
 
-    def _gather(self) -> None:
+    def _coalesce(self) -> None:
         """Join small pieces, so that the buffer costs what its bytes cost."""
-        pieces, start = self.pieces, self._gathered
+        pieces, start = self.pieces, self._coalesced
         count = len(pieces) - start
-        if count >= GATHER_PIECES:
-            if self.size - self._gathered_size < count * SMALL_PIECE:
+        if count >= COALESCE_PIECES:
+            if self.size - self._coalesced_size < count * SMALL_PIECE:
                 pieces[start:] = [b"".join(pieces[start:])]
-            self._gathered, self._gathered_size = len(pieces), self.size
+            self._coalesced, self._coalesced_size = len(pieces), self.size
 
     def take(self) -> bytes:
         """Take the oldest pieces, about TAKE_AT_MOST bytes, joined once; mostly that is all."""
@@ -131,7 +131,7 @@ class Output:
         else:
             self.pieces = []
             self.size = 0
-        self.mark = self._gathered = self._gathered_size = 0
+        self.threshold = self._coalesced = self._coalesced_size = 0
         if self.is_full and self.size <= self._high_water:
             self.is_full = False
             self._pressure()
@@ -149,7 +149,7 @@ class Output:
     def clear(self) -> None:
         """Drop what waits."""
         self.pieces = []
-        self.size = self.mark = self._gathered = self._gathered_size = 0
+        self.size = self.threshold = self._coalesced = self._coalesced_size = 0
 
 
 def _nobody() -> None:

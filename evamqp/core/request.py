@@ -12,7 +12,7 @@ from evamqp.errors import AmqpError, BadType, RequestCancelled
 from evamqp.types import Callback, ErrorCallback, T
 
 if TYPE_CHECKING:
-    from evamqp.adapters.base import Promise
+    from evamqp.abc import Promise
     from evamqp.core.channel import Channel
 
 
@@ -21,8 +21,8 @@ class Host(Protocol):
 
     def _check_caller(self, what: str) -> None: ...
     def _create_future(self) -> Promise: ...
-    def _owe(self, function: Callable[..., object], *arguments: object) -> None: ...
-    def _tell(
+    def _defer(self, function: Callable[..., object], *arguments: object) -> None: ...
+    def _invoke(
         self,
         name: str,
         channel: Channel | None,
@@ -144,7 +144,7 @@ class Request(Generic[T]):
             self._callback = self._on_error = None
             self._is_done = True
             self._error = RequestCancelled(f"{self} was cancelled")
-            self._host._owe(self._settle)
+            self._host._defer(self._settle)
 
     # Called by the library, from the loop only.
 
@@ -181,12 +181,12 @@ class Request(Generic[T]):
             if told and not any(told) and callback is None and self._discard is not None:
                 self._give_up()
             if callback is not None:
-                self._host._tell(f"{self.method} callback", self.channel, callback, self._value)
+                self._host._invoke(f"{self.method} callback", self.channel, callback, self._value)
         else:
             for promise in promises:
                 promise.reject(error.copy())
             if on_error is not None:
-                self._host._tell(f"{self.method} on_error", self.channel, on_error, error.copy())
+                self._host._invoke(f"{self.method} on_error", self.channel, on_error, error.copy())
 
     def _give_up(self) -> None:
         """All who waited have cancelled: nobody would ever see what has come."""

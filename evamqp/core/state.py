@@ -35,7 +35,7 @@ class ChannelState(Enum):
     CLOSED = "CLOSED"
 
 
-class Disposition(Enum):
+class TransportAction(Enum):
     """What the core wants done with the transport."""
 
     KEEP = "KEEP"

@@ -11,7 +11,7 @@ class Stats:
         bytes_sent: Bytes handed to the transport.
         frames_received: Frames parsed.
         messages_received: Messages whose body came whole: deliveries, returns and gets.
-        messages_published: Calls of basic_publish that were accepted.
+        messages_published: CallbackDispatcher of basic_publish that were accepted.
         blocked_seconds: Seconds that the broker kept us blocked, up to the last unblocking.
         callback_errors: Exceptions that callbacks raised.
         stale_acks: Messages settled after their channel was gone.

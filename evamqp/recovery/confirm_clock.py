@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from evamqp.errors import BadArgument
-from evamqp.recovery.client import call_off, checked_timeout
+from evamqp.recovery.loop_bound import call_off, checked_timeout
 
 if TYPE_CHECKING:
-    from evamqp.adapters.base import Adapter, Handle
+    from evamqp.abc import Adapter, Handle
     from evamqp.core.channel import Channel
 
 # Seconds.  Long, since a quorum queue without a majority confirms nothing until it has one again,

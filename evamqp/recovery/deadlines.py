@@ -9,10 +9,10 @@ import heapq
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from evamqp.recovery.client import call_off
+from evamqp.recovery.loop_bound import call_off
 
 if TYPE_CHECKING:
-    from evamqp.adapters.base import Adapter, Handle
+    from evamqp.abc import Adapter, Handle
     from evamqp.recovery.ledger import Publication
 
 # Deadlines of messages that have their outcome already, kept before they are swept.

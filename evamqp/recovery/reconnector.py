@@ -27,11 +27,11 @@ from evamqp.errors import (
 )
 from evamqp.parameters import Parameters, parse_targets
 from evamqp.recovery.backoff import STABLE_AFTER, Backoff, retry_of
-from evamqp.recovery.client import Client, call_off
+from evamqp.recovery.loop_bound import LoopBound, call_off
 from evamqp.recovery.topology import Entity, Key, Recorder, Replay, Topology
 
 if TYPE_CHECKING:
-    from evamqp.adapters.base import Adapter, Handle
+    from evamqp.abc import Adapter, Handle
     from evamqp.core.connection import Connection
     from evamqp.types import Callback
 
@@ -91,7 +91,7 @@ class Member(Protocol):
         """Whether it comes back for a queue of that name."""
 
 
-class Reconnector(Client):
+class Reconnector(LoopBound):
     """Keeps one connection up, for as long as it is not closed.
 
     Several publishers and consumers may share it.  ``topology``, to which is added whatever
@@ -192,7 +192,7 @@ class Reconnector(Client):
             self._timer = None
             self._stop_replays()
             if waiting:
-                self._owe(self._finish)
+                self._defer(self._finish)
             elif self.connection is not None:
                 self.connection.close()
         return self.wait_closed(callback=callback)
@@ -209,7 +209,7 @@ class Reconnector(Client):
         self._check_caller("Reconnector.wait_closed")
         request = Request(self, "Reconnector.wait_closed", callback=callback)
         if self._is_over:
-            self._owe(request.resolve, self._reason)
+            self._defer(request.resolve, self._reason)
         else:
             self._waiters.append(request)
         return request
@@ -230,7 +230,7 @@ class Reconnector(Client):
             mine.update(topology)
         self._members[member] = mine
         if self.state is State.READY:
-            self._owe(self._welcome, member, self.epoch)
+            self._defer(self._welcome, member, self.epoch)
 
     def leave(self, member: Member) -> None:
         """Serve a member no more; its topology goes with it.  Idempotent."""
@@ -252,7 +252,7 @@ class Reconnector(Client):
             self._prober = None
             for other in self._members:
                 if other is not member:
-                    self._owe(other._writable, True)
+                    self._defer(other._writable, True)
 
     def _welcome(self, member: Member, epoch: int) -> None:
         """A member came when the others were served already: declare what it brought."""
@@ -311,7 +311,7 @@ class Reconnector(Client):
             is_wanted=self._is_wanted,
         )
         # Not from inside: whoever asked has to know the replay before it ends.
-        self._owe(replay.start)
+        self._defer(replay.start)
         return replay
 
     def _channel_tried(self, connection: Connection, has_opened: bool) -> None:
@@ -384,12 +384,12 @@ class Reconnector(Client):
         self._ready_since = self.adapter.time()
         newcomers = [member for member in self._members if member not in self._waiting]
         try:
-            connection._tell("on_open", None, self._handler.on_open, connection)
+            connection._invoke("on_open", None, self._handler.on_open, connection)
         finally:  # also when it was interrupted
             self._serve(replay)
             for member in newcomers:
                 self._welcome(member, self.epoch)
-            self._tell_recovered(connection)
+            self._notify_recovered(connection)
 
     def _serve(self, replay: Replay) -> None:
         """Tell the members whose topology is there."""
@@ -400,14 +400,14 @@ class Reconnector(Client):
             if topology is None or self.state is not State.READY:
                 continue
             if failing.isdisjoint(topology.keys):
-                self._tell("a member", None, member._connected, self.connection)
+                self._invoke("a member", None, member._connected, self.connection)
             else:
                 self._waiting.append(member)
 
     def _is_needed(self, queue: str) -> bool:
         return any(member._needs(queue) for member in self._members)
 
-    def _tell_recovered(self, connection: Connection) -> None:
+    def _notify_recovered(self, connection: Connection) -> None:
         lost_since, self._lost_since = self._lost_since, None
         attempts, self._attempts = self._attempts, 0
         if lost_since is None or not (self.is_ready and connection.is_open):
@@ -415,7 +415,7 @@ class Reconnector(Client):
         log.info("connected again to %s", connection.name or connection.parameters)
         if self._on_recovered is not None:
             seconds = self._ready_since - lost_since
-            self._tell("on_recovered", None, self._on_recovered, attempts, seconds)
+            self._invoke("on_recovered", None, self._on_recovered, attempts, seconds)
 
     def _lost(self, reason: ConnectionClosed) -> None:
         was_ready = self.state is State.READY
@@ -429,7 +429,7 @@ class Reconnector(Client):
         if was_ready and now - self._ready_since >= STABLE_AFTER:
             self._backoff.reset()
         for member in list(self._members):
-            self._tell("a member", None, member._disconnected, reason)
+            self._invoke("a member", None, member._disconnected, reason)
         if self.state is State.CLOSED:
             self._finish()
         elif self.state is State.WAITING:
@@ -445,7 +445,7 @@ class Reconnector(Client):
         log.log(level, "attempt %d to reconnect in %.2f s: %s", attempt, delay, reason)
         self._timer = self.adapter.call_later(delay, self._dial)
         if self._on_reconnecting is not None:
-            self._tell("on_reconnecting", None, self._on_reconnecting, attempt, delay, reason)
+            self._invoke("on_reconnecting", None, self._on_reconnecting, attempt, delay, reason)
 
     def _topology_error(self, entity: Entity, reason: ChannelClosed) -> None:
         log.error("could not declare %s: %s", entity, reason)
@@ -455,7 +455,7 @@ class Reconnector(Client):
             self.topology.remove_queue(entity.key[1])
             self._recorded &= self.topology.keys
         if self._on_topology_error is not None:
-            self._tell("on_topology_error", None, self._on_topology_error, entity, reason)
+            self._invoke("on_topology_error", None, self._on_topology_error, entity, reason)
 
     def _topology_failed(self, entity: Entity, reason: ChannelClosed) -> None:
         error = TopologyFailed(f"could not declare {entity}: {reason}")
@@ -469,7 +469,7 @@ class Reconnector(Client):
         self._is_over = True
         members, self._members = self._members, {}
         for member in members:
-            self._tell("a member", None, member._ended, self._reason)
+            self._invoke("a member", None, member._ended, self._reason)
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.resolve(self._reason)

@@ -24,7 +24,7 @@ from evamqp.errors import (
 )
 
 if TYPE_CHECKING:
-    from evamqp.adapters.base import Adapter, Handle
+    from evamqp.abc import Adapter, Handle
     from evamqp.core.channel import Channel
     from evamqp.core.connection import Connection
     from evamqp.core.request import Request

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
 
-from evamqp.adapters.base import Adapter, Callback, Handle, ListenHandle, Stream
+from evamqp.abc import Adapter, Callback, Handle, ListenHandle, Stream
 from evamqp.codec.properties import Properties
 from evamqp.errors import WrongState
 from evamqp.testing.faults import Faults
@@ -210,7 +210,7 @@ class Broker:
 
     @on_loop
     def _shut(self) -> None:
-        self.shut_doors()
+        self.stop_listening()
         self._addresses.clear()
         for wire in list(self.wires.values()):
             wire.connection.abort()
@@ -268,7 +268,7 @@ class Broker:
     def repair(self) -> None:
         """Undo what ``faults`` did that lasts: listen and read again, hold back no confirms."""
         self.faults.repair()
-        self.open_doors()
+        self.start_listening()
 
     # What a test may do and look at
 
@@ -373,8 +373,8 @@ class Broker:
     def ignores_prefetch(self) -> bool:
         return self.faults.ignores_prefetch
 
-    def verdict(self, message: Message) -> str | None:
-        return self.faults.verdict()
+    def publish_fault(self, message: Message) -> str | None:
+        return self.faults.publish_fault()
 
     def open_channel(self, channel: ServerChannel) -> None:
         self.faults.open_channel(channel)
@@ -406,12 +406,12 @@ class Broker:
     def forget(self, connection: ServerConnection) -> None:
         self.wires.pop(connection.number, None)
 
-    def shut_doors(self) -> None:
+    def stop_listening(self) -> None:
         for listener in self._listeners:
             listener.cancel()
         self._listeners.clear()
 
-    def open_doors(self) -> None:
+    def start_listening(self) -> None:
         if not self._listeners:
             self._listeners = [
                 self.adapter.listen(host, port, self._accept) for host, port in self._addresses

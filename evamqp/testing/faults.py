@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from evamqp.adapters.base import Handle
+from evamqp.abc import Handle
 from evamqp.errors import BadArgument
 from evamqp.testing.loops import Loop, on_loop
 from evamqp.testing.refusals import Refusal
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SHUTDOWN = "broker forced connection closure with reason 'shutdown'"
 
 
-class Patient(Protocol):
+class FaultTarget(Protocol):
     """What faults need of the broker they befall."""
 
     alarm: str | None
@@ -35,8 +35,8 @@ class Patient(Protocol):
     @property
     def loop(self) -> Loop: ...
     def call_later(self, delay: float, callback: Callable[[], object]) -> Handle: ...
-    def open_doors(self) -> None: ...
-    def shut_doors(self) -> None: ...
+    def start_listening(self) -> None: ...
+    def stop_listening(self) -> None: ...
 
 
 class Faults:
@@ -46,9 +46,9 @@ class Faults:
     None means all that are open.
     """
 
-    def __init__(self, patient: Patient) -> None:
-        self._patient = patient
-        self._verdicts: deque[str] = deque()
+    def __init__(self, patient: FaultTarget) -> None:
+        self._target = patient
+        self._publish_faults: deque[str] = deque()
         self._held: list[Session] = []
         self._confirm_delay: float | None = None
         self._holds = False
@@ -60,7 +60,7 @@ class Faults:
 
     @property
     def loop(self) -> Loop:
-        return self._patient.loop
+        return self._target.loop
 
     # The wire
 
@@ -98,7 +98,7 @@ class Faults:
         if only is None:
             self._next_cut = direction, unit, count, reset
         else:
-            self._patient.wires[only].cut(direction, unit, count, reset=reset)
+            self._target.wires[only].cut(direction, unit, count, reset=reset)
 
     def admit(self, wire: Wire) -> None:
         """A connection came: the next cut is for it."""
@@ -109,12 +109,12 @@ class Faults:
     @on_loop
     def refuse_connections(self) -> None:
         """Listen no more; connections that are open stay."""
-        self._patient.shut_doors()
+        self._target.stop_listening()
 
     @on_loop
     def accept_connections(self) -> None:
         """Listen again at the same places."""
-        self._patient.open_doors()
+        self._target.start_listening()
 
     @on_loop
     def stall(self, *, only: int | None = None) -> None:
@@ -151,26 +151,26 @@ class Faults:
     @on_loop
     def block(self, reason: str = "low on memory") -> None:
         """Raise an alarm: whoever publishes is told connection.blocked, and is read no more."""
-        self._patient.alarm = reason
+        self._target.alarm = reason
 
     @on_loop
     def unblock(self) -> None:
         """End the alarm."""
-        self._patient.alarm = None
+        self._target.alarm = None
         for wire in self._wires(None):
             wire.connection.unblock()
 
     @on_loop
     def cancel_consumers(self, queue: str, *, vhost: str = "/") -> None:
         """Cancel a queue's consumers, as RabbitMQ does when a queue fails over."""
-        found = self._patient.virtual_hosts[vhost].queues[queue]
+        found = self._target.virtual_hosts[vhost].queues[queue]
         for consumer in found.take_consumers():
             consumer.channel.lose_consumer(consumer)
 
     @on_loop
     def delete_queue(self, queue: str, *, vhost: str = "/") -> None:
         """Delete a queue and what it holds; its consumers are cancelled."""
-        host = self._patient.virtual_hosts[vhost]
+        host = self._target.virtual_hosts[vhost]
         host.remove_queue(host.queues[queue])
 
     @on_loop
@@ -205,7 +205,7 @@ class Faults:
         if self._channel_delay is None:
             self._unanswered.append(channel)
         elif self._channel_delay:
-            self._patient.call_later(self._channel_delay, partial(self._confirm_open, channel))
+            self._target.call_later(self._channel_delay, partial(self._confirm_open, channel))
         else:
             channel.confirm_open()
 
@@ -255,37 +255,37 @@ class Faults:
     @on_loop
     def nack_next(self, count: int = 1) -> None:
         """Refuse the next publishes: no queue gets them, and they are nacked."""
-        self._verdicts.extend(["nack"] * count)
+        self._publish_faults.extend(["nack"] * count)
 
     @on_loop
     def return_next(self, count: int = 1) -> None:
         """Find no queue for the next publishes: mandatory ones are returned, all are acked."""
-        self._verdicts.extend(["return"] * count)
+        self._publish_faults.extend(["return"] * count)
 
     @on_loop
     def lose_next(self, count: int = 1) -> None:
         """Drop the next publishes without a confirm, as a broker that crashes does."""
-        self._verdicts.extend(["lose"] * count)
+        self._publish_faults.extend(["lose"] * count)
 
     @on_loop
     def lose_confirms(self, count: int = 1) -> None:
         """Bring the next publishes to their queues, and never confirm them."""
-        self._verdicts.extend(["unconfirmed"] * count)
+        self._publish_faults.extend(["unconfirmed"] * count)
 
     @property
     def holds_confirms(self) -> bool:
         return self._holds or self._confirm_delay is not None
 
-    def verdict(self) -> str | None:
+    def publish_fault(self) -> str | None:
         """What becomes of a publish that came just now."""
-        return self._verdicts.popleft() if self._verdicts else None
+        return self._publish_faults.popleft() if self._publish_faults else None
 
     def confirm_later(self, channel: Session) -> None:
         """A channel owes confirms that are held back."""
         if self._holds or self._confirm_delay is None:
             self._held.append(channel)
         else:
-            self._patient.call_later(self._confirm_delay, channel.flush_confirms)
+            self._target.call_later(self._confirm_delay, channel.flush_confirms)
 
     # The broker as a whole
 
@@ -296,36 +296,36 @@ class Faults:
         Args:
             graceful: Connections are closed with 320; else they end with an RST, as in a crash.
         """
-        self._patient.shut_doors()
+        self._target.stop_listening()
         for wire in self._wires(None):
             if graceful:
                 wire.connection.refuse(Refusal(320, SHUTDOWN))
                 wire.connection.hang_up()
             else:
                 wire.connection.abort()
-        self._patient.alarm = None
+        self._target.alarm = None
         self._held.clear()
         self._unanswered.clear()
-        for host in self._patient.virtual_hosts.values():
+        for host in self._target.virtual_hosts.values():
             host.restart()
 
     @on_loop
     def start(self) -> None:
         """Come back after stop()."""
-        self._patient.open_doors()
+        self._target.start_listening()
 
     @on_loop
     def restart(self, *, down: float = 0.0, graceful: bool = True) -> None:
         """stop(), and start() so many seconds later by the loop's clock.  Returns at once."""
         self.stop(graceful=graceful)
         if down:
-            self._patient.call_later(down, self._patient.open_doors)
+            self._target.call_later(down, self._target.start_listening)
         else:
-            self._patient.open_doors()
+            self._target.start_listening()
 
     def repair(self) -> None:
         """End every fault that lasts."""
-        self._verdicts.clear()
+        self._publish_faults.clear()
         self._next_cut = None
         self.ignores_prefetch = False
         self.admit_channels()
@@ -335,5 +335,5 @@ class Faults:
 
     def _wires(self, only: int | None) -> Iterable[Wire]:
         if only is None:
-            return list(self._patient.wires.values())
-        return [self._patient.wires[only]]
+            return list(self._target.wires.values())
+        return [self._target.wires[only]]

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from functools import partial, wraps
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
-from evamqp.adapters.base import Adapter
+from evamqp.abc import Adapter
 from evamqp.errors import WrongState
 
 P = ParamSpec("P")
 T = TypeVar("T")
 # Seconds that a call into the broker's thread may take.
-PATIENCE = 30.0
+TIMEOUT = 30.0
 
 
 class Loop(Protocol):
@@ -60,7 +60,7 @@ class BackgroundLoop:
     def stop(self) -> None:
         """End the thread.  Idempotent."""
         self._adapter.call_soon_threadsafe(self._adapter.stop)
-        self._thread.join(PATIENCE)
+        self._thread.join(TIMEOUT)
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure

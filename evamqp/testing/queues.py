@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
-from evamqp.adapters.base import Handle
+from evamqp.abc import Handle
 from evamqp.testing.dead_letters import EXPIRED, MAXLEN
 from evamqp.testing.messages import PRIORITY_STEP, Entry, Message
 from evamqp.types import Table
@@ -28,7 +28,9 @@ class Owner(Protocol):
 
     def time(self) -> float: ...
     def call_later(self, delay: float, callback: Callable[[], object]) -> Handle: ...
-    def bury(self, queue: Queue, message: Message, reason: str, redelivered: bool = False) -> None:
+    def dead_letter(
+        self, queue: Queue, message: Message, reason: str, redelivered: bool = False
+    ) -> None:
         """Dead-letter a message."""
 
     def remove_queue(self, queue: Queue) -> None:
@@ -200,7 +202,7 @@ class Queue:
             self._max_bytes is not None and self.ready_bytes + len(message.body) > self._max_bytes
         )
         if is_full and self._overflow == "reject-publish-dlx":
-            self._host.bury(self, message, MAXLEN)
+            self._host.dead_letter(self, message, MAXLEN)
         return is_full
 
     # Messages out
@@ -235,7 +237,7 @@ class Queue:
         """A message is given up: dead-letter it."""
         self.unacked.discard(entry)
         if not self._is_over:
-            self._host.bury(self, entry.message, reason, entry.redelivered_when_dead)
+            self._host.dead_letter(self, entry.message, reason, entry.redelivered_when_dead)
 
     def purge(self) -> int:
         """Drop what is ready; how much it was."""
@@ -297,7 +299,7 @@ class Queue:
             (self._max_length is not None and len(self.ready) > self._max_length)
             or (self._max_bytes is not None and self.ready_bytes > self._max_bytes)
         ):
-            self._host.bury(self, self._pop().message, MAXLEN)
+            self._host.dead_letter(self, self._pop().message, MAXLEN)
 
     def _drop_expired(self) -> None:
         """Give up what is past its time; as in RabbitMQ only the head of the queue is looked at."""
@@ -306,7 +308,7 @@ class Queue:
             expires_at = ready[0].expires_at
             if expires_at is None or expires_at > self._host.time() + _TICK:
                 return
-            self._host.bury(self, self._pop().message, EXPIRED)
+            self._host.dead_letter(self, self._pop().message, EXPIRED)
 
     def _arm(self) -> None:
         """Have a timer for the message at the head."""

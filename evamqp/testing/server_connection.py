@@ -25,8 +25,8 @@ from evamqp.codec.methods import encode_method
 from evamqp.codec.spec import BY_KEY, BY_NAME
 from evamqp.core.heartbeat import Heartbeat
 from evamqp.core.output import FLUSH_AT
-from evamqp.core.state import Disposition
-from evamqp.testing.house import House
+from evamqp.core.state import TransportAction
+from evamqp.testing.broker_context import BrokerContext
 from evamqp.testing.inspection import ConnectionState as Snapshot
 from evamqp.testing.refusals import HangUp, Refusal
 from evamqp.testing.releases import Release
@@ -38,14 +38,14 @@ from evamqp.testing.users import MECHANISMS, User, credentials_of
 from evamqp.types import Table
 
 if TYPE_CHECKING:
-    from evamqp.core.calls import Runtime
+    from evamqp.core.callbacks import Runtime
     from evamqp.parameters import Parameters
     from evamqp.testing.virtual_host import VirtualHost
 
 log = logging.getLogger(__name__)
 
 # Seconds for the handshake, as in RabbitMQ.
-PATIENCE = 10.0
+TIMEOUT = 10.0
 # Seconds for a close to be answered, and for the client to hang up after close-ok, as in RabbitMQ.
 CLOSING_PATIENCE = 30.0
 # Bytes of output that wait for a peer that does not read; then consumers here get nothing more.
@@ -90,14 +90,36 @@ class ServerConnection:
     """
 
     __slots__ = (
-        "__weakref__", "_buffer", "_buffered", "_channel_max", "_confirming", "_congested",
-        "_deadline", "_deliveries", "_disposition", "_heartbeat", "_is_swamped", "_late",
-        "_next_tick", "_reader", "_runtime", "blocked", "capabilities", "channels",
-        "client_properties", "frame_max", "house", "is_stalled", "number", "speaks_0_8", "state",
-        "user", "vhost",
+        "__weakref__",
+        "_buffer",
+        "_buffered",
+        "_channel_max",
+        "_confirming",
+        "_congested",
+        "_deadline",
+        "_deliveries",
+        "_heartbeat",
+        "_is_swamped",
+        "_late",
+        "_next_tick",
+        "_reader",
+        "_runtime",
+        "_transport_action",
+        "blocked",
+        "capabilities",
+        "channels",
+        "client_properties",
+        "frame_max",
+        "house",
+        "is_stalled",
+        "number",
+        "speaks_0_8",
+        "state",
+        "user",
+        "vhost",
     )  # fmt: skip
 
-    def __init__(self, house: House, number: int, runtime: Runtime) -> None:
+    def __init__(self, house: BrokerContext, number: int, runtime: Runtime) -> None:
         self.house = house
         self.number = number
         self._runtime = runtime
@@ -109,7 +131,7 @@ class ServerConnection:
         self._confirming: list[Session] = []
         self._late: deque[tuple[int, int, bytes]] = deque()  # see take_late()
         self._deliveries: deque[bytes] = deque(maxlen=DELIVERIES_KEPT)
-        self._disposition = Disposition.KEEP
+        self._transport_action = TransportAction.KEEP
         self._deadline: float | None = None
         self._heartbeat: Heartbeat | None = None
         self._next_tick = 0.0
@@ -128,8 +150,8 @@ class ServerConnection:
     # Core: called by the driver
 
     @property
-    def disposition(self) -> Disposition:
-        return self._disposition
+    def transport_action(self) -> TransportAction:
+        return self._transport_action
 
     @property
     def reading(self) -> bool:
@@ -140,7 +162,7 @@ class ServerConnection:
         return 0 if self.is_stalled else self._buffered
 
     def connection_made(self, parameters: Parameters) -> None:
-        self._deadline = self._runtime.time() + PATIENCE
+        self._deadline = self._runtime.time() + TIMEOUT
 
     def receive_data(self, data: bytes) -> None:
         if self._heartbeat is not None:
@@ -247,7 +269,7 @@ class ServerConnection:
 
     def abort(self) -> None:
         """Hang up without a word."""
-        self._disposition = Disposition.ABORT
+        self._transport_action = TransportAction.ABORT
         self._buffer.clear()
         self._buffered = 0
         self._end()
@@ -255,9 +277,9 @@ class ServerConnection:
 
     def hang_up(self) -> None:
         """Send what waits, then hang up without a word of AMQP."""
-        self._disposition = Disposition.CLOSE
+        self._transport_action = TransportAction.CLOSE
         self._end()
-        self._deadline = self._runtime.time() + PATIENCE
+        self._deadline = self._runtime.time() + TIMEOUT
         self._runtime.output_ready()
 
     def replay(self, count: int) -> None:

@@ -132,23 +132,23 @@ class Publishing(Session):
     def _deliver(self, message: Message, mandatory: bool, queues: tuple[Queue, ...]) -> None:
         """Bring a message to its queues, return it, and note what its confirm will say."""
         house = self._connection.house
-        verdict = house.verdict(message)
+        publish_fault = house.publish_fault(message)
         answered = False
-        if verdict not in _ROUTED:
+        if publish_fault not in _ROUTED:
             queues = ()
         elif message.routing_key.startswith(REPLY_TO) and not message.exchange:
             answered = self._answer(message)
         house.record(self, message, mandatory, tuple(queue.name for queue in queues))
-        acked = verdict != "nack"
+        acked = publish_fault != "nack"
         for queue in queues:
             acked = queue.publish(message) and acked
-        if mandatory and acked and not (queues or answered) and verdict != "lose":
+        if mandatory and acked and not (queues or answered) and publish_fault != "lose":
             self._return(message)
         if self._confirms is not None:
-            self._note_outcome(self._confirms, acked, verdict)
+            self._note_outcome(self._confirms, acked, publish_fault)
 
-    def _note_outcome(self, confirms: Confirms, acked: bool, verdict: str | None) -> None:
-        if verdict in _UNCONFIRMED:
+    def _note_outcome(self, confirms: Confirms, acked: bool, publish_fault: str | None) -> None:
+        if publish_fault in _UNCONFIRMED:
             confirms.lose()
             return
         if not confirms.is_owed:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
-from evamqp.adapters.base import Handle
+from evamqp.abc import Handle
 from evamqp.testing.arguments import (
     ALTERNATE_EXCHANGE,
     COMPARED,
@@ -54,7 +54,7 @@ PREDECLARED = (
 #: The pseudo-queue of direct reply-to, and the prefix of the names it stands for.
 REPLY_TO = "amq.rabbitmq.reply-to"
 # Routes remembered; then the table stops filling.
-MAX_ROUTES = 4096
+MAX_TEMPLATES = 4096
 
 
 class Clock(Protocol):
@@ -317,7 +317,7 @@ class VirtualHost:
             return queues
         keys = [message.routing_key, *message.copies]
         queues, depends_on_headers = self._walk(exchange, keys, message)
-        if not (depends_on_headers or message.has_copies) and len(self._routes) < MAX_ROUTES:
+        if not (depends_on_headers or message.has_copies) and len(self._routes) < MAX_TEMPLATES:
             self._routes[key] = queues
         return queues
 
@@ -362,7 +362,9 @@ class VirtualHost:
             found = [Destination("exchange", exchange.alternate)]
         return found
 
-    def bury(self, queue: Queue, message: Message, reason: str, redelivered: bool = False) -> None:
+    def dead_letter(
+        self, queue: Queue, message: Message, reason: str, redelivered: bool = False
+    ) -> None:
         """A queue gave a message up: to its dead letter exchange, if it has one."""
         name = queue.dead_letter_exchange
         exchange = None if name is None else self.exchanges.get(name)

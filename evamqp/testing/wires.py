@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable
 from typing import Literal
 
-from evamqp.adapters.base import Callback, Handle, Stream, Transport
+from evamqp.abc import Callback, Handle, Stream, Transport
 from evamqp.codec.frames import FRAME_OVERHEAD, PROTOCOL_HEADER
 from evamqp.driver import Driver
 from evamqp.parameters import Parameters

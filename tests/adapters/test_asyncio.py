@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
+from evamqp.abc import Endpoint
 from evamqp.adapters.asyncio import AsyncioAdapter
-from evamqp.adapters.base import Endpoint
-from evamqp.testing.adapter_contract import Harbour, Recorder
+from evamqp.testing.adapter_contract import LoopbackServer, Recorder
 from tests.adapters.conftest import Handler
 
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
@@ -37,10 +37,10 @@ def loop(request: pytest.FixtureRequest) -> Iterator[asyncio.AbstractEventLoop]:
 
 
 @pytest.fixture
-def harbour() -> Iterator[Harbour]:
-    harbour = Harbour()
-    yield harbour
-    harbour.close()
+def server() -> Iterator[LoopbackServer]:
+    server = LoopbackServer()
+    yield server
+    server.close()
 
 
 async def _until(condition: Callable[[], object]) -> None:
@@ -127,7 +127,9 @@ def test_settling_a_future_that_was_cancelled_does_nothing(
     assert promise.future.cancelled()
 
 
-def test_each_piece_is_bytes_of_its_own(loop: asyncio.AbstractEventLoop, harbour: Harbour) -> None:
+def test_each_piece_is_bytes_of_its_own(
+    loop: asyncio.AbstractEventLoop, server: LoopbackServer
+) -> None:
     adapter, stream = AsyncioAdapter(loop), Recorder()
     pieces: list[bytes] = []
 
@@ -137,9 +139,9 @@ def test_each_piece_is_bytes_of_its_own(loop: asyncio.AbstractEventLoop, harbour
     stream.data_received = receive  # type: ignore[method-assign]
 
     async def talk() -> None:
-        adapter.connect(Endpoint("127.0.0.1", harbour.port), stream)
+        adapter.connect(Endpoint("127.0.0.1", server.port), stream)
         await _until(lambda: stream.is_made)
-        peer = harbour.accept()
+        peer = server.accept()
         peer.send(b"first")
         await _until(lambda: len(pieces) == 1)
         peer.send(b"other")
@@ -152,14 +154,14 @@ def test_each_piece_is_bytes_of_its_own(loop: asyncio.AbstractEventLoop, harbour
 
 
 def test_socket_is_closed_once_when_the_stream_ends_as_it_is_made(
-    loop: asyncio.AbstractEventLoop, harbour: Harbour
+    loop: asyncio.AbstractEventLoop, server: LoopbackServer
 ) -> None:
     adapter, stream = AsyncioAdapter(loop), Recorder()
     stream.on_made = stream.abort
     others: list[socket.socket] = []
 
     async def talk() -> None:
-        adapter.connect(Endpoint("127.0.0.1", harbour.port), stream)
+        adapter.connect(Endpoint("127.0.0.1", server.port), stream)
         await _until(lambda: stream.is_lost)
         # These take the number that was freed; a second close would hit one of them.
         others.extend(socket.socketpair())
@@ -171,12 +173,12 @@ def test_socket_is_closed_once_when_the_stream_ends_as_it_is_made(
         other.close()
 
 
-def test_end_of_the_application_in_mid_dial_leaves_nothing_open(harbour: Harbour) -> None:
+def test_end_of_the_application_in_mid_dial_leaves_nothing_open(server: LoopbackServer) -> None:
     stream = Recorder()
-    harbour.fall_silent()
+    server.fall_silent()
 
     async def leave() -> None:
-        AsyncioAdapter().connect(Endpoint("127.0.0.1", harbour.port), stream)
+        AsyncioAdapter().connect(Endpoint("127.0.0.1", server.port), stream)
         await asyncio.sleep(0.01)
 
     asyncio.run(leave())
@@ -184,16 +186,16 @@ def test_end_of_the_application_in_mid_dial_leaves_nothing_open(harbour: Harbour
 
 
 def test_descriptors_above_1023_work(loop: asyncio.AbstractEventLoop, thousand_files: None) -> None:
-    adapter, stream, harbour = AsyncioAdapter(loop), Recorder(), Harbour()
-    assert harbour.sock.fileno() > 1023
+    adapter, stream, server = AsyncioAdapter(loop), Recorder(), LoopbackServer()
+    assert server.sock.fileno() > 1023
 
     async def talk() -> None:
-        adapter.connect(Endpoint("127.0.0.1", harbour.port), stream)
+        adapter.connect(Endpoint("127.0.0.1", server.port), stream)
         await _until(lambda: stream.is_made)
-        harbour.accept().send(b"far up")
+        server.accept().send(b"far up")
         await _until(lambda: stream.data == b"far up")
         stream.abort()
         await _until(lambda: stream.is_lost)
 
     loop.run_until_complete(talk())
-    harbour.close()
+    server.close()

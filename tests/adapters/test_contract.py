@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
+from evamqp.abc import Adapter
 from evamqp.adapters.asyncio import AsyncioAdapter
-from evamqp.adapters.base import Adapter
 from evamqp.adapters.select import SelectAdapter
 from evamqp.testing.adapter_contract import AdapterContract, ListenerContract
 

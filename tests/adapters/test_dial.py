@@ -10,9 +10,17 @@ from collections.abc import Callable
 
 import pytest
 
+from evamqp.abc import Endpoint, Handle, Stream, Transport
 from evamqp.adapters import _dial
-from evamqp.adapters._dial import STAGGER, Address, Dial, Race, interleave, is_literal, place
-from evamqp.adapters.base import Endpoint, Handle, Stream, Transport
+from evamqp.adapters._dial import (
+    STAGGER,
+    Address,
+    Dial,
+    HappyEyeballs,
+    interleave,
+    is_literal,
+    place,
+)
 from evamqp.adapters.memory import MemoryAdapter
 from evamqp.errors import ConnectFailed
 
@@ -85,7 +93,7 @@ class Track:
         self.clock = MemoryAdapter()
         self.network = Network()
         self.outcome: list[object] = []
-        self.race: Race[str] = Race(
+        self.race: HappyEyeballs[str] = HappyEyeballs(
             addresses,
             self.network,
             self.clock.call_later,
@@ -268,7 +276,7 @@ def scripted_names(monkeypatch: pytest.MonkeyPatch, *addresses: Address) -> list
         asked.append(host)
         return list(addresses)
 
-    monkeypatch.setattr(_dial, "look_up", answer)
+    monkeypatch.setattr(_dial, "resolve", answer)
     return asked
 
 
@@ -337,7 +345,7 @@ def test_literal_asks_no_resolver_and_takes_no_thread(monkeypatch: pytest.Monkey
     def no_thread(dial: Dial[str]) -> None:
         raise AssertionError("a thread for an IP literal")
 
-    monkeypatch.setattr(Dial, "_look_up_in_thread", no_thread)
+    monkeypatch.setattr(Dial, "_resolve_in_thread", no_thread)
     for host, address in (("192.0.2.1", ipv4(1)), ("2001:db8::1", ipv6(1))):
         call = Call(host)
         call.clock.run_until_idle()
@@ -358,7 +366,7 @@ def test_resolver_failure_is_the_targets_failure(
     def answer(host: str, port: int) -> list[Address]:
         raise error
 
-    monkeypatch.setattr(_dial, "look_up", answer)
+    monkeypatch.setattr(_dial, "resolve", answer)
     call = Call("broker.example")
     wait_for_resolver(call)
     assert call.stream.calls == ["lost"]
@@ -383,7 +391,7 @@ def test_resolver_that_answers_after_the_deadline_is_ignored(
         may_answer.wait(10)
         return [ipv4(1)]
 
-    monkeypatch.setattr(_dial, "look_up", answer)
+    monkeypatch.setattr(_dial, "resolve", answer)
     call = Call("broker.example")
     call.clock.run_until_idle()
     call.clock.advance(10)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import pytest
 
-from evamqp.adapters.base import Adapter, Endpoint, Handle, Listener, Transport
+from evamqp.abc import Adapter, Endpoint, Handle, Listener, Transport
 from evamqp.adapters.memory import MemoryAdapter, MemoryTransport, Peer
 from evamqp.errors import BadArgument, BadType, ConnectFailed, RequestCancelled, WrongState
 from evamqp.testing.adapter_contract import ListenerContract, LoopContract

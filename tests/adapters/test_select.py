@@ -22,16 +22,16 @@ from typing import Any
 
 import pytest
 
+from evamqp.abc import Endpoint
 from evamqp.adapters import _socket
 from evamqp.adapters._socket import SocketTransport
-from evamqp.adapters.base import Endpoint
 from evamqp.adapters.memory import Peer
 from evamqp.adapters.select import CANCELLED_TIMERS, Result, SelectAdapter, _Timers
 from evamqp.errors import BadType, RequestCancelled, WrongState
-from evamqp.testing.adapter_contract import Harbour, Recorder, pattern
+from evamqp.testing.adapter_contract import LoopbackServer, Recorder, pattern
 from tests.adapters.conftest import Handler
 
-PATIENCE = 10.0
+TIMEOUT = 10.0
 
 
 @pytest.fixture
@@ -79,10 +79,10 @@ def test_raising_timer_leaves_run_and_loses_nothing_else(adapter: SelectAdapter)
 
 
 def test_raising_stream_leaves_the_connection_alive(adapter: SelectAdapter) -> None:
-    harbour, stream = Harbour(), Recorder()
-    adapter.connect(Endpoint("127.0.0.1", harbour.port), stream)
+    server, stream = LoopbackServer(), Recorder()
+    adapter.connect(Endpoint("127.0.0.1", server.port), stream)
     _run_while(adapter, lambda: not stream.is_made)
-    peer = harbour.accept()
+    peer = server.accept()
     stream.on_data = _raiser(ValueError("mine"))
     peer.send(b"first")
     with pytest.raises(ValueError, match="mine"):
@@ -93,7 +93,7 @@ def test_raising_stream_leaves_the_connection_alive(adapter: SelectAdapter) -> N
     assert stream.data == b"firstsecond"
     stream.abort()
     _run_while(adapter, lambda: not stream.is_lost)
-    harbour.close()
+    server.close()
 
 
 # run and stop.
@@ -167,8 +167,8 @@ def test_stop_from_another_thread_wakes_the_loop(adapter: SelectAdapter) -> None
 
 
 def test_callbacks_that_never_end_do_not_starve_the_sockets(adapter: SelectAdapter) -> None:
-    harbour, stream = Harbour(), Recorder()
-    adapter.connect(Endpoint("127.0.0.1", harbour.port), stream)
+    server, stream = LoopbackServer(), Recorder()
+    adapter.connect(Endpoint("127.0.0.1", server.port), stream)
 
     def again() -> None:
         if not stream.is_made:
@@ -178,7 +178,7 @@ def test_callbacks_that_never_end_do_not_starve_the_sockets(adapter: SelectAdapt
     _run_while(adapter, lambda: not stream.is_made)
     stream.abort()
     _run_while(adapter, lambda: not stream.is_lost)
-    harbour.close()
+    server.close()
 
 
 def test_close_may_be_repeated_and_late_threads_do_no_harm() -> None:
@@ -549,15 +549,15 @@ def test_timer_may_be_due_never(adapter: SelectAdapter) -> None:
 
 
 def test_descriptors_above_1023_work(adapter: SelectAdapter, thousand_files: None) -> None:
-    harbour, stream = Harbour(), Recorder()
-    assert harbour.sock.fileno() > 1023
-    adapter.connect(Endpoint("127.0.0.1", harbour.port), stream)
+    server, stream = LoopbackServer(), Recorder()
+    assert server.sock.fileno() > 1023
+    adapter.connect(Endpoint("127.0.0.1", server.port), stream)
     _run_while(adapter, lambda: not stream.is_made)
-    harbour.accept().send(b"far up")
+    server.accept().send(b"far up")
     _run_while(adapter, lambda: stream.data != b"far up")
     stream.abort()
     _run_while(adapter, lambda: not stream.is_lost)
-    harbour.close()
+    server.close()
 
 
 def test_listener_without_descriptors_rests_and_tries_again(
@@ -614,7 +614,7 @@ def test_turn_runs_what_is_due_and_returns(adapter: SelectAdapter) -> None:
     adapter.turn(0)
     adapter.call_later(0.01, lambda: calls.append("later"))
     while "later" not in calls:
-        adapter.turn(PATIENCE)
+        adapter.turn(TIMEOUT)
     adapter.turn(0)
     assert calls == ["soon", "later"]
 
@@ -632,7 +632,7 @@ def test_lock_is_free_while_a_turn_sleeps_and_held_while_it_calls(adapter: Selec
     with lock:
         thread.start()
         while len(calls) < 2:
-            adapter.turn(PATIENCE, lock=lock)
+            adapter.turn(TIMEOUT, lock=lock)
     thread.join()
     assert calls == ["other", "called, locked=True"]
 
@@ -670,16 +670,16 @@ def test_signal_ends_the_sleep_of_a_turn_that_leaves_its_lock_held(
     timer.start()
     with lock:
         with pytest.raises(KeyboardInterrupt):
-            adapter.turn(PATIENCE, lock=lock)
+            adapter.turn(TIMEOUT, lock=lock)
         assert lock.locked()
     timer.join()
 
 
 def test_loop_tells_whether_output_waits_for_its_sockets(adapter: SelectAdapter) -> None:
-    harbour, stream = Harbour(), Recorder()
-    adapter.connect(Endpoint("127.0.0.1", harbour.port), stream)
+    server, stream = LoopbackServer(), Recorder()
+    adapter.connect(Endpoint("127.0.0.1", server.port), stream)
     _run_while(adapter, lambda: not stream.is_made)
-    peer = harbour.accept()
+    peer = server.accept()
     sending = [adapter.is_sending]
     stream.transport.write(bytes(32 * 1024 * 1024))
     sending.append(adapter.is_sending)
@@ -691,7 +691,7 @@ def test_loop_tells_whether_output_waits_for_its_sockets(adapter: SelectAdapter)
     assert len(peer.data) > 16 * 1024 * 1024
     stream.transport.abort()
     adapter.turn(0)
-    harbour.close()
+    server.close()
 
 
 def _raiser(error: BaseException) -> Callable[[], object]:

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import evamqp
+from evamqp.abc import Adapter, Endpoint
 from evamqp.adapters.asyncio import AsyncioAdapter
-from evamqp.adapters.base import Adapter, Endpoint
 from evamqp.adapters.memory import Peer
 from evamqp.adapters.select import SelectAdapter
 from evamqp.errors import WrongThread
 
 URL = "amqp://127.0.0.1:1/"
-PATIENCE = 10.0
+TIMEOUT = 10.0
 
 
 @pytest.fixture(params=[SelectAdapter, lambda: AsyncioAdapter(asyncio.new_event_loop())])
@@ -37,10 +37,10 @@ def running(adapter: Adapter) -> Iterator[Adapter]:
     adapter.call_soon(started.set)
     thread = threading.Thread(target=adapter.run)
     thread.start()
-    assert started.wait(PATIENCE)
+    assert started.wait(TIMEOUT)
     yield adapter
     adapter.stop()
-    thread.join(PATIENCE)
+    thread.join(TIMEOUT)
     assert not thread.is_alive()
 
 
@@ -82,7 +82,7 @@ def test_a_call_from_elsewhere_is_refused_before_the_loop_has_called_back(adapte
     def first() -> None:
         thread = threading.Thread(target=from_elsewhere)
         thread.start()
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
         publisher.close(0)
         connection.close()
         adapter.call_later(0.1, adapter.stop)
@@ -107,7 +107,7 @@ def test_a_cancel_from_another_thread_is_refused(adapter: Adapter) -> None:
     def in_loop() -> None:
         thread = threading.Thread(target=cancel)
         thread.start()
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
         assert not request.is_done
         request.cancel()
         adapter.call_later(0.1, adapter.stop)
@@ -133,7 +133,7 @@ def test_the_peer_sees_an_end_though_a_forked_child_lives_on(adapter: Adapter, h
     adapter.call_soon(look)
     adapter.run()
     accepted, _ = listener.accept()
-    accepted.settimeout(PATIENCE)
+    accepted.settimeout(TIMEOUT)
     reader, writer = os.pipe()
     child = os.fork()
     if not child:  # holds every descriptor until the parent lets it go

@@ -10,8 +10,8 @@ import ssl
 
 import pytest
 
+from evamqp.abc import Transport
 from evamqp.adapters._tls import TlsFilter
-from evamqp.adapters.base import Transport
 from evamqp.testing.adapter_contract import client_context, server_context
 
 

@@ -10,7 +10,7 @@ import pytest
 from tornado import gen
 from tornado.ioloop import IOLoop
 
-from evamqp.adapters.base import Adapter
+from evamqp.abc import Adapter
 from evamqp.adapters.tornado import TornadoAdapter
 from evamqp.errors import BadType
 from evamqp.testing.adapter_contract import AdapterContract, ListenerContract

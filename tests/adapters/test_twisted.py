@@ -24,7 +24,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
-from evamqp.adapters.base import Adapter
+from evamqp.abc import Adapter
 from evamqp.adapters.twisted import TwistedAdapter
 from evamqp.testing.adapter_contract import (
     TOO_MUCH,
@@ -92,7 +92,7 @@ class TwistedContract(AdapterContract, ListenerContract):
         return outcomes[0]
 
     def test_close_sends_everything_though_input_is_unread(self, rig: Rig) -> None:
-        stream, peer = rig.pair(rig.harbour())
+        stream, peer = rig.pair(rig.server())
         stream.transport.pause_reading()
         peer.send(b"never read")
         stream.write(pattern(TOO_MUCH))
@@ -335,7 +335,7 @@ def test_stop_in_a_signal_handler_of_ones_own_ends_run(install: str) -> None:
 def test_sigterm_without_a_handler_ends_run_and_tells_streams_the_connection_is_lost() -> None:
     body = """
         import socket
-        from evamqp.adapters.base import Endpoint
+        from evamqp.abc import Endpoint
         server = socket.create_server(("127.0.0.1", 0))
 
         class Stream:

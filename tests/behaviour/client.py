@@ -29,7 +29,7 @@ from evamqp.codec.properties import Properties
 from evamqp.codec.spec import BY_KEY, BY_NAME
 
 #: Seconds after which something that has not come is given up.
-PATIENCE = 10.0
+TIMEOUT = 10.0
 FRAME_MAX = 131_072
 HEADER_MAX = 2**20
 CLIENT_PROPERTIES = {
@@ -222,9 +222,9 @@ class Client:
 
     # Receiving
 
-    def wait_for(self, channel: int, *names: str, seconds: float = PATIENCE) -> Event:
+    def wait_for(self, channel: int, *names: str, seconds: float = TIMEOUT) -> Event:
         """Wait for one of these methods on a channel, noting everything else in ``events``."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while True:
             event = self._next(seconds)
             if event.channel == channel and event.name in names:
@@ -250,7 +250,7 @@ class Client:
             return refused
         raise AssertionError(f"unexpected {answer}")
 
-    def expect(self, *names: str, seconds: float = PATIENCE) -> Event:
+    def expect(self, *names: str, seconds: float = TIMEOUT) -> Event:
         """The next event, or the next one noted, which must be one of these."""
         event = self.take(seconds)
         if event.name in CLOSES and event.name not in names:
@@ -258,7 +258,7 @@ class Client:
         assert event.name in names, f"expected {names}, got {event}"
         return event
 
-    def take(self, seconds: float = PATIENCE) -> Event:
+    def take(self, seconds: float = TIMEOUT) -> Event:
         """The next thing noted, or else the next thing that comes."""
         return self.events.popleft() if self.events else self._next(seconds)
 
@@ -269,7 +269,7 @@ class Client:
     def until(self, done: Callable[[], bool]) -> None:
         """Take events until the condition holds."""
         while not done():
-            self.events.append(self._next(PATIENCE))
+            self.events.append(self._next(TIMEOUT))
 
     def is_silent(self, seconds: float) -> bool:
         """Whether nothing comes for so long, not even the end."""
@@ -282,7 +282,7 @@ class Client:
     def at_end(self) -> bool:
         """Wait until the broker hangs up; False if it says something instead."""
         try:
-            self._next(PATIENCE)
+            self._next(TIMEOUT)
         except (HungUp, ConnectionError):
             return True
         return False
@@ -314,7 +314,7 @@ class Client:
 
     def raw_frame(self) -> tuple[int, int, bytes]:
         """The next frame as it comes: kind, channel and payload."""
-        return self._frame(PATIENCE)
+        return self._frame(TIMEOUT)
 
     def _frame(self, seconds: float) -> tuple[int, int, bytes]:
         while not self._frames:

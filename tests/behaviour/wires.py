@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import time
 
-from evamqp.adapters.base import Endpoint
+from evamqp.abc import Endpoint
 from evamqp.adapters.memory import MemoryAdapter, Peer
 
 RECEIVE_SIZE = 256 * 1024

@@ -11,7 +11,7 @@ import evamqp.blocking
 from evamqp.blocking import Channel, Connection
 from evamqp.testing.fixtures import ServedVhost
 
-PATIENCE = 10.0
+TIMEOUT = 10.0
 
 
 def put(channel: Channel, *bodies: bytes) -> None:
@@ -25,7 +25,7 @@ def count(channel: Channel) -> int:
 
 def holds(channel: Channel, messages: int) -> bool:
     """Whether the queue soon holds so many: RabbitMQ's counts lag behind."""
-    deadline = monotonic() + PATIENCE
+    deadline = monotonic() + TIMEOUT
     while count(channel) != messages and monotonic() < deadline:
         channel.connection.sleep(0.01)
     return count(channel) == messages

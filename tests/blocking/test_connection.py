@@ -14,7 +14,7 @@ import evamqp.blocking
 from evamqp.blocking import Channel, Connection
 from evamqp.testing.fixtures import ServedVhost
 
-PATIENCE = 10.0
+TIMEOUT = 10.0
 
 
 def test_connect_raises_why_it_could_not(amqp_broker: ServedVhost) -> None:
@@ -85,7 +85,7 @@ def test_function_of_another_thread_is_called_by_the_one_that_waits(
         args=(lambda: callers.append(threading.get_ident()),),
     )
     thread.start()
-    connection.process_events(PATIENCE)
+    connection.process_events(TIMEOUT)
     thread.join()
     assert callers == [threading.get_ident()]
 
@@ -96,7 +96,7 @@ def test_process_events_without_timeout_takes_what_is_there(
     got: list[bytes] = []
     channel.basic_consume("q", lambda message: got.append(message.body), auto_ack=True)
     channel.publish("", "q", b"1")
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while not got and time.monotonic() < deadline:
         connection.process_events()
         time.sleep(0.01)
@@ -121,11 +121,11 @@ def test_alarm_is_told_and_publishing_goes_on_after_it(amqp_broker: ServedVhost)
         channel.publish("", "q", b"1")
         amqp_broker.broker.faults.block("low on memory")
         channel.basic_publish("", "q", b"2")
-        connection.process_events(PATIENCE)
+        connection.process_events(TIMEOUT)
         assert connection.is_blocked
         threading.Timer(0.05, amqp_broker.broker.faults.unblock).start()
         channel.publish("", "q", b"3")
-        connection.process_events(PATIENCE)
+        connection.process_events(TIMEOUT)
         assert calls == ["low on memory", "over"]
 
 
@@ -200,8 +200,8 @@ def test_interrupted_wait_leaves_the_connection_usable(
     connection: Connection, channel: Channel
 ) -> None:
     for wait in (
-        lambda: connection.process_events(PATIENCE),
-        lambda: connection.sleep(PATIENCE),
+        lambda: connection.process_events(TIMEOUT),
+        lambda: connection.sleep(TIMEOUT),
         lambda: next(iter(channel.consume("q"))),
     ):
         signal.setitimer(signal.ITIMER_REAL, 0.05)

@@ -14,7 +14,7 @@ from evamqp.blocking import Channel, Connection
 from evamqp.testing.fixtures import ServedVhost
 from rabbitmq_node import RabbitNode, VhostPool
 
-PATIENCE = 30.0
+TIMEOUT = 30.0
 
 
 class Threads:
@@ -37,7 +37,7 @@ class Threads:
 
     def join(self) -> None:
         for thread in self._threads:
-            thread.join(PATIENCE)
+            thread.join(TIMEOUT)
             assert not thread.is_alive()
         assert self._errors == []
 
@@ -115,7 +115,7 @@ def test_callbacks_never_come_in_a_thread_of_the_library(
     for number in range(4):
         threads.start(publish, connection.channel(), number, 10)
     while len(callers) < 40:
-        connection.process_events(PATIENCE)
+        connection.process_events(TIMEOUT)
     threads.join()
     assert set(callers) == {threading.current_thread().name}
 
@@ -132,7 +132,7 @@ def test_close_ends_the_wait_of_every_thread(connection: Connection, channel: Ch
     threads = Threads()
     threads.start(wait, lambda: connection.process_events(None))
     threads.start(wait, lambda: next(iter(channel.consume("q"))))
-    threads.start(wait, lambda: connection.sleep(PATIENCE))
+    threads.start(wait, lambda: connection.sleep(TIMEOUT))
     time.sleep(0.1)
     connection.close()
     threads.join()
@@ -143,7 +143,7 @@ def test_closed_connection_leaves_no_thread(url: str) -> None:
     before = threading.active_count()
     with evamqp.blocking.connect(url):
         assert threading.active_count() == before + 1
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert threading.active_count() == before
@@ -191,7 +191,7 @@ def test_keeper_takes_a_bounded_part_of_a_flood(
         kept = connection.stats.bytes_received - before
         assert 1_000_000 < kept < 3_000_000
         while connection.stats.bytes_received - before < 6_000_000:
-            connection.process_events(PATIENCE)
+            connection.process_events(TIMEOUT)
         assert connection.is_open
 
 

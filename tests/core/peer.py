@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from evamqp.adapters._result import Promise
+from evamqp.adapters._future import Promise
 from evamqp.codec.frames import (
     FRAME_BODY,
     FRAME_HEADER,
@@ -28,7 +28,7 @@ from evamqp.core.connection import Connection
 from evamqp.core.handler import CallbackContext, Handler
 from evamqp.core.message import Message, Returned
 from evamqp.core.request import Request
-from evamqp.core.state import ChannelState, ConnectionState, Disposition
+from evamqp.core.state import ChannelState, ConnectionState, TransportAction
 from evamqp.errors import ChannelClosed, ConnectionClosed
 from evamqp.parameters import Parameters
 from evamqp.types import Tags
@@ -424,9 +424,9 @@ class Client:
 
     # Questions as calls, since a type checker takes an attribute for what it was last compared to.
 
-    def wants(self, disposition: Disposition) -> bool:
+    def wants(self, transport_action: TransportAction) -> bool:
         """Whether this is to become of the transport."""
-        return self.connection.disposition is disposition
+        return self.connection.transport_action is transport_action
 
     def stands(self, state: ConnectionState) -> bool:
         """Whether the connection is in this state."""

@@ -100,7 +100,7 @@ def test_half_a_body_keeps_nothing_else_that_came_with_it() -> None:
         held = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    assert client.connection._receiver.body_bytes == 100 * READ // 2
+    assert client.connection._parser.body_bytes == 100 * READ // 2
     assert held < 1.1 * 100 * READ // 2
 
 

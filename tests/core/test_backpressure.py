@@ -1,12 +1,12 @@
-"""What may wait to be sent: the marks, the cap, who is exempt, and how output is coalesced."""
+"""What may wait to be sent: the marks, the cap, who is uncapped, and how output is coalesced."""
 
 from __future__ import annotations
 
 import pytest
 
 from evamqp.codec.frames import method_frame
-from evamqp.core.output import EXEMPT_ROOM, FLUSH_AT
-from evamqp.core.state import Disposition
+from evamqp.core.output import FLUSH_AT, UNCAPPED_ROOM
+from evamqp.core.state import TransportAction
 from evamqp.errors import ConnectionClosed, OutputFull
 from tests.core.peer import HEARTBEAT, decode, deliver, is_done, names, opened, outcome
 
@@ -127,11 +127,11 @@ def test_a_peer_that_reads_no_replies_is_given_up_above_cap_and_room() -> None:
     client.call(client.connection.set_writable, False)
     client.fill(channel)
     waiting = channel.wait_closed()
-    for tag in range(1, EXEMPT_ROOM // 21 + 1):
+    for tag in range(1, UNCAPPED_ROOM // 21 + 1):
         channel.basic_ack(tag)
     assert client.lives()
     channel.basic_ack(1)
-    assert client.wants(Disposition.ABORT)
+    assert client.wants(TransportAction.ABORT)
     client.turn()
     client.lose()
     assert type(client.log[-1][1]) is ConnectionClosed

@@ -9,7 +9,7 @@ import pytest
 from evamqp.codec.frames import frame, method_frame
 from evamqp.core.channel import Channel
 from evamqp.core.numbers import NUMBER_REST
-from evamqp.core.state import ChannelState, Disposition
+from evamqp.core.state import ChannelState, TransportAction
 from evamqp.errors import (
     BadArgument,
     BadType,
@@ -41,7 +41,7 @@ CLOSE_OK = method_frame(1, "channel.close-ok")
 def protocol_error(client: Client) -> Any:
     """The error that a connection closed by a protocol error has; checks that it was told."""
     (close,) = (frame for frame in client.sent() if frame.name == "connection.close")
-    assert client.wants(Disposition.CLOSE)
+    assert client.wants(TransportAction.CLOSE)
     client.lose()
     error = client.log[-1][1]
     assert isinstance(error, ProtocolError)
@@ -453,7 +453,7 @@ def test_a_close_amid_a_delivery_discards_the_rest_of_it() -> None:
     channel.close()
     client.feed(data[30_000:], deliver(1, "tag", 2), CLOSE_OK)
     assert client.recorder.names == ["on_channel_close"]
-    assert client.connection._receiver.body_bytes == 0
+    assert client.connection._parser.body_bytes == 0
 
 
 def test_a_close_amid_a_get_ok_lets_it_and_what_follows_complete() -> None:

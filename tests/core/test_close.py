@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from evamqp.codec.frames import frame, method_frame
-from evamqp.core.state import ConnectionState, Disposition
+from evamqp.core.state import ConnectionState, TransportAction
 from evamqp.errors import (
     BadArgument,
     BadType,
@@ -83,7 +83,7 @@ def test_an_open_connection_is_closed_with_a_handshake() -> None:
     client.feed(reply_to(Sent(1, "queue.declare", ("q", *[False] * 5, {}))))
     assert outcome(request).queue == "q"
     client.feed(CLOSE_OK)
-    assert client.wants(Disposition.CLOSE)
+    assert client.wants(TransportAction.CLOSE)
     assert client.log == []
     client.lose()
     assert client.recorder.names == ["on_channel_close", "on_close"]
@@ -136,9 +136,9 @@ def test_a_close_that_is_never_answered_is_cut_short() -> None:
     client.connection.close()
     client.sent()
     client.advance(2.9)
-    assert client.wants(Disposition.KEEP)
+    assert client.wants(TransportAction.KEEP)
     client.advance(3.1)
-    assert client.wants(Disposition.ABORT)
+    assert client.wants(TransportAction.ABORT)
     client.lose()
     assert client.log[0][1].by == "client"
 
@@ -148,7 +148,7 @@ def test_a_close_that_makes_progress_has_more_time_but_not_for_ever() -> None:
     client.consumer(client.channel())
     client.connection.close()
     seconds = 0.0
-    while client.wants(Disposition.KEEP):
+    while client.wants(TransportAction.KEEP):
         client.feed(deliver(1, "tag", 1))
         client.advance(1)
         seconds += 1
@@ -162,9 +162,9 @@ def test_sending_is_progress_too() -> None:
     client.advance(2)
     client.sent()
     client.advance(2)
-    assert client.wants(Disposition.KEEP)
+    assert client.wants(TransportAction.KEEP)
     client.advance(3)
-    assert client.wants(Disposition.ABORT)
+    assert client.wants(TransportAction.ABORT)
 
 
 def test_our_own_heartbeats_are_no_progress_and_stop_behind_a_close() -> None:
@@ -175,7 +175,7 @@ def test_our_own_heartbeats_are_no_progress_and_stop_behind_a_close() -> None:
         client.advance(0.1)
         beats += names(client.sent()).count("heartbeat")
     assert beats == 0
-    assert client.wants(Disposition.ABORT)
+    assert client.wants(TransportAction.ABORT)
 
 
 def test_the_broker_s_heartbeats_are_no_progress_of_a_close() -> None:
@@ -186,7 +186,7 @@ def test_the_broker_s_heartbeats_are_no_progress_of_a_close() -> None:
     for _ in range(3):
         client.advance(2)
         client.feed(HEARTBEAT)
-    assert client.wants(Disposition.ABORT)
+    assert client.wants(TransportAction.ABORT)
 
 
 @pytest.mark.parametrize("limit", [1, 2])
@@ -194,7 +194,7 @@ def test_a_limit_below_the_timeout_bounds_a_close(limit: float) -> None:
     client = opened(heartbeat=0, close_limit=limit, close_timeout=3)
     client.connection.close()
     client.advance(limit)
-    assert client.wants(Disposition.ABORT)
+    assert client.wants(TransportAction.ABORT)
 
 
 def test_the_clock_of_a_close_runs_until_the_transport_is_gone() -> None:
@@ -202,9 +202,9 @@ def test_the_clock_of_a_close_runs_until_the_transport_is_gone() -> None:
     client.connection.close()
     client.sent()
     client.feed(CLOSE_OK)
-    assert client.wants(Disposition.CLOSE)
+    assert client.wants(TransportAction.CLOSE)
     client.advance(7)
-    assert client.wants(Disposition.ABORT)
+    assert client.wants(TransportAction.ABORT)
     assert client.connection.next_deadline() is None
 
 
@@ -218,7 +218,7 @@ def test_a_broker_close_is_answered_and_ends_everything() -> None:
     client.sent()
     client.feed(connection_close(320, "CONNECTION_FORCED - shutdown", "queue.declare"))
     assert client.sent() == [Sent(0, "connection.close-ok")]
-    assert client.wants(Disposition.CLOSE)
+    assert client.wants(TransportAction.CLOSE)
     assert client.log == []
     with pytest.raises(WrongState):
         client.connection.channel()
@@ -337,7 +337,7 @@ def test_a_protocol_error_closes_with_its_code(when: str) -> None:
     if when == "closing":
         client.connection.close(200, "mine")
     client.feed(frame(9, 0, b""))
-    assert client.wants(Disposition.CLOSE)
+    assert client.wants(TransportAction.CLOSE)
     assert names(client.sent()) == ["connection.close"]
     client.lose()
     assert isinstance(client.log[0][1], ProtocolError) is (when == "open")
@@ -357,7 +357,7 @@ def test_a_transport_that_comes_after_a_close_is_not_used() -> None:
     client.connection.close()
     client.connect()
     assert client.taken() == b""
-    assert client.wants(Disposition.ABORT)
+    assert client.wants(TransportAction.ABORT)
 
 
 # --- waiting

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from evamqp.codec.frames import method_frame
+from evamqp.core.base_channel import FORMER_TAGS_KEPT
 from evamqp.core.numbers import NUMBER_REST
-from evamqp.core.session import FORMER_TAGS_KEPT
 from tests.core.peer import Sent, channel_close, deliver, names, opened, outcome
 
 CANCEL_OK = method_frame(1, "basic.cancel-ok", "tag")

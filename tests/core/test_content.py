@@ -17,8 +17,8 @@ from evamqp.codec.frames import HEARTBEAT_FRAME, content_header_frame, frame, me
 from evamqp.codec.properties import Properties
 from evamqp.core.channel import Channel
 from evamqp.core.content import Content
-from evamqp.core.receiver import MAX_ROUTES, SURPLUS_MAX, WAITS_WHOLE, Receiver
-from evamqp.core.state import Disposition
+from evamqp.core.parser import MAX_TEMPLATES, PINNED_MAX, WAITS_WHOLE, FrameParser
+from evamqp.core.state import TransportAction
 from evamqp.errors import Closed, MalformedData, ProtocolError
 from tests.core.peer import (
     NO_PROPERTIES,
@@ -61,7 +61,7 @@ def bodies(client: Client) -> list[bytes]:
 def code_of(client: Client) -> int:
     """The code of the protocol error that has closed the connection, told by both sides of it."""
     (close,) = (sent for sent in client.sent() if sent.name == "connection.close")
-    assert client.wants(Disposition.CLOSE)
+    assert client.wants(TransportAction.CLOSE)
     client.lose()
     reason = client.log[-1][1]
     assert isinstance(reason, ProtocolError)
@@ -99,7 +99,7 @@ def test_a_body_of_any_size_comes_byte_by_byte(size: int) -> None:
     for at in range(0, len(data), 1 if size < 5000 else 7):
         client.feed(data[at : at + (1 if size < 5000 else 7)])
     assert bodies(client) == [payload[:size]]
-    assert client.connection._receiver.body_bytes == 0
+    assert client.connection._parser.body_bytes == 0
 
 
 def test_a_body_in_frames_of_one_byte_is_gathered() -> None:
@@ -210,7 +210,7 @@ def test_a_body_above_the_limit_closes_its_channel_and_is_not_read(size: int, wa
     assert channel.reason is not None
     assert channel.reason.code == 311
     assert client.lives()
-    assert client.connection._receiver.body_bytes == 0
+    assert client.connection._parser.body_bytes == 0
 
 
 def test_partial_bodies_of_all_channels_share_twice_the_limit() -> None:
@@ -239,7 +239,7 @@ def test_what_is_dropped_counts_no_more() -> None:
         for channel in channels[:2]:
             channel.close()
         client.serve()
-        assert client.connection._receiver.body_bytes == 0
+        assert client.connection._parser.body_bytes == 0
         channels = [client.channel(), client.channel()]
         for channel in channels:
             client.consumer(channel, "tag")
@@ -276,17 +276,17 @@ def test_a_frame_of_frame_max_is_taken() -> None:
 
 def test_the_fused_path_learns_no_more_than_its_table_holds() -> None:
     client, _ = consuming()
-    receiver = client.connection._receiver
+    receiver = client.connection._parser
     for length in range(200):
         client.feed(deliver(1, "tag", 1, routing_key="k" * length))
-    assert 0 < len(receiver._routes) <= MAX_ROUTES
-    small = Receiver(client.connection, max_routes=3)
-    client.connection._receiver = small
+    assert 0 < len(receiver._templates) <= MAX_TEMPLATES
+    small = FrameParser(client.connection, max_templates=3)
+    client.connection._parser = small
     small.set_limits(131_072, 2**20, 2**20)
     small._greeted = True
     for length in range(20):
         client.feed(deliver(1, "tag", 1, routing_key="k" * length))
-    assert len(small._routes) == 3
+    assert len(small._templates) == 3
     assert len(client.recorder.messages) == 220
 
 
@@ -361,10 +361,10 @@ def test_a_whole_delivery_behind_a_loss_is_still_handed_over() -> None:
 # --- any chunking, any mix, the fused path and the plain one
 
 
-def session(max_routes: int) -> Client:
+def session(max_templates: int) -> Client:
     """A client with consumers a (acked), b (auto_ack) on channels 1 and 2, and publishes out."""
     client = Client(frame_max=4096, body_max=30_000, heartbeat=0)
-    client.connection._receiver = Receiver(client.connection, max_routes)
+    client.connection._parser = FrameParser(client.connection, max_templates)
     client.open()
     for _ in range(2):
         channel = client.confirming_channel()
@@ -491,9 +491,9 @@ waits = st.sampled_from([WAITS_WHOLE, 60, 0])
 @contextmanager
 def waiting_for(size: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("evamqp.core.receiver.WAITS_WHOLE", size)
-        patch.setattr("evamqp.core.receiver.VIEWED", size)
-        patch.setattr("evamqp.core.receiver.SURPLUS_MAX", size)
+        patch.setattr("evamqp.core.parser.WAITS_WHOLE", size)
+        patch.setattr("evamqp.core.parser.VIEWED", size)
+        patch.setattr("evamqp.core.parser.PINNED_MAX", size)
         yield
 
 
@@ -503,9 +503,9 @@ chunk_sizes = st.lists(st.sampled_from([1, 2, 7, 20, 21, 22, 60, 300, 5000]), ma
 @given(streams(), chunk_sizes, waits)
 @settings(max_examples=200)
 def test_any_chunking_gives_the_same_callbacks(data: bytes, pieces: list[int], waited: int) -> None:
-    whole = played(session(MAX_ROUTES), [data])
+    whole = played(session(MAX_TEMPLATES), [data])
     with waiting_for(waited):
-        assert played(session(MAX_ROUTES), cut(data, pieces)) == whole
+        assert played(session(MAX_TEMPLATES), cut(data, pieces)) == whole
 
 
 @given(streams(), chunk_sizes, waits)
@@ -516,7 +516,7 @@ def test_the_fused_path_and_the_plain_one_give_the_same_callbacks(
     warm = frames_of(1, ("basic.deliver", ("a", 1, False, "ex", "key"), b"x", NO_PROPERTIES))
     chunks = cut(b"".join(warm) + data, pieces)
     with waiting_for(waited):
-        assert played(session(MAX_ROUTES), chunks) == played(session(0), chunks)
+        assert played(session(MAX_TEMPLATES), chunks) == played(session(0), chunks)
 
 
 mutations = st.lists(
@@ -551,7 +551,7 @@ def test_mutated_frames_give_the_same_callbacks_on_both_paths(
     warm = frames_of(1, ("basic.deliver", ("a", 1, False, "ex", "key"), b"x", NO_PROPERTIES))
     chunks = cut(b"".join(warm * 2) + mutate(data, changes), pieces)
     with waiting_for(waited):
-        assert played(session(MAX_ROUTES), chunks) == played(session(0), chunks)
+        assert played(session(MAX_TEMPLATES), chunks) == played(session(0), chunks)
 
 
 WRONG_BYTES = (0, 1, 2, 3, 4, 7, 60, 80, 127, 128, 206, 255)
@@ -566,7 +566,7 @@ def test_a_frame_with_one_wrong_byte_is_judged_alike_on_both_paths(
         wrong = fused[:at] + bytes((value,)) + fused[at + 1 :]
         chunks = [deliver(1, "a", 1) + deliver(1, "b", 1), ack(1, 1)]
         chunks.append(b"".join((wrong, deliver(1, "a", 3), ack(1, 2), deliver(1, "a", 4)[:-9])))
-        assert played(session(MAX_ROUTES), chunks) == played(session(0), chunks), at
+        assert played(session(MAX_TEMPLATES), chunks) == played(session(0), chunks), at
 
 
 @pytest.mark.parametrize("value", WRONG_BYTES)
@@ -578,7 +578,7 @@ def test_a_big_delivery_with_one_wrong_byte_is_judged_alike_on_both_paths(value:
         for size in (head - 1, head, head + 1, len(big) - 1):
             chunks = [deliver(1, "a", 1), wrong[:size], wrong[size:] + deliver(1, "a", 3)]
             with waiting_for(0):
-                assert played(session(MAX_ROUTES), chunks) == played(session(0), chunks), at
+                assert played(session(MAX_TEMPLATES), chunks) == played(session(0), chunks), at
 
 
 def test_a_channel_closed_while_a_big_delivery_comes_gets_none_of_it() -> None:
@@ -589,9 +589,9 @@ def test_a_channel_closed_while_a_big_delivery_comes_gets_none_of_it() -> None:
     channel.close()
     client.feed(big[50_000:] + method_frame(1, "channel.close-ok"))
     assert [message.delivery_tag for message in client.recorder.messages] == [1]
-    assert client.connection._receiver.body_bytes == 0
-    assert client.connection._receiver.header_bytes == 0
-    assert client.connection._receiver.unfinished == 0
+    assert client.connection._parser.body_bytes == 0
+    assert client.connection._parser.header_bytes == 0
+    assert client.connection._parser.unfinished == 0
 
 
 def test_a_consumer_cancelled_while_a_big_delivery_comes_sends_it_back() -> None:
@@ -615,7 +615,7 @@ def test_views_of_reads_keep_little_more_in_memory_than_the_bodies_are() -> None
         for _ in range(20):
             # A peer makes every read half a piece of body, which a view would keep all of.
             client.feed(body(bytes(20_000), number) + HEARTBEAT_FRAME * 2_500)
-    receiver = client.connection._receiver
+    receiver = client.connection._parser
     kept: dict[int, int] = {}
     for channel in client.connection._channels.values():
         assert channel._content is not None
@@ -623,15 +623,15 @@ def test_views_of_reads_keep_little_more_in_memory_than_the_bodies_are() -> None
             whole = memoryview(piece.obj if isinstance(piece, memoryview) else piece)
             kept[id(whole.obj)] = whole.nbytes
     assert receiver.body_bytes == 10 * 20 * 20_000
-    assert sum(kept.values()) <= receiver.body_bytes + SURPLUS_MAX
+    assert sum(kept.values()) <= receiver.body_bytes + PINNED_MAX
     client.lose()
-    assert receiver.surplus == 0
+    assert receiver.pinned_bytes == 0
 
 
-@pytest.mark.parametrize("max_routes", [MAX_ROUTES, 0])
-def test_what_a_callback_owes_is_told_before_the_next_frame_is(max_routes: int) -> None:
+@pytest.mark.parametrize("max_templates", [MAX_TEMPLATES, 0])
+def test_what_a_callback_owes_is_told_before_the_next_frame_is(max_templates: int) -> None:
     client = Client()
-    client.connection._receiver = Receiver(client.connection, max_routes)
+    client.connection._parser = FrameParser(client.connection, max_templates)
     channel = client.open().confirming_channel()
     client.consumer(channel)
     client.recorder.inside(
@@ -654,7 +654,7 @@ def test_a_delivery_that_waits_for_its_rest_holds_up_only_what_cannot_matter() -
     client.feed(deliver(1, "tag", 1))
     client.feed(deliver(1, "tag", 2, bytes(WAITS_WHOLE * 2))[:200])
     assert len(client.recorder.messages) == 1
-    assert client.connection._receiver._body_left > 0
+    assert client.connection._parser._body_left > 0
 
 
 def test_nacks_take_the_plain_path_and_mix_with_acks() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from evamqp.codec.frames import PROTOCOL_HEADER, method_frame
-from evamqp.core.state import ConnectionState, Disposition
+from evamqp.core.state import ConnectionState, TransportAction
 from evamqp.credentials import Credentials
 from evamqp.errors import (
     AuthenticationFailed,
@@ -243,7 +243,7 @@ def test_403_at_login_is_authentication_failed() -> None:
     client.sent()
     client.feed(connection_close(403, "ACCESS_REFUSED - login refused"))
     assert client.sent() == [Sent(0, "connection.close-ok")]
-    assert client.wants(Disposition.CLOSE)
+    assert client.wants(TransportAction.CLOSE)
     assert client.log == []
     client.lose()
     error = failure(client)
@@ -302,7 +302,7 @@ def test_no_common_mechanism_sends_no_credentials() -> None:
     client.connect()
     client.feed(start("PLAIN"))
     assert client.sent() == []
-    assert client.wants(Disposition.ABORT)
+    assert client.wants(TransportAction.ABORT)
     client.lose()
     error = failure(client)
     assert type(error) is AuthenticationFailed
@@ -406,7 +406,7 @@ def test_a_wrong_peer_is_left_at_once() -> None:
     client = Client()
     client.connect()
     client.feed(b"HTTP/1.1 200 OK\r\n")
-    assert client.wants(Disposition.ABORT)
+    assert client.wants(TransportAction.ABORT)
 
 
 # --- the end of the file
@@ -464,9 +464,9 @@ def test_a_silent_peer_in_the_handshake_times_out_once(make: Any) -> None:
     if client.stands(ConnectionState.CONNECTING):
         client.connect()
     client.advance(6.9)
-    assert client.wants(Disposition.KEEP)
+    assert client.wants(TransportAction.KEEP)
     client.advance(0.1)
-    assert client.wants(Disposition.ABORT)
+    assert client.wants(TransportAction.ABORT)
     assert client.log == []
     client.lose()
     error = failure(client)
@@ -478,7 +478,7 @@ def test_the_handshake_clock_ends_with_on_open() -> None:
     client = opened(handshake_timeout=7, heartbeat=0)
     client.connection.wait_open()
     client.advance(100)
-    assert client.wants(Disposition.KEEP)
+    assert client.wants(TransportAction.KEEP)
 
 
 # --- order

@@ -12,8 +12,8 @@ import pytest
 from evamqp.codec.frames import method_frame
 from evamqp.core.channel import Channel
 from evamqp.core.handler import Handler, with_functions
-from evamqp.core.receiver import Receiver
-from evamqp.core.state import Disposition
+from evamqp.core.parser import FrameParser
+from evamqp.core.state import TransportAction
 from evamqp.errors import (
     BadArgument,
     BadType,
@@ -230,7 +230,7 @@ def test_an_exception_goes_to_on_callback_error_and_the_connection_lives_from(
     assert (context.message is not None) == (callback == "on_message")
     assert connection.is_open
     assert connection.stats.callback_errors == 1
-    assert stage.client.wants(Disposition.KEEP)
+    assert stage.client.wants(TransportAction.KEEP)
     stage.client.channel()
     stage.finish()
 
@@ -547,7 +547,7 @@ def test_close_before_open_is_told_by_the_loop() -> None:
     client.connect()
     request = client.connection.close()
     assert client.log == []
-    assert client.wants(Disposition.ABORT)
+    assert client.wants(TransportAction.ABORT)
     client.lose()
     assert client.recorder.names == ["on_open_error"]
     assert outcome(request).by == "client"
@@ -716,7 +716,7 @@ def test_a_cancelled_get_keeps_the_order_of_the_others() -> None:
     assert client.sent() == [Sent(1, "basic.nack", (7, False, True))]
 
 
-class Faulty(Receiver):
+class Faulty(FrameParser):
     """A receiver with a bug."""
 
     __slots__ = ()
@@ -730,7 +730,7 @@ def test_an_unexpected_failure_of_ours_costs_the_connection_and_not_the_loop(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     client = opened()
-    client.connection._receiver = Faulty(client.connection)
+    client.connection._parser = Faulty(client.connection)
     client.feed(method_frame(0, "connection.blocked", "x"))
     client.lose()
     assert client.recorder.names == ["on_close"]

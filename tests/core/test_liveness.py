@@ -6,7 +6,7 @@ import pytest
 
 from evamqp.codec.frames import method_frame
 from evamqp.core.heartbeat import Heartbeat
-from evamqp.core.state import Disposition
+from evamqp.core.state import TransportAction
 from evamqp.errors import BlockedTimeout, HeartbeatTimeout, WrongState
 from tests.core.peer import (
     HEARTBEAT,
@@ -108,7 +108,7 @@ def test_a_heartbeat_function_that_fails_ends_the_handshake() -> None:
     client = Client(heartbeat=lambda offered: 1 // 0)
     client.connect()
     client.feed(start("PLAIN"), tune(heartbeat=60))
-    assert client.wants(Disposition.ABORT)
+    assert client.wants(TransportAction.ABORT)
     assert "ZeroDivisionError" in str(client.connection.reason)
 
 
@@ -116,7 +116,7 @@ def test_heartbeats_begin_with_tune() -> None:
     client = Client(heartbeat=4, handshake_timeout=100)
     client.connect()
     client.advance(50)
-    assert client.wants(Disposition.KEEP)
+    assert client.wants(TransportAction.KEEP)
 
 
 # --- the dead peer
@@ -129,7 +129,7 @@ def test_a_peer_is_dead_after_eight_silent_quarters() -> None:
     client.advance(119.9)
     assert client.lives()
     client.advance(0.2)
-    assert client.wants(Disposition.ABORT)
+    assert client.wants(TransportAction.ABORT)
     assert client.log == []
     client.lose()
     (entry,) = client.log
@@ -159,7 +159,7 @@ def test_a_late_tick_counts_once() -> None:
         assert client.lives()
     client.runtime.now += 500
     client.turn()
-    assert client.wants(Disposition.ABORT)
+    assert client.wants(TransportAction.ABORT)
 
 
 def test_no_tick_counts_while_reading_is_paused() -> None:
@@ -172,7 +172,7 @@ def test_no_tick_counts_while_reading_is_paused() -> None:
     client.advance(119)
     assert client.lives()
     client.advance(16)
-    assert client.wants(Disposition.ABORT)
+    assert client.wants(TransportAction.ABORT)
 
 
 def test_the_table_of_ticks() -> None:
@@ -239,7 +239,7 @@ def test_blocked_for_too_long_is_an_end() -> None:
     client.advance(19.9)
     assert client.lives()
     client.advance(0.1)
-    assert client.wants(Disposition.ABORT)
+    assert client.wants(TransportAction.ABORT)
     client.lose()
     assert type(client.log[-1][1]) is BlockedTimeout
 
@@ -329,7 +329,7 @@ def test_a_close_while_reading_is_paused_reads_its_answer() -> None:
     client.connection.close()
     assert client.connection.reading
     client.feed(method_frame(0, "connection.close-ok"))
-    assert client.wants(Disposition.CLOSE)
+    assert client.wants(TransportAction.CLOSE)
 
 
 def test_after_the_end_reading_cannot_be_paused() -> None:

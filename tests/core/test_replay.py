@@ -10,16 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evamqp.codec.frames import PROTOCOL_HEADER
-from evamqp.core.receiver import MAX_ROUTES, Receiver
+from evamqp.core.parser import MAX_TEMPLATES, FrameParser
 from tests.core.peer import Client, decode, names
 from tests.core.sessions import BODIES, RECORDED, SETTINGS, Tour
 
 
-def replayed(chunks: Iterable[bytes], max_routes: int = MAX_ROUTES) -> tuple[list[Any], bytes]:
+def replayed(
+    chunks: Iterable[bytes], max_templates: int = MAX_TEMPLATES
+) -> tuple[list[Any], bytes]:
     """All that the tour was told, and all that it sent."""
     tour = Tour()
     client = Client(handler=tour, **SETTINGS)
-    client.connection._receiver = Receiver(client.connection, max_routes)
+    client.connection._parser = FrameParser(client.connection, max_templates)
     client.connect()
     for chunk in chunks:
         client.feed(chunk)
@@ -77,8 +79,8 @@ def test_it_replays_identically_in_pieces(
 def test_it_replays_identically_on_the_plain_path(
     recorded: bytes, whole: tuple[list[Any], bytes]
 ) -> None:
-    assert replayed([recorded], max_routes=0) == whole
-    assert replayed(cut(recorded, 1), max_routes=0) == whole
+    assert replayed([recorded], max_templates=0) == whole
+    assert replayed(cut(recorded, 1), max_templates=0) == whole
 
 
 @given(st.lists(st.integers(1, 3000), max_size=60))

@@ -23,7 +23,7 @@ P = TypeVar("P", bound="Program")
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Seconds for anything that a program is waited for.
-PATIENCE = 60.0
+TIMEOUT = 60.0
 
 
 class Program:
@@ -85,7 +85,7 @@ class Program:
 
     def until(self, done: Callable[[], object]) -> None:
         """Wait until ``done()``, which has to be before its end or by what it said last."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         is_running = True
         while not done():
             assert is_running, self.text
@@ -105,7 +105,7 @@ class Program:
 
     def end(self) -> dict[str, int]:
         """Wait for its end, which has to be clean, and return the numbers in its last line."""
-        status = self._process.wait(PATIENCE)
+        status = self._process.wait(TIMEOUT)
         self._reader.join()
         assert status in self.clean, self.text
         assert not re.search("Traceback|ResourceWarning", self.text), self.text

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from rabbitmq_node import Vhost
-from tests.examples.program import PATIENCE, ROOT
+from tests.examples.program import ROOT, TIMEOUT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
@@ -27,7 +27,7 @@ def run(vhost: Vhost, program: str) -> str:
         env={"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

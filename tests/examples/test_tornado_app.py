@@ -8,7 +8,7 @@ from http.client import HTTPConnection, HTTPResponse
 import pytest
 
 from rabbitmq_node import Vhost, choose_ports
-from tests.examples.program import PATIENCE, Program
+from tests.examples.program import TIMEOUT, Program
 
 pytest.importorskip("tornado")
 
@@ -41,7 +41,7 @@ class App(Program):
 
     def _browser(self) -> HTTPConnection:
         port = int(self.until_said(r"http://127.0.0.1:(\d+)/")[1])
-        return HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        return HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
 
 
 class Events:

@@ -10,7 +10,7 @@ import pytest
 import evamqp
 from evamqp.adapters.select import SelectAdapter
 from rabbitmq_node import Vhost, choose_ports
-from tests.examples.program import PATIENCE, Program
+from tests.examples.program import TIMEOUT, Program
 
 Work = Callable[[evamqp.Channel], Awaitable[None]]
 
@@ -83,7 +83,7 @@ class Customer:
             await work(connection.channel())
             await connection.close()
 
-        self._adapter.run_until(connected(), PATIENCE)
+        self._adapter.run_until(connected(), TIMEOUT)
 
 
 @pytest.fixture

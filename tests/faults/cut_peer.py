@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from chaos_proxy import DIRECTIONS, Cut, End
-from evamqp.adapters.base import Transport
+from evamqp.abc import Transport
 from evamqp.adapters.memory import MemoryTransport
 from tests.faults.peer import MemoryPeer, Store
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import evamqp
-from evamqp.adapters.base import Adapter
+from evamqp.abc import Adapter
 from evamqp.recovery.backoff import Backoff
 from tests.perf.garbage import Done, make
 

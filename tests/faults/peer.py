@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from chaos_proxy import NO_LINGER
-from evamqp.adapters.base import Transport
+from evamqp.abc import Transport
 from evamqp.codec.frames import (
     FRAME_BODY,
     FRAME_HEADER,

@@ -12,7 +12,7 @@ from tests.interop.loops import Loop
 from traffic import Account, Traffic
 
 # Seconds, many times what a fault and its end take.
-PATIENCE = 180.0
+TIMEOUT = 180.0
 
 
 def play(loop: Loop, traffic: Traffic, hurt: Callable[[], object]) -> Account:
@@ -28,7 +28,7 @@ def play(loop: Loop, traffic: Traffic, hurt: Callable[[], object]) -> Account:
     thread = threading.Thread(target=work, name="faults")
     thread.start()
     try:
-        loop.until(lambda: not thread.is_alive() and (failures or traffic.is_done), PATIENCE)
+        loop.until(lambda: not thread.is_alive() and (failures or traffic.is_done), TIMEOUT)
     finally:
         traffic.close()
         loop.until(lambda: traffic.is_over)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 import evamqp
-from evamqp.adapters.base import Adapter
+from evamqp.abc import Adapter
 from evamqp.types import Tags
 
 QUEUE = "q"
@@ -75,7 +75,7 @@ class Session(evamqp.Handler):
         async def wait() -> None:
             await awaitable
 
-        self._adapter.follow(wait(), watched.awaited.append)
+        self._adapter.run_awaitable(wait(), watched.awaited.append)
 
     def _ask(self, method: str, *arguments: Any) -> None:
         watched = Watched(method)

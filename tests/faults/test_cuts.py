@@ -18,7 +18,7 @@ from tests.faults.conftest import ALL, CUTS
 from tests.faults.cut_peer import CutPeer
 from tests.faults.peer import HOST, PeerServer, Store
 from tests.faults.session import Session
-from tests.interop.loops import PATIENCE, Loop
+from tests.interop.loops import TIMEOUT, Loop
 
 # Sessions under way at a time.
 BATCH = 200
@@ -106,7 +106,7 @@ def play(
     """A session for each cut, all at a time, to their ends."""
     proxy.cut_next(*cuts)
     sessions = [Session(loop.adapter, target) for _ in cuts]
-    late = monotonic() + PATIENCE
+    late = monotonic() + TIMEOUT
     left = list(sessions)
 
     def is_over() -> bool:
@@ -114,7 +114,7 @@ def play(
             left.pop()
         return not left or monotonic() > late
 
-    loop.until(is_over, 2 * PATIENCE)
+    loop.until(is_over, 2 * TIMEOUT)
     hung = [cut for cut, session in zip(cuts, sessions, strict=True) if not session.is_over]
     assert not hung
     for session in sessions:

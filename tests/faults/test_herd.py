@@ -17,7 +17,7 @@ from tests.interop.loops import LOOPS, Loop
 CLIENTS = 300 if ALL else 60
 # Seconds.
 BUCKET = 0.1
-PATIENCE = 120.0
+TIMEOUT = 120.0
 
 
 class Member(evamqp.Handler):
@@ -46,7 +46,7 @@ def herd(rabbit: RabbitNode) -> Iterator[tuple[Loop, list[Member]]]:
     loop = LOOPS["select"]()
     members = [Member(loop, rabbit.url) for _ in range(CLIENTS)]
     try:
-        loop.until(lambda: all(member.reconnector.is_ready for member in members), PATIENCE)
+        loop.until(lambda: all(member.reconnector.is_ready for member in members), TIMEOUT)
         yield loop, members
     finally:
         for member in members:
@@ -63,12 +63,12 @@ def test_herd_comes_back_whole_and_spread(
 ) -> None:
     loop, members = herd
     rabbit.kill()
-    loop.until(lambda: all(len(member.attempts) >= 4 for member in members), PATIENCE)
+    loop.until(lambda: all(len(member.attempts) >= 4 for member in members), TIMEOUT)
     thread = threading.Thread(target=rabbit.start, name="broker")
     thread.start()
-    loop.until(lambda: not thread.is_alive(), PATIENCE)
+    loop.until(lambda: not thread.is_alive(), TIMEOUT)
     thread.join()
-    loop.until(lambda: all(member.reconnector.is_ready for member in members), PATIENCE)
+    loop.until(lambda: all(member.reconnector.is_ready for member in members), TIMEOUT)
     # The attempts that brought them back: in many different moments, few of them in each.
     buckets = Counter(int(member.attempts[-1] / BUCKET) for member in members)
     assert len(buckets) >= 8, buckets

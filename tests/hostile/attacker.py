@@ -18,7 +18,7 @@ from evamqp.codec.spec import BY_KEY
 from tests.core.peer import OPEN_OK, Sent, reply_to, start, tune
 
 HOST = "127.0.0.1"
-PATIENCE = 5.0
+TIMEOUT = 5.0
 FRAME_MAX = 2**20
 
 
@@ -131,7 +131,7 @@ class Attacker:
         script: Callable[[Talk], object],
         *,
         accepts: bool = True,
-        patience: float = PATIENCE,
+        patience: float = TIMEOUT,
     ) -> None:
         self._script = script
         self._patience = patience
@@ -164,7 +164,7 @@ class Attacker:
                 with suppress(OSError):  # not connected, or closed by the script
                     sock.shutdown(socket.SHUT_RDWR)
         if self._thread.ident is not None:
-            self._thread.join(PATIENCE)
+            self._thread.join(TIMEOUT)
             assert not self._thread.is_alive()
         self._listener.close()
         if self.failure is not None:

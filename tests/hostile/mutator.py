@@ -246,7 +246,7 @@ def play(seed: int) -> Victim:
         if rng.random() < 0.15:
             act(victim, rng.choice(CALLS + EVENTS))
         feed(victim, attack(victim, rng), rng)
-        if victim.connection.disposition.name != "KEEP":
+        if victim.connection.transport_action.name != "KEEP":
             break
     victim.finish()
     return victim

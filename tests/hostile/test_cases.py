@@ -413,7 +413,7 @@ def test_it_ends_as_it_should(name: str, one_by_one: bool) -> None:
     data = b"".join(frames)
     for piece in [bytes((byte,)) for byte in data] if one_by_one else [data]:
         victim.feed(piece)
-    lives = victim.connection.disposition.name == "KEEP"
+    lives = victim.connection.transport_action.name == "KEEP"
     channel = victim.channels[-1] if victim.channels else None
     if expected == "survived":
         assert lives, victim.connection.reason

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from evamqp.codec.frames import HEARTBEAT_FRAME, content_header_frame, method_frame
-from evamqp.core.output import EXEMPT_ROOM, GATHER_AFTER, GATHER_PIECES
-from evamqp.core.receiver import MAX_ROUTES
+from evamqp.core.output import COALESCE_AFTER, COALESCE_PIECES, UNCAPPED_ROOM
+from evamqp.core.parser import MAX_TEMPLATES
 from evamqp.errors import ConnectionClosed, ProtocolError
 from tests.core.peer import OPEN_OK, ack, channel_close, deliver, returned, tune
 from tests.hostile import states
@@ -69,10 +69,10 @@ def test_an_endless_flood_is_survived_and_nothing_grows(name: str) -> None:
     before = victim.held()
     victim.peak = 0
     pour(victim, flood())
-    assert victim.connection.disposition.name == "KEEP", victim.connection.reason
+    assert victim.connection.transport_action.name == "KEEP", victim.connection.reason
     assert victim.peak <= before + 200 * 64
-    assert len(victim.connection._owed) <= 2
-    assert len(victim.connection._receiver._routes) <= MAX_ROUTES
+    assert len(victim.connection._deferred) <= 2
+    assert len(victim.connection._parser._templates) <= MAX_TEMPLATES
     victim.witness.forgets = False
     victim.finish()
 
@@ -101,14 +101,14 @@ def test_a_peer_that_asks_and_never_reads_is_given_up(name: str) -> None:
     victim = states.consuming()
     victim.witness.forgets = True
     victim.call(victim.connection.set_writable, False)
-    limit = victim.parameters.output_max + EXEMPT_ROOM
+    limit = victim.parameters.output_max + UNCAPPED_ROOM
     for _ in range(limit // 12 // 500 + 1):
         victim.feed(DEMANDS[name] * 500)
         if not victim.connection.is_open:
             break
     assert limit < victim.peak < limit + 500 * len(DEMANDS[name])
     # Pieces of some dozen bytes would cost several times their size.
-    assert len(victim.connection._output.pieces) < GATHER_AFTER // 12 + GATHER_PIECES
+    assert len(victim.connection._output.pieces) < COALESCE_AFTER // 12 + COALESCE_PIECES
     victim.witness.forgets = False
     reason = victim.finish()
     assert type(reason) is ConnectionClosed
@@ -146,11 +146,11 @@ def test_properties_of_messages_that_ended_are_not_counted() -> None:
         victim.feed(deliver(1, "tag", 3, b"good", properties=bytes(4000)))
         victim.feed(deliver(1, "nobody", 3, b"good", properties=bytes(4000)))
         victim.feed(returned(1, b"good"))
-    assert victim.connection._receiver.header_bytes == 0
+    assert victim.connection._parser.header_bytes == 0
     victim.feed(ANNOUNCE, header(10_000, properties=bytes(4000)), body(b"x"))
-    assert victim.connection._receiver.header_bytes == 4000
+    assert victim.connection._parser.header_bytes == 4000
     victim.channels[0].close()
-    assert victim.connection._receiver.header_bytes == 0
+    assert victim.connection._parser.header_bytes == 0
     victim.feed(header(5), body(b"x"), method_frame(1, "channel.close-ok"))
     victim.witness.forgets = False
     victim.finish()

@@ -132,7 +132,7 @@ def snapshot(client: Client) -> tuple[object, ...]:
         connection._numbers._next,
         connection._consumer_count,
         list(connection._requests),
-        list(connection._owed),
+        list(connection._deferred),
         list(connection._inbox),
         connection.next_deadline(),
         [message._settled for message in client.recorder.messages],

@@ -12,8 +12,8 @@ from evamqp.core.channel import Channel
 from evamqp.core.connection import Connection
 from evamqp.core.handler import CallbackContext, Handler
 from evamqp.core.message import Message, Returned
-from evamqp.core.output import EXEMPT_ROOM
-from evamqp.core.receiver import MAX_ROUTES
+from evamqp.core.output import UNCAPPED_ROOM
+from evamqp.core.parser import MAX_TEMPLATES
 from evamqp.core.request import Request
 from evamqp.core.state import ConnectionState
 from evamqp.errors import (
@@ -245,7 +245,7 @@ class Victim(Client):
 
     def held(self) -> int:
         """Bytes that the connection holds for its peer."""
-        receiver = self.connection._receiver
+        receiver = self.connection._parser
         return (
             len(receiver._held)
             + receiver.body_bytes
@@ -258,7 +258,7 @@ class Victim(Client):
         """Bytes that it may hold at the most, whatever the peer does."""
         limits = self.parameters
         partial = 2 * limits.body_max + limits.header_max
-        return partial + 64 * 1024 + limits.header_max + limits.output_max + EXEMPT_ROOM
+        return partial + 64 * 1024 + limits.header_max + limits.output_max + UNCAPPED_ROOM
 
     def finish(self) -> Closed:
         """The end, if it has not come yet; then every law is checked.  Returns the reason."""
@@ -276,8 +276,8 @@ class Victim(Client):
             assert len(outcome.values) == 1, f"{outcome.name}: {outcome.values}"
         assert len(witness.channels_closed) == len(self.channels)
         assert self.peak <= self.bound
-        receiver = connection._receiver
-        assert len(receiver._routes) <= MAX_ROUTES
+        receiver = connection._parser
+        assert len(receiver._templates) <= MAX_TEMPLATES
         assert not receiver._held
         assert all(channel._content is None for channel in self.channels)
         return witness.reason

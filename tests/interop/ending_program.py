@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import evamqp
-from evamqp.adapters.base import Adapter
+from evamqp.abc import Adapter
 
 MESSAGES = 5
 

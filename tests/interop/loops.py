@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from evamqp.adapters.base import Adapter
+from evamqp.abc import Adapter
 from evamqp.core.request import Request
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ T = TypeVar("T")
 Condition = Callable[[], object]
 
 #: Seconds after which something that has not come is given up.
-PATIENCE = 30.0
+TIMEOUT = 30.0
 
 
 class Loop:
@@ -37,7 +37,7 @@ class Loop:
         self.adapter = adapter
         self.errors: list[object] = []
 
-    def until(self, done: Condition, seconds: float = PATIENCE) -> None:
+    def until(self, done: Condition, seconds: float = TIMEOUT) -> None:
         """Run until ``done()``; fail if it takes too long."""
         self._pump(done, time.monotonic() + seconds)
         assert done(), f"it never came, in {seconds:g} s; the loop logged {self.errors}"

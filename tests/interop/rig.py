@@ -17,7 +17,7 @@ from evamqp.types import Tags
 from rabbitmq_node import RabbitNode, Vhost, VhostPool
 from tests.behaviour.versions import answer_of, parse_version
 from tests.conftest import Certificates
-from tests.interop.loops import LOOPS, PATIENCE, Condition, Loop
+from tests.interop.loops import LOOPS, TIMEOUT, Condition, Loop
 
 #: What scenarios call their queues and exchanges; others are exclusive, and go by themselves.
 QUEUES = ("q", "dead")
@@ -166,7 +166,7 @@ class Rig:
     def client_of(self, channel: evamqp.Channel) -> Client:
         return next(each for each in self._clients if each.connection is channel.connection)
 
-    def until(self, done: Condition, seconds: float = PATIENCE) -> None:
+    def until(self, done: Condition, seconds: float = TIMEOUT) -> None:
         self.loop.until(done, seconds)
 
     def wait(self, request: Request[T]) -> T:
@@ -184,7 +184,7 @@ class Rig:
 
     def until_count(self, channel: evamqp.Channel, queue: str, count: int) -> None:
         """Wait until so many messages stand ready; a count overtakes messages in the broker."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while (ready := self.count(channel, queue)) != count:
             assert time.monotonic() < deadline, f"{ready} messages in {queue}, not {count}"
 

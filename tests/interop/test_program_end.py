@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.interop.ending_program import MESSAGES, PROGRAMS
-from tests.interop.loops import LOOPS, PATIENCE, Loop
+from tests.interop.loops import LOOPS, TIMEOUT, Loop
 from tests.interop.rig import OnEveryLoopPlain, Rig
 
 ROOT = Path(__file__).parent.parent.parent
@@ -31,7 +31,7 @@ def run_program(program: str, way: str, url: str) -> None:
             assert process.stdout.readline() == "at work\n"
             if way in ("interrupt", "threads"):
                 process.send_signal(signal.SIGINT)
-            process.communicate(timeout=PATIENCE)
+            process.communicate(timeout=TIMEOUT)
         finally:
             process.kill()
 

@@ -9,7 +9,7 @@ import pytest
 
 import evamqp
 from evamqp import Message, Properties
-from evamqp.adapters.base import Adapter, Endpoint, Handle, Promise, Stream, Transport
+from evamqp.abc import Adapter, Endpoint, Handle, Promise, Stream, Transport
 from evamqp.types import Tags
 from tests.interop.rig import OnEveryLoop, Rig, SharingVhost
 

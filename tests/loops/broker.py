@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from evamqp.adapters.base import Transport
+from evamqp.abc import Transport
 from evamqp.codec.frames import (
     FRAME_BODY,
     FRAME_HEADER,
@@ -28,7 +28,7 @@ from evamqp.codec.spec import BY_KEY, BY_NAME, Method
 
 HOST = "127.0.0.1"
 FRAME_MAX = 131_072
-PATIENCE = 10.0
+TIMEOUT = 10.0
 NO_PROPERTIES = b"\x00\x00"
 START = (0, 9, {"product": "a small broker"}, b"PLAIN", b"en_US")
 TUNE = (2047, FRAME_MAX, 0)
@@ -219,7 +219,7 @@ class TcpEnd:
         if self._accepted is not None:
             self._shut(self._accepted)
         self.reading.set()
-        self._thread.join(PATIENCE)
+        self._thread.join(TIMEOUT)
         assert not self._thread.is_alive()
         self._listener.close()
 

@@ -11,12 +11,12 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
-from evamqp.adapters.base import Adapter
+from evamqp.abc import Adapter
 from tests.interop import loops
 
 T = TypeVar("T")
 
-PATIENCE = loops.PATIENCE
+TIMEOUT = loops.TIMEOUT
 #: The loops that have sockets.
 SOCKET_LOOPS = tuple(loops.LOOPS)
 #: Where ``request.future`` is an asyncio.Future.
@@ -47,21 +47,21 @@ class SelectLoop(loops.SelectLoop):
     """The loop of the standard library's selectors."""
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return self._select.run_until(coroutine, PATIENCE)
+        return self._select.run_until(coroutine, TIMEOUT)
 
 
 class AsyncioLoop(loops.AsyncioLoop):
     """An asyncio loop, or uvloop's."""
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return self._loop.run_until_complete(asyncio.wait_for(coroutine, PATIENCE))
+        return self._loop.run_until_complete(asyncio.wait_for(coroutine, TIMEOUT))
 
 
 class TornadoLoop(loops.TornadoLoop):
     """Tornado's IOLoop."""
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        result: T = self._io_loop.run_sync(lambda: coroutine, PATIENCE)
+        result: T = self._io_loop.run_sync(lambda: coroutine, TIMEOUT)
         return result
 
 

@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 
 import evamqp
-from evamqp.adapters.base import Adapter, Endpoint, Handle, Stream, Transport
+from evamqp.abc import Adapter, Endpoint, Handle, Stream, Transport
 from tests.loops.rig import Rig, on_sockets
 
 KIB = 1024

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 import evamqp
-from evamqp.adapters.base import Adapter, Endpoint, Transport
+from evamqp.abc import Adapter, Endpoint, Transport
 from evamqp.adapters.memory import MemoryAdapter, Peer
 from evamqp.codec.frames import PROTOCOL_HEADER, method_frame, split_frames
 from evamqp.codec.spec import BY_KEY

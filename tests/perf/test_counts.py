@@ -11,7 +11,7 @@ import evamqp
 from evamqp.codec import fields, methods, properties
 from evamqp.codec.frames import method_frame
 from evamqp.core import channel as channel_module
-from evamqp.core import receiver as receiver_module
+from evamqp.core import parser as parser_module
 from tests.perf.steady import (
     BODY,
     FEW,
@@ -188,7 +188,7 @@ def test_what_is_remembered_of_routing_keys_and_tables_is_bounded() -> None:
         headers = {f"key{number}": f"value{number}"}
         raw = evamqp.Properties(content_type=f"type{number}", headers=headers).raw
         assert evamqp.Properties.from_raw(raw).headers == headers
-    owners = (channel, fields, methods, properties, channel_module, receiver_module)
+    owners = (channel, fields, methods, properties, channel_module, parser_module)
     assert [held for owner in owners for held in sizes(owner) if held[1] > REMEMBERED] == []
 
 
@@ -200,5 +200,5 @@ def test_what_is_remembered_of_deliveries_is_bounded() -> None:
     for tag, size in enumerate(range(100), 1):
         frames = [delivery(channel.number, tag, "k" * size) for channel in channels]
         connection.receive_data(b"".join(frames))
-    assert len(connection._receiver._routes) == receiver_module.MAX_ROUTES
+    assert len(connection._parser._templates) == parser_module.MAX_TEMPLATES
     assert connection.stats.messages_received == 100 * len(channels)

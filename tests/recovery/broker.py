@@ -11,7 +11,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any, NamedTuple
 
-from evamqp.adapters.base import Listener, Transport
+from evamqp.abc import Listener, Transport
 from evamqp.codec.frames import PROTOCOL_HEADER, method_frame, split_frames
 from evamqp.codec.spec import BY_NAME
 from tests.core import peer

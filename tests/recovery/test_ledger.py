@@ -26,10 +26,10 @@ class Host:
     def _create_future(self) -> Any:
         raise AssertionError("no future is wanted")
 
-    def _owe(self, function: Any, *arguments: object) -> None:
+    def _defer(self, function: Any, *arguments: object) -> None:
         raise AssertionError("nothing is owed")
 
-    def _tell(self, name: str, channel: object, function: Any, *arguments: object) -> None:
+    def _invoke(self, name: str, channel: object, function: Any, *arguments: object) -> None:
         function(*arguments)
 
 

@@ -18,7 +18,7 @@ from tests.recovery.broker import HOST, PORT, Publish, Server
 from tests.recovery.stage import LONG, numbered
 
 LOCALHOST = "127.0.0.1"
-PATIENCE = 10.0
+TIMEOUT = 10.0
 T = TypeVar("T")
 
 
@@ -52,7 +52,7 @@ class Rig:
                 done.set()
 
         self._select.call_soon_threadsafe(run)
-        assert done.wait(PATIENCE)
+        assert done.wait(TIMEOUT)
         return results[0]
 
     def until(self, done: Callable[[], object]) -> None:
@@ -69,7 +69,7 @@ class Rig:
     def stop(self) -> None:
         if self._thread is not None:
             self._select.call_soon_threadsafe(self._stop)
-            self._thread.join(PATIENCE)
+            self._thread.join(TIMEOUT)
             assert not self._thread.is_alive()
             self._select.close()
 

@@ -1,7 +1,7 @@
 """The service of the worked example in docs/testing.md, which quotes it word for word."""
 
 import evamqp
-from evamqp.adapters.base import Adapter
+from evamqp.abc import Adapter
 from evamqp.types import Tags
 
 PERSISTENT = evamqp.Properties(delivery_mode=evamqp.DeliveryMode.PERSISTENT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evamqp.adapters.base import Endpoint
+from evamqp.abc import Endpoint
 from evamqp.adapters.memory import Peer
 from evamqp.codec.frames import PROTOCOL_HEADER, method_frame
 from evamqp.testing.fixtures import MemoryBroker

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import evamqp
-from evamqp.adapters.base import Endpoint
+from evamqp.abc import Endpoint
 from evamqp.adapters.memory import MemoryAdapter, Peer
 from evamqp.codec.frames import PROTOCOL_HEADER, frame, method_frame
 from evamqp.codec.spec import BY_NAME

@@ -15,7 +15,7 @@ import pika
 from _measure import Config, Meter, Result, check, main, percentiles, read_headers
 
 SLICE = 200
-PATIENCE = 0.0005  # seconds
+TIMEOUT = 0.0005  # seconds
 UNSENT = 256 * 1024
 
 
@@ -107,7 +107,7 @@ class Scenario:
             self.send(channel, count)
             self.published += count
         else:
-            pause = PATIENCE
+            pause = TIMEOUT
         if self.published < self.config.n:
             self.connection.ioloop.call_later(pause, lambda: self.publish_slice(channel))
         else:

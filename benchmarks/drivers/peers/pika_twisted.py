@@ -118,7 +118,7 @@ class RoundTrips(Sender):
             self.done.callback(None)
 
 
-class Receiver:
+class FrameParser:
     """Takes each message from pika's queue of a consumer, and waits there for the next."""
 
     def __init__(self, config: Config) -> None:
@@ -186,7 +186,7 @@ async def consume(config: Config, meter: Meter, channel: Any, connection: Any) -
         channels.append(await connection.channel())
     if config.prefetch:
         await channel.basic_qos(prefetch_count=config.prefetch)
-    receiver = Receiver(config)
+    receiver = FrameParser(config)
 
     def consume_on(each: Any) -> Any:
         started = each.basic_consume(config.queue, auto_ack=bool(config.no_ack))

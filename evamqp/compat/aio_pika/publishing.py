@@ -59,12 +59,12 @@ class Confirm(Act[PublishResult]):
 
     def __await__(self) -> Generator[Any, Any, PublishResult]:
         if self._is_done:
-            return self._tell()
+            return self._invoke()
         if self._future is None or self._future.cancelled():
             self._future = asyncio.get_running_loop().create_future()
         return self._future.__await__()
 
-    def _tell(self) -> Generator[Any, Any, PublishResult]:
+    def _invoke(self) -> Generator[Any, Any, PublishResult]:
         if self._error is not None:
             raise self._error
         yield from ()

@@ -280,7 +280,7 @@ class Channel:
         self._call(
             self._core.basic_consume,
             queue,
-            self._receiver(on_message_callback, bool(auto_ack)),
+            self._parser(on_message_callback, bool(auto_ack)),
             bool(auto_ack),
             bool(exclusive),
             consumer_tag,
@@ -290,7 +290,7 @@ class Channel:
         self._consumers[consumer_tag] = None
         return consumer_tag
 
-    def _receiver(
+    def _parser(
         self, on_message: Callable[..., object], auto_ack: bool
     ) -> Callable[[evamqp.Message], object]:
         """What evamqp calls with each message: the callback with views of it."""

@@ -22,7 +22,7 @@ from .channel import Channel
 from .frame import Method
 
 if TYPE_CHECKING:
-    from evamqp.adapters.base import Adapter
+    from evamqp.abc import Adapter
 
 __all__ = ["Connection", "ConnectionParameters", "Parameters", "SSLOptions", "URLParameters"]
 

@@ -1,4 +1,4 @@
-"""The contract of ``evamqp.adapters.base`` as a test suite that every adapter passes unchanged.
+"""The contract of ``evamqp.abc`` as a test suite that every adapter passes unchanged.
 
 Only what is true of all loops belongs here; a loop's own habits have tests of their own.  To check
 an adapter, subclass in a pytest module and say how it is made:
@@ -14,7 +14,7 @@ futures have no ``result()`` overrides outcome().
 
     calls  futures  connecting  ending  flow  tls  listening      the checks, by subject
     rig                                   one adapter under test, and what holds in every check
-    recorder  harbour  certificates       the two ends of a connection
+    recorder  server  certificates       the two ends of a connection
 
 This file gathers the names; no check lives in it.
 """
@@ -25,8 +25,8 @@ from evamqp.testing.adapter_contract.connecting import ConnectingContract
 from evamqp.testing.adapter_contract.ending import EndingContract
 from evamqp.testing.adapter_contract.flow import FlowContract
 from evamqp.testing.adapter_contract.futures import FuturesContract
-from evamqp.testing.adapter_contract.harbour import Harbour, Peer
 from evamqp.testing.adapter_contract.listening import ListenerContract
+from evamqp.testing.adapter_contract.loopback_server import LoopbackServer, Peer
 from evamqp.testing.adapter_contract.recorder import Recorder
 from evamqp.testing.adapter_contract.rig import TOO_MUCH, Rig, pattern
 from evamqp.testing.adapter_contract.tls import TlsContract
@@ -35,9 +35,9 @@ __all__ = [
     "TOO_MUCH",
     "AdapterContract",
     "ConnectionContract",
-    "Harbour",
     "ListenerContract",
     "LoopContract",
+    "LoopbackServer",
     "Peer",
     "Recorder",
     "Rig",

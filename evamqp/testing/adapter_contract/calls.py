@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from evamqp.adapters.base import Handle
+from evamqp.abc import Handle
 from evamqp.testing.adapter_contract.rig import Contract, Rig
 
 

@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from evamqp.errors import ConnectFailed
-from evamqp.testing.adapter_contract.harbour import closed_port, our_end
+from evamqp.testing.adapter_contract.loopback_server import closed_port, our_end
 from evamqp.testing.adapter_contract.recorder import Recorder
 from evamqp.testing.adapter_contract.rig import Contract, Rig, failure_of
 
@@ -28,21 +28,21 @@ class ConnectingContract(Contract):
 
     def test_name_is_resolved_and_each_address_is_tried(self, rig: Rig) -> None:
         # ``localhost`` is often ::1 first, where nobody listens.
-        stream = rig.connect(rig.harbour().port, "localhost")
+        stream = rig.connect(rig.server().port, "localhost")
         assert stream.calls == ["made"], stream.error
 
     def test_ipv6_literal_is_an_address(self, rig: Rig) -> None:
         try:
-            harbour = rig.harbour("::1")
+            server = rig.server("::1")
         except OSError:
             pytest.skip("this machine has no IPv6")
-        stream = rig.connect(harbour.port, "::1")
+        stream = rig.connect(server.port, "::1")
         assert stream.calls == ["made"], stream.error
 
     def test_address_literal_needs_no_thread(self, rig: Rig) -> None:
         before = threading.active_count()
-        harbour = rig.harbour()
-        stream, _ = rig.dial(harbour.port)
+        server = rig.server()
+        stream, _ = rig.dial(server.port)
         counts: list[int] = []
         stream.on_made = lambda: counts.append(threading.active_count())
         rig.until(lambda: stream.calls)
@@ -65,22 +65,22 @@ class ConnectingContract(Contract):
         assert tried == addresses
 
     def test_address_that_does_not_answer_meets_its_timeout(self, rig: Rig) -> None:
-        harbour = rig.harbour()
-        harbour.fall_silent()
-        stream = rig.connect(harbour.port, address_timeout=0.1)
+        server = rig.server()
+        server.fall_silent()
+        stream = rig.connect(server.port, address_timeout=0.1)
         assert isinstance(failure_of(stream), TimeoutError)
-        assert f"127.0.0.1:{harbour.port}" in str(stream.error)
+        assert f"127.0.0.1:{server.port}" in str(stream.error)
 
     def test_connect_without_an_answer_meets_the_deadline(self, rig: Rig) -> None:
-        harbour = rig.harbour()
-        harbour.fall_silent()
-        stream = rig.connect(harbour.port, timeout=0.1)
+        server = rig.server()
+        server.fall_silent()
+        stream = rig.connect(server.port, timeout=0.1)
         assert isinstance(failure_of(stream), TimeoutError)
 
     def test_connect_without_an_answer_can_be_cancelled(self, rig: Rig) -> None:
-        harbour = rig.harbour()
-        harbour.fall_silent()
-        stream, handle = rig.dial(harbour.port)
+        server = rig.server()
+        server.fall_silent()
+        stream, handle = rig.dial(server.port)
         rig.wait()
         assert stream.calls == []
         stream.during("cancel", handle.cancel)
@@ -98,7 +98,7 @@ class ConnectingContract(Contract):
         assert failure_of(stream)
 
     def test_cancelled_connect_is_lost_once(self, rig: Rig) -> None:
-        stream, handle = rig.dial(rig.harbour().port)
+        stream, handle = rig.dial(rig.server().port)
         stream.during("cancel", handle.cancel)
         handle.cancel()
         rig.until(lambda: stream.calls)
@@ -107,7 +107,7 @@ class ConnectingContract(Contract):
         assert isinstance(stream.error, ConnectionAbortedError)
 
     def test_connect_by_name_cancelled_is_lost_once(self, rig: Rig) -> None:
-        stream, handle = rig.dial(rig.harbour().port, "localhost")
+        stream, handle = rig.dial(rig.server().port, "localhost")
         rig.adapter.call_soon(lambda: stream.during("cancel", handle.cancel))
         rig.until(lambda: stream.calls)
         rig.wait()
@@ -115,7 +115,7 @@ class ConnectingContract(Contract):
 
     @pytest.mark.parametrize("turns", range(6))
     def test_connect_cancelled_after_any_turn_ends_once(self, rig: Rig, turns: int) -> None:
-        stream, handle = rig.dial(rig.harbour().port)
+        stream, handle = rig.dial(rig.server().port)
 
         def count_down(left: int) -> None:
             if left:
@@ -129,16 +129,16 @@ class ConnectingContract(Contract):
         assert stream.calls in (["made"], ["lost"])
 
     def test_cancelling_after_the_connection_was_made_does_nothing(self, rig: Rig) -> None:
-        stream, handle = rig.dial(rig.harbour().port)
+        stream, handle = rig.dial(rig.server().port)
         rig.until(lambda: stream.calls)
         handle.cancel()
         rig.wait()
         assert stream.calls == ["made"]
 
     def test_connect_in_a_callback_is_legal(self, rig: Rig) -> None:
-        harbour = rig.harbour()
+        server = rig.server()
         streams: list[Recorder] = []
-        rig.adapter.call_soon(lambda: streams.append(rig.dial(harbour.port)[0]))
+        rig.adapter.call_soon(lambda: streams.append(rig.dial(server.port)[0]))
         rig.until(lambda: streams and streams[0].calls)
         assert streams[0].calls == ["made"]
 
@@ -152,9 +152,9 @@ class ConnectingContract(Contract):
         not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system has no TCP_USER_TIMEOUT"
     )
     def test_user_timeout_reaches_the_socket(self, rig: Rig) -> None:
-        harbour = rig.harbour()
-        _, peer = rig.pair(harbour, user_timeout=12.5)
-        _, other = rig.pair(harbour)
+        server = rig.server()
+        _, peer = rig.pair(server, user_timeout=12.5)
+        _, other = rig.pair(server)
         with our_end(peer) as sock, our_end(other) as unset:
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 12_500
             assert unset.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0

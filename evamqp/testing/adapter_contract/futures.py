@@ -35,7 +35,7 @@ class _Followed:
     def __init__(self, rig: Rig, awaitable: Any) -> None:
         self.ends: list[BaseException | None] = []
         self._is_inside = True
-        self._handle = rig.adapter.follow(awaitable, self._done)
+        self._handle = rig.adapter.run_awaitable(awaitable, self._done)
         self._is_inside = False
 
     def cancel(self) -> None:
@@ -50,7 +50,7 @@ class _Followed:
 
 
 class FuturesContract(Contract):
-    """``create_future`` and ``follow``."""
+    """``create_future`` and ``run_awaitable()``."""
 
     def test_future_settles_once_with_a_value(self, rig: Rig) -> None:
         promise = rig.adapter.create_future()
@@ -186,6 +186,6 @@ class FuturesContract(Contract):
     def test_what_cannot_be_awaited_is_not_followed(self, rig: Rig) -> None:
         ends: list[BaseException | None] = []
         with pytest.raises((TypeError, ValueError)):
-            rig.adapter.follow(object(), ends.append)
+            rig.adapter.run_awaitable(object(), ends.append)
         rig.wait(0)
         assert ends == []

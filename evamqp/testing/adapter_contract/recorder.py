@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from evamqp.adapters.base import Transport
+from evamqp.abc import Transport
 
 
 class Recorder:

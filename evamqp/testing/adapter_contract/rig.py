@@ -11,10 +11,16 @@ from typing import Any, cast
 
 import pytest
 
-from evamqp.adapters.base import Adapter, Callback, Endpoint, Handle, Listener, ListenHandle
+from evamqp.abc import Adapter, Callback, Endpoint, Handle, Listener, ListenHandle
 from evamqp.errors import ConnectFailed
 from evamqp.testing.adapter_contract.certificates import client_context, server_context
-from evamqp.testing.adapter_contract.harbour import A_WHILE, LOCALHOST, PATIENCE, Harbour, Peer
+from evamqp.testing.adapter_contract.loopback_server import (
+    A_WHILE,
+    LOCALHOST,
+    TIMEOUT,
+    LoopbackServer,
+    Peer,
+)
 from evamqp.testing.adapter_contract.recorder import Recorder
 
 #: Bytes that no pair of loopback socket buffers takes without a reader.
@@ -39,14 +45,14 @@ class Rig:
         self.notes: list[Any] = []
         self._pump = pump
         self._recorders: list[Recorder] = []
-        self._harbours: list[Harbour] = []
+        self._harbours: list[LoopbackServer] = []
         self._handles: list[Handle] = []
 
-    def harbour(self, host: str = LOCALHOST) -> Harbour:
+    def server(self, host: str = LOCALHOST) -> LoopbackServer:
         """A port for the adapter to connect to."""
-        harbour = Harbour(host)
-        self._harbours.append(harbour)
-        return harbour
+        server = LoopbackServer(host)
+        self._harbours.append(server)
+        return server
 
     def recorder(self) -> Recorder:
         recorder = Recorder()
@@ -62,13 +68,13 @@ class Rig:
         self._handles += handles
         return stream, handles[0]
 
-    def dial_tls(self, **options: Any) -> tuple[Recorder, Handle, Harbour]:
+    def dial_tls(self, **options: Any) -> tuple[Recorder, Handle, LoopbackServer]:
         """Begin a TLS connection, until it waits for accept(); by default one that can succeed."""
-        harbour = self.harbour()
+        server = self.server()
         options = {"tls": client_context(), "server_hostname": "localhost", **options}
-        stream, handle = self.dial(harbour.port, **options)
-        self.until(harbour.is_called)
-        return stream, handle, harbour
+        stream, handle = self.dial(server.port, **options)
+        self.until(server.is_called)
+        return stream, handle, server
 
     def connect(self, port: int, host: str = LOCALHOST, **options: Any) -> Recorder:
         """Connect, and wait for the outcome."""
@@ -76,19 +82,19 @@ class Rig:
         self.until(lambda: stream.calls)
         return stream
 
-    def pair(self, harbour: Harbour | None = None, **options: Any) -> tuple[Recorder, Peer]:
+    def pair(self, server: LoopbackServer | None = None, **options: Any) -> tuple[Recorder, Peer]:
         """A plain connection: our stream and the other end."""
-        harbour = harbour or self.harbour()
-        stream = self.connect(harbour.port, **options)
+        server = server or self.server()
+        stream = self.connect(server.port, **options)
         assert stream.calls == ["made"], stream.error
-        return stream, harbour.accept()
+        return stream, server.accept()
 
     def tls_pair(
-        self, server: ssl.SSLContext | None = None, **options: Any
+        self, context: ssl.SSLContext | None = None, **options: Any
     ) -> tuple[Recorder, Peer]:
         """A TLS connection, as far as the handshake goes: it may have failed."""
-        stream, _, harbour = self.dial_tls(**options)
-        peer = harbour.accept(server or server_context())
+        stream, _, server = self.dial_tls(**options)
+        peer = server.accept(context or server_context())
         self.until(peer.shake_hands)
         self.until(lambda: stream.calls)
         return stream, peer
@@ -140,8 +146,8 @@ class Rig:
                 stream.abort()
         self.until(lambda: all(stream.is_lost for stream in self._recorders))
         self.wait(0)  # connections that lost a race are closed a turn later
-        for harbour in self._harbours:
-            harbour.close()
+        for server in self._harbours:
+            server.close()
         for stream in self._recorders:
             assert stream.faults == []
             assert stream.calls.count("lost") == 1
@@ -188,7 +194,7 @@ class Contract:
     @pytest.fixture
     def rig(self) -> Iterator[Rig]:
         adapter = self.make_adapter()
-        rig = Rig(adapter, lambda done: self.pump(adapter, done, PATIENCE))
+        rig = Rig(adapter, lambda done: self.pump(adapter, done, TIMEOUT))
         try:
             yield rig
             rig.finish()

@@ -9,9 +9,9 @@ import ssl
 from contextlib import suppress
 from typing import cast
 
-from evamqp.adapters.base import Handle
+from evamqp.abc import Handle
 from evamqp.testing.adapter_contract.certificates import client_context, new_server_context
-from evamqp.testing.adapter_contract.harbour import Peer
+from evamqp.testing.adapter_contract.loopback_server import Peer
 from evamqp.testing.adapter_contract.recorder import Recorder
 from evamqp.testing.adapter_contract.rig import TOO_MUCH, Contract, Rig, failure_of, pattern
 
@@ -116,7 +116,7 @@ class TlsContract(Contract):
 
     def test_peer_silent_in_tls_meets_the_deadline(self, rig: Rig) -> None:
         stream = rig.connect(
-            rig.harbour().port, tls=client_context(), server_hostname="localhost", timeout=0.2
+            rig.server().port, tls=client_context(), server_hostname="localhost", timeout=0.2
         )
         assert isinstance(failure_of(stream), TimeoutError)
 
@@ -142,13 +142,13 @@ class TlsContract(Contract):
         assert isinstance(stream.error, ConnectionAbortedError)
 
     def test_name_that_tls_refuses_is_a_loss_with_an_error(self, rig: Rig) -> None:
-        stream = rig.connect(rig.harbour().port, tls=client_context(), server_hostname=".example")
+        stream = rig.connect(rig.server().port, tls=client_context(), server_hostname=".example")
         assert isinstance(failure_of(stream), ValueError)
 
     def _greet(self, rig: Rig) -> tuple[Recorder, Handle, Peer]:
         """A peer that got the first message of the handshake and has not answered."""
-        stream, handle, harbour = rig.dial_tls()
-        peer = harbour.accept()
+        stream, handle, server = rig.dial_tls()
+        peer = server.accept()
         rig.until(peer.read)
         return stream, handle, peer
 

@@ -19,7 +19,7 @@ FACADE = "evamqp.compat.pika"
 # Modules and names that the facade does without, each with its reason.
 MISSING = {
     "pika.adapters.utils.io_services_utils": "pika's own sockets; evamqp's adapters have theirs",
-    "pika.adapters.utils.nbio_interface": "pika's interface to loops; evamqp has adapters.base",
+    "pika.adapters.utils.nbio_interface": "pika's interface to loops; evamqp has evamqp.abc",
     "pika.adapters.utils.selector_ioloop_adapter": "the same",
     "pika.adapters.select_connection.EPollPoller": "evamqp's loop chooses by selectors",
     "pika.adapters.select_connection.KQueuePoller": "the same",

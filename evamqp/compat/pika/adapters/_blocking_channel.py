@@ -260,7 +260,7 @@ class BlockingChannel:
         self._translate(
             self._impl.basic_consume,
             queue,
-            self._receiver(on_message_callback),
+            self._parser(on_message_callback),
             bool(auto_ack),
             bool(exclusive),
             tag,
@@ -275,7 +275,7 @@ class BlockingChannel:
             raise exceptions.DuplicateConsumerTag(consumer_tag)
         return consumer_tag or f"ctag{self.channel_number}.{uuid.uuid4().hex}"
 
-    def _receiver(self, on_message: Callable[..., object]) -> Callable[[blocking.Message], object]:
+    def _parser(self, on_message: Callable[..., object]) -> Callable[[blocking.Message], object]:
         """What is called with each message: the callback with views of it."""
         connection = self._connection
 

@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet import error
 from twisted.python.failure import Failure
 
-from evamqp.adapters.base import Endpoint, Handle, Stream
+from evamqp.abc import Endpoint, Handle, Stream
 from evamqp.adapters.twisted import TwistedAdapter
 
 
@@ -23,7 +23,7 @@ class TransportGiven:
         self.call_later = adapter.call_later
         self.call_soon_threadsafe = adapter.call_soon_threadsafe
         self.create_future = adapter.create_future
-        self.follow = adapter.follow
+        self.run_awaitable = adapter.run_awaitable
         self.run = adapter.run
         self.stop = adapter.stop
         self.close = adapter.close

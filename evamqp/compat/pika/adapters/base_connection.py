@@ -9,7 +9,7 @@ from ..connection import Connection, Parameters
 from .utils import connection_workflow
 
 if TYPE_CHECKING:
-    from evamqp.adapters.base import Adapter
+    from evamqp.abc import Adapter
 
 
 class BaseConnection(Connection):

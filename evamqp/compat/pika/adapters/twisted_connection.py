@@ -221,7 +221,7 @@ class TwistedChannel:
 
         try:
             tag = self._channel.basic_consume(
-                queue, self._receiver(messages), auto_ack, exclusive, consumer_tag, arguments,
+                queue, self._parser(messages), auto_ack, exclusive, consumer_tag, arguments,
                 started,
             )  # fmt: skip
         except Exception:
@@ -230,7 +230,7 @@ class TwistedChannel:
         self._waiting[deferred] = None
         return deferred
 
-    def _receiver(self, messages: ClosableDeferredQueue) -> Callable[..., None]:
+    def _parser(self, messages: ClosableDeferredQueue) -> Callable[..., None]:
         put = messages.put
 
         def receive(channel: Channel, method: Any, properties: Any, body: bytes) -> None:

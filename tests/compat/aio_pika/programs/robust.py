@@ -48,7 +48,7 @@ async def main(count: int) -> None:
         published = count - failed
         print(f"published={published} failed={failed}", flush=True)
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(done.wait(), float(os.environ.get("PATIENCE", "30")))
+            await asyncio.wait_for(done.wait(), float(os.environ.get("TIMEOUT", "30")))
     print(f"seen={len(seen)} repeated={repeated} failed={failed} missing={count - len(seen)}")
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from evamqp.testing.server_session import Session
 
 
-class House(Protocol):
+class BrokerContext(Protocol):
     """What a connection needs of the broker it belongs to."""
 
     release: Release
@@ -34,7 +34,7 @@ class House(Protocol):
     def holds_confirms(self) -> bool: ...
     @property
     def ignores_prefetch(self) -> bool: ...
-    def verdict(self, message: Message) -> str | None:
+    def publish_fault(self, message: Message) -> str | None:
         """What a fault says of a publish: "nack", "return" or "lose"; None for nothing."""
 
     def open_channel(self, channel: ServerChannel) -> None:

@@ -18,17 +18,17 @@ def runs_elsewhere(adapter: object) -> bool:
     return ask is not None and bool(ask())
 
 
-class Owned:
+class ThreadBound:
     """An object of the thread that its loop runs in, from the loop's first callback on.
 
     Attributes:
         _owner: That thread; 0 before, and in a forked child, where no thread may use it.
-        _door: What has the ``call_soon_threadsafe`` that other threads may call.
+        _threadsafe_entry: What has the ``call_soon_threadsafe`` that other threads may call.
     """
 
     __slots__ = ("__weakref__", "_is_forked", "_owner")
 
-    _door = "adapter"
+    _threadsafe_entry = "adapter"
 
     def __init__(self) -> None:
         self._owner = 0
@@ -46,7 +46,9 @@ class Owned:
         # Before the loop's first callback only the loop can tell.
         owner = self._owner
         if owner != get_ident() if owner else runs_elsewhere(getattr(self, "adapter", None)):
-            return WrongThread(f"{what}: wrong thread; use {self._door}.call_soon_threadsafe")
+            return WrongThread(
+                f"{what}: wrong thread; use {self._threadsafe_entry}.call_soon_threadsafe"
+            )
         return None
 
     def _check_caller(self, what: str) -> None:
@@ -54,7 +56,7 @@ class Owned:
         if foreign is not None:
             raise foreign
 
-    def _disown(self) -> None:
+    def _invalidate_after_fork(self) -> None:
         """After a fork, in the child: nothing here may be used or may touch the loop."""
         self._is_forked = True
         self._owner = 0
@@ -62,12 +64,12 @@ class Owned:
 
 # Those that a fork has to disown.  To ask for the process at each call would cost more than the
 # call.
-_living: weakref.WeakSet[Owned] = weakref.WeakSet()
+_living: weakref.WeakSet[ThreadBound] = weakref.WeakSet()
 
 
-def _disown_all() -> None:
+def _invalidate_all_after_fork() -> None:
     for owned in list(_living):
-        owned._disown()
+        owned._invalidate_after_fork()
 
 
-os.register_at_fork(after_in_child=_disown_all)
+os.register_at_fork(after_in_child=_invalidate_all_after_fork)

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from evamqp.core.handler import Handler
 from evamqp.core.request import Request
 from evamqp.errors import BadType, WrongState
-from evamqp.recovery.client import Client, call_off, checked_timeout
+from evamqp.recovery.loop_bound import LoopBound, call_off, checked_timeout
 from evamqp.recovery.reconnector import Reconnector, Target
 from evamqp.recovery.topology import Topology
 
 if TYPE_CHECKING:
-    from evamqp.adapters.base import Adapter, Handle
+    from evamqp.abc import Adapter, Handle
     from evamqp.core.channel import Channel
     from evamqp.core.connection import Connection
     from evamqp.errors import ChannelClosed, Closed, ConnectionClosed, TopologyFailed
@@ -28,7 +28,7 @@ R = TypeVar("R")
 class ChannelEvents(Handler):
     """What a service hears of its channel: whether the broker opens it, and its end."""
 
-    def __init__(self, service: Service[Any]) -> None:
+    def __init__(self, service: ReconnectingClient[Any]) -> None:
         self._service = service
         self._has_opened = False
 
@@ -49,7 +49,7 @@ class ChannelEvents(Handler):
 CLOSE_GRACE = 0.5
 
 
-class Service(Client, Generic[R]):
+class ReconnectingClient(LoopBound, Generic[R]):
     """A member of a reconnector, with one channel at a time.  R is what close() reports."""
 
     def __init__(
@@ -98,7 +98,7 @@ class Service(Client, Generic[R]):
         timeout = checked_timeout(timeout)
         request: Request[R] = Request(self, what)
         if self._is_over:
-            self._owe(request.resolve, self._reports[0])
+            self._defer(request.resolve, self._reports[0])
             return request
         self._closing.append(request)
         if timeout is not None:
@@ -107,7 +107,7 @@ class Service(Client, Generic[R]):
         if not self._is_closing:
             self._is_closing = True
             self._stop()
-            self._owe(self._close_if_done)
+            self._defer(self._close_if_done)
         return request
 
     def _time_is_up(self) -> None:
@@ -128,11 +128,11 @@ class Service(Client, Generic[R]):
         if channel is not None:
             channel.close()
         if self._is_owner:
-            self.reconnector.close(callback=self._tell_closed)
+            self.reconnector.close(callback=self._notify_closed)
         else:
-            self._tell_closed(None)
+            self._notify_closed(None)
 
-    def _tell_closed(self, reason: object) -> None:
+    def _notify_closed(self, reason: object) -> None:
         self._is_over = True
         call_off(self._close_timer)
         self._close_timer = None

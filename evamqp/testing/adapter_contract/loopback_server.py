@@ -16,7 +16,7 @@ from typing import cast
 import pytest
 
 #: Seconds after which a check that still waits has failed.
-PATIENCE = 10.0
+TIMEOUT = 10.0
 #: Seconds of looking, where the law is that something does not happen.
 A_WHILE = 0.05
 
@@ -72,13 +72,13 @@ class Peer:
         return True
 
 
-class Harbour:
+class LoopbackServer:
     """A listening socket of the test's own."""
 
     def __init__(self, host: str = LOCALHOST) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.sock = socket.create_server((host, 0), family=family, backlog=16)
-        self.sock.settimeout(PATIENCE)
+        self.sock.settimeout(TIMEOUT)
         self.port: int = self.sock.getsockname()[1]
         self._opened: list[socket.socket] = [self.sock]
 
@@ -113,9 +113,9 @@ class Harbour:
 
 def closed_port() -> int:
     """A port of 127.0.0.1 where nobody listens."""
-    harbour = Harbour()
-    harbour.close()
-    return harbour.port
+    server = LoopbackServer()
+    server.close()
+    return server.port
 
 
 def our_end(peer: Peer) -> socket.socket:

@@ -19,7 +19,7 @@ from evamqp.codec.frames import (
 )
 from evamqp.codec.spec import BY_KEY
 from evamqp.core.content import Content
-from evamqp.core.message import Message, Route
+from evamqp.core.message import DeliveryTemplate, Message
 from evamqp.errors import (
     COMMAND_INVALID,
     FRAME_ERROR,
@@ -32,8 +32,8 @@ from evamqp.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from evamqp.core.base_connection import BaseConnection
     from evamqp.core.channel import Channel
-    from evamqp.core.link import Link
 
 _unpack_head = Struct(">BHI").unpack_from
 _unpack_header = Struct(">IIIQ").unpack_from  # mark, frame size, class and weight, body size
@@ -54,37 +54,37 @@ WAITS_WHOLE = 16 * 1024
 # Bytes: pieces of a body from here on are views of their reads, which are copied once, when all
 # are joined.  A view keeps the whole read in memory; so much beyond the pieces may be kept by all.
 VIEWED = 8 * 1024
-SURPLUS_MAX = 256 * 1024
+PINNED_MAX = 256 * 1024
 # Routes kept at the most; then the table stops filling, so that a peer that varies its frames
 # costs us the plain path and no memory.
-MAX_ROUTES = 4096
+MAX_TEMPLATES = 4096
 
-_NO_ROUTES: dict[bytes, Route] = {}
+_NO_TEMPLATES: dict[bytes, DeliveryTemplate] = {}
 
 
 class WrongPeer(Exception):
     """The first bytes are not those of an AMQP 0-9-1 broker; ``args[0]`` holds them."""
 
 
-class Receiver:
+class FrameParser:
     """The input side of one connection.
 
     Args:
         connection: Told of methods on channel 0 and asked for channels.
-        max_routes: How many routes may be kept; 0 turns the fused path off.
+        max_templates: How many routes may be kept; 0 turns the fused path off.
     """
 
     __slots__ = (
         "_body_left",
         "_body_max",
         "_connection",
-        "_fused_body_max",
+        "_fast_body_max",
         "_greeted",
         "_held",
-        "_max_routes",
+        "_max_templates",
         "_need",
-        "_routes",
         "_sink",
+        "_templates",
         "body_bytes",
         "frame_max",
         "frames",
@@ -92,15 +92,15 @@ class Receiver:
         "header_max",
         "heartbeats",
         "messages",
+        "pinned_bytes",
         "stopped",
-        "surplus",
         "unfinished",
     )
 
-    def __init__(self, connection: Link, max_routes: int = MAX_ROUTES) -> None:
+    def __init__(self, connection: BaseConnection, max_templates: int = MAX_TEMPLATES) -> None:
         self._connection = connection
-        self._routes: dict[bytes, Route] = {}
-        self._max_routes = max_routes
+        self._templates: dict[bytes, DeliveryTemplate] = {}
+        self._max_templates = max_templates
         self._held: bytes | bytearray = b""  # the beginning of what is not complete yet
         self._need = 0  # bytes that must be held before another look makes sense
         self._sink: Content | None = None  # where the rest of a cut body frame goes
@@ -110,7 +110,7 @@ class Receiver:
         self.unfinished = 0  # contents begun and neither complete nor dropped
         self.body_bytes = 0  # of all partial bodies
         self.header_bytes = 0  # of the properties of all unfinished contents
-        self.surplus = 0  # bytes of reads that views keep in memory for nothing
+        self.pinned_bytes = 0  # bytes of reads that views keep in memory for nothing
         self.frames = 0
         self.heartbeats = 0
         self.messages = 0
@@ -123,7 +123,7 @@ class Receiver:
         self.frame_max = frame_max
         self.header_max = header_max
         self._body_max = body_max
-        self._fused_body_max = min(body_max, frame_max - FRAME_OVERHEAD)
+        self._fast_body_max = min(body_max, frame_max - FRAME_OVERHEAD)
 
     @property
     def has_input(self) -> bool:
@@ -136,9 +136,9 @@ class Receiver:
         self._held = b""
         del self._connection
 
-    def clear_routes(self) -> None:
-        """Forget every route: a consumer or channel changed, or reading stops."""
-        self._routes.clear()
+    def clear_templates(self) -> None:
+        """Forget every template: a consumer or channel changed, or reading stops."""
+        self._templates.clear()
 
     def forget(self, content: Content) -> None:
         """Drop a body that nobody wants any more."""
@@ -183,7 +183,7 @@ class Receiver:
         self._held = b""
         end = len(data)
         position = need = messages = confirms = 0
-        body_max = self._fused_body_max
+        body_max = self._fast_body_max
         header_max = self.header_max
         new_message = Message.__new__
         try:
@@ -192,38 +192,38 @@ class Receiver:
                 if content is not None:
                     self._finish(content)
             find = self._finder()
-            owed = self._connection._owed
+            deferred = self._connection._deferred
             while True:
-                # The fused path.  One look-up on the bytes up to the delivery tag finds a route.
+                # The fused path.  One look-up on the bytes up to the delivery tag finds a template.
                 if end - position >= CONFIRM_SIZE and (
-                    route := find(data[position : position + 12 + data[position + 11]])
+                    template := find(data[position : position + 12 + data[position + 11]])
                 ):
-                    length = route.length
+                    length = template.length
                     if not length:
                         if data[position + 20] == FRAME_END:
                             tag, multiple = _unpack_confirm(data, position + 11)
                             position += CONFIRM_SIZE
                             confirms += 1
-                            route.channel._confirm(tag, multiple & 1 == 1, True)
-                            if owed:
-                                self._connection._run_owed()
+                            template.channel._confirm(tag, multiple & 1 == 1, True)
+                            if deferred:
+                                self._connection._run_deferred()
                             continue
                     elif end >= (header := position + length) + HEADER_SIZE:
                         mark, header_size, kind, size = _unpack_header(data, header - 1)
                         body = header + header_size + 8
                         stop = body + size + 8
                         if (
-                            mark == route.header_mark
+                            mark == template.header_prefix
                             and kind == CLASS_BASIC
                             and 0 < size <= body_max
                             and 14 <= header_size <= header_max
                         ):
                             if stop <= end:
                                 mark, body_size = _unpack_body(data, body - 1)
-                                name = position + route.tag_at + 9
+                                name = position + template.tag_at + 9
                                 key = name + 1 + data[name]
                                 if (
-                                    mark == route.body_mark
+                                    mark == template.body_prefix
                                     and body_size == size
                                     and data[stop - 1] == FRAME_END
                                     and key < header
@@ -231,30 +231,30 @@ class Receiver:
                                 ):
                                     # Message.__init__ by hand: the call costs a tenth of all.
                                     message = new_message(Message)
-                                    message._route = route
-                                    message._raw = data[position + route.tag_at : body - 1]
+                                    message._template = template
+                                    message._raw = data[position + template.tag_at : body - 1]
                                     message.body = data[body + 7 : stop - 1]
-                                    message._settled = route.auto_ack
+                                    message._settled = template.auto_ack
                                     message._properties = None
                                     position = stop
                                     messages += 1
                                     try:
-                                        route.on_message(message)
+                                        template.on_message(message)
                                     except (KeyboardInterrupt, SystemExit):
                                         raise
                                     except BaseException as error:
                                         self._connection._callback_failed(
-                                            "on_message", route.channel, message, error
+                                            "on_message", template.channel, message, error
                                         )
-                                    if owed:
-                                        self._connection._run_owed()
+                                    if deferred:
+                                        self._connection._run_deferred()
                                     continue
                             elif cut := self._cut_body(
-                                route, data, position, body, size, wait_whole
+                                template, data, position, body, size, wait_whole
                             ):
                                 position, need = cut
                                 break
-                    elif wait_whole and (need := self._cut_header(route, data, position)):
+                    elif wait_whole and (need := self._cut_header(template, data, position)):
                         break
                 # The plain path.
                 if self.stopped:
@@ -279,8 +279,8 @@ class Receiver:
                         raise MalformedData("a frame does not end with 0xce", FRAME_ERROR)
                     start, position = position + 7, stop
                     self._dispatch(kind, number, data[start : stop - 1])
-                if owed:
-                    self._connection._run_owed()
+                if deferred:
+                    self._connection._run_deferred()
                 find = self._finder()
         finally:
             # Also when a callback raised KeyboardInterrupt: what was not parsed is kept.
@@ -289,13 +289,13 @@ class Receiver:
             self._need = need
             self._held = data[position:] if position < end else b""
 
-    def _finder(self) -> Callable[[bytes], Route | None]:
+    def _finder(self) -> Callable[[bytes], DeliveryTemplate | None]:
         """What the fused path looks routes up with.
 
         While any content is unfinished it finds none: only the plain path knows that no method
         of the same channel may come then.
         """
-        return _NO_ROUTES.get if self.unfinished else self._routes.get
+        return _NO_TEMPLATES.get if self.unfinished else self._templates.get
 
     def _check_greeting(self, data: bytes) -> bool:
         """Whether the peer's first bytes are those of a method frame; False: too few to tell."""
@@ -366,23 +366,29 @@ class Receiver:
         channel = self._channel(number)
         return None if channel is None else channel._recv_body(size)
 
-    def _cut_header(self, route: Route, data: bytes, position: int) -> int:
+    def _cut_header(self, template: DeliveryTemplate, data: bytes, position: int) -> int:
         """How many bytes a delivery needs of which the data ends before the header frame does.
 
         0 if another frame comes before the header: that one must not wait.
         """
-        header = position + route.length
-        if not route.header_mark.to_bytes(4, "big").startswith(data[header - 1 : header + 3]):
+        header = position + template.length
+        if not template.header_prefix.to_bytes(4, "big").startswith(data[header - 1 : header + 3]):
             return 0
-        return route.length + (HEADER_SIZE if len(data) >= header + 3 else FRAME_OVERHEAD)
+        return template.length + (HEADER_SIZE if len(data) >= header + 3 else FRAME_OVERHEAD)
 
     def _cut_body(
-        self, route: Route, data: bytes, position: int, body: int, size: int, wait_whole: bool
+        self,
+        template: DeliveryTemplate,
+        data: bytes,
+        position: int,
+        body: int,
+        size: int,
+        wait_whole: bool,
     ) -> tuple[int, int] | None:
         """A delivery at ``position`` whose one body frame, at ``body``, is not all here.
 
         Args:
-            route: What was found for it.
+            template: What was found for it.
             size: Bytes of its body.
 
         Returns:
@@ -390,35 +396,35 @@ class Receiver:
             else comes there.
         """
         end = len(data)
-        head = (route.body_mark << 32 | size).to_bytes(8, "big")
+        head = (template.body_prefix << 32 | size).to_bytes(8, "big")
         if not head.startswith(data[body - 1 : body + 7]):
             return None
         whole = body + size + FRAME_OVERHEAD - position
         if whole <= WAITS_WHOLE and wait_whole:
             return position, whole if end >= body + 7 else body + FRAME_OVERHEAD - position
-        if end >= body + 7 and self._begin_delivery(route, data, position, body, size):
+        if end >= body + 7 and self._begin_delivery(template, data, position, body, size):
             return end, 0
         return None
 
     def _begin_delivery(
-        self, route: Route, data: bytes, position: int, body: int, size: int
+        self, template: DeliveryTemplate, data: bytes, position: int, body: int, size: int
     ) -> bool:
         """Begin a delivery with what is here of its body; False if its method is malformed."""
-        tag_at = position + route.tag_at
-        header = position + route.length
+        tag_at = position + template.tag_at
+        header = position + template.length
         name = tag_at + 9
         key = name + 1 + data[name]
         if key >= header or key + data[key] + 2 != header:
             return False
         content = Content(
             "basic.deliver",
-            (route.consumer_tag, *_unpack_tag(data, tag_at)),
+            (template.consumer_tag, *_unpack_tag(data, tag_at)),
             data[position + 11 : header - 1],
-            route.channel._recv_deliver,
+            template.channel._recv_deliver,
         )
         content.take_header(data[header + 7 : body - 1])
-        content.route = route
-        route.channel._content = content
+        content.template = template
+        template.channel._content = content
         self.frames += 3
         self.unfinished += 1
         self.hold_header(content)
@@ -449,10 +455,10 @@ class Receiver:
         if count:
             self.body_bytes += count
             self._check_partial()
-            surplus = end - count
-            if count >= VIEWED and self.surplus + surplus <= SURPLUS_MAX:
-                self.surplus += surplus
-                sink.surplus += surplus
+            pinned_bytes = end - count
+            if count >= VIEWED and self.pinned_bytes + pinned_bytes <= PINNED_MAX:
+                self.pinned_bytes += pinned_bytes
+                sink.pinned_bytes += pinned_bytes
                 sink.append(memoryview(data)[position:last])
             else:
                 sink.append(data[position:last])
@@ -486,14 +492,14 @@ class Receiver:
     def _release(self, content: Content) -> None:
         self.unfinished -= 1
         self.body_bytes -= content.received
-        self.surplus -= content.surplus
+        self.pinned_bytes -= content.pinned_bytes
         self.header_bytes -= len(content.properties)
 
-    def find_route(self, key: bytes) -> Route | None:
-        """The route of frames that begin with ``key``; None if there is none."""
-        return self._routes.get(key)
+    def find_template(self, key: bytes) -> DeliveryTemplate | None:
+        """The template of frames that begin with ``key``; None if there is none."""
+        return self._templates.get(key)
 
-    def add_route(self, key: bytes, route: Route) -> None:
+    def add_template(self, key: bytes, template: DeliveryTemplate) -> None:
         """Let frames that begin with ``key`` take the fused path, while there is room."""
-        if len(self._routes) < self._max_routes and not self.stopped:
-            self._routes[key] = route
+        if len(self._templates) < self._max_templates and not self.stopped:
+            self._templates[key] = template

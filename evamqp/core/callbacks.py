@@ -1,4 +1,4 @@
-"""Calls out: callbacks that may raise, and never come inside a call of the user's.
+"""CallbackDispatcher out: callbacks that may raise, and never come inside a call of the user's.
 
 What they are about is ``link.py`` and ``session.py``; nothing of AMQP is known here.
 """
@@ -12,11 +12,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from evamqp.core.handler import CallbackContext, Handler
-from evamqp.core.ownership import Owned
 from evamqp.core.stats import Stats
+from evamqp.core.thread_bound import ThreadBound
 
 if TYPE_CHECKING:
-    from evamqp.adapters.base import Promise
+    from evamqp.abc import Promise
     from evamqp.core.channel import Channel
     from evamqp.core.connection import Connection
     from evamqp.core.message import Message
@@ -36,37 +36,37 @@ class Runtime(Protocol):
         """There is something to send, or a deadline has come nearer."""
 
 
-class Calls(Owned):
+class CallbackDispatcher(ThreadBound):
     """What a connection needs to call back."""
 
-    __slots__ = ("_counts", "_handler", "_owed", "_runtime")
+    __slots__ = ("_counts", "_deferred", "_handler", "_runtime")
 
-    _door = "connection"
+    _threadsafe_entry = "connection"
 
     def __init__(self, handler: Handler, runtime: Runtime) -> None:
         super().__init__()
         self._handler = handler
         self._runtime = runtime
         self._counts = Stats()
-        self._owed: deque[Callable[[], object]] = deque()
+        self._deferred: deque[Callable[[], object]] = deque()
 
     def _create_future(self) -> Promise:
         return self._runtime.create_future()
 
-    def _owe(self, function: Callable[..., object], *arguments: object) -> None:
+    def _defer(self, function: Callable[..., object], *arguments: object) -> None:
         """Have a function called by the loop, in order, before anything else comes in."""
-        self._owed.append(partial(function, *arguments))
-        if len(self._owed) == 1:
+        self._deferred.append(partial(function, *arguments))
+        if len(self._deferred) == 1:
             self._runtime.output_ready()
 
-    def _run_owed(self) -> None:
+    def _run_deferred(self) -> None:
         # What these owe in turn waits for the next turn of the loop.
-        for _ in range(len(self._owed)):
-            if not self._owed:  # a loop nested in one of them has run the others
+        for _ in range(len(self._deferred)):
+            if not self._deferred:  # a loop nested in one of them has run the others
                 return
-            self._owed.popleft()()
+            self._deferred.popleft()()
 
-    def _tell(
+    def _invoke(
         self,
         name: str,
         channel: Channel | None,

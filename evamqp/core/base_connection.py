@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any
 from evamqp.codec.frames import FRAME_OVERHEAD, HEARTBEAT_FRAME, PROTOCOL_HEADER, method_frame
 from evamqp.codec.methods import decode_arguments
 from evamqp.codec.spec import BY_KEY, Method
-from evamqp.core.calls import Calls, Runtime
+from evamqp.core.callbacks import CallbackDispatcher, Runtime
 from evamqp.core.clock import RequestClock
 from evamqp.core.handler import Handler
 from evamqp.core.handshake import Handshake, Limits, loss, negotiate, refusal, wrong_peer
 from evamqp.core.heartbeat import Heartbeat
 from evamqp.core.numbers import ChannelNumbers
 from evamqp.core.output import Output
-from evamqp.core.receiver import Receiver, WrongPeer
+from evamqp.core.parser import FrameParser, WrongPeer
 from evamqp.core.request import Request
-from evamqp.core.state import CONNECTION, REPLY, ConnectionState, Disposition
+from evamqp.core.state import CONNECTION, REPLY, ConnectionState, TransportAction
 from evamqp.core.stats import Stats
 from evamqp.errors import (
     CHANNEL_ERROR,
@@ -48,8 +48,8 @@ from evamqp.errors import (
 from evamqp.types import Table
 
 if TYPE_CHECKING:
+    from evamqp.core.base_channel import BaseChannel, Recorder
     from evamqp.core.channel import Channel
-    from evamqp.core.session import Recorder, Session
     from evamqp.parameters import Parameters
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ log = logging.getLogger(__name__)
 _CLOSED = ConnectionState.CLOSED
 
 
-class Link(Calls):
+class BaseConnection(CallbackDispatcher):
     """What a connection does without being asked.  ``Connection`` is this and its verbs."""
 
     __slots__ = (
@@ -77,15 +77,14 @@ class Link(Calls):
         "_numbers",
         "_open_waiters",
         "_output",
+        "_parser",
         "_progress",
-        "_receiver",
         "_recorder",
         "_requests",
         "_stopped_channels",
         "_was_open",
         "_writable_waiters",
         "channel_max",
-        "disposition",
         "frame_max",
         "heartbeat",
         "is_writable",
@@ -94,6 +93,7 @@ class Link(Calls):
         "reason",
         "server_properties",
         "state",
+        "transport_action",
     )
 
     def __init__(self, handler: Handler, runtime: Runtime) -> None:
@@ -101,7 +101,7 @@ class Link(Calls):
         # What recovery is told of requests that succeeded; None where nobody recovers.
         self._recorder: Recorder | None = None
         self.state = ConnectionState.CONNECTING
-        self.disposition = Disposition.KEEP
+        self.transport_action = TransportAction.KEEP
         self.reason: ConnectionClosed | None = None
         self.parameters: Parameters | None = None
         self.server_properties: Table = {}
@@ -109,7 +109,7 @@ class Link(Calls):
         self.is_writable = False
         self.reading = True
         self._output = Output(runtime.output_ready, self._pressure_changed)
-        self._receiver = Receiver(self)
+        self._parser = FrameParser(self)
         self._body_max = 0
         self._handshake: Handshake | None = None
         self._channels: dict[int, Channel] = {}
@@ -125,7 +125,7 @@ class Link(Calls):
         self._inbox: deque[Callable[[], object]] = deque()
         self._inbox_woken = False
         self._heartbeat: Heartbeat | None = None
-        self._clock: RequestClock[Session | Link] = RequestClock(0.0)
+        self._clock: RequestClock[BaseChannel | BaseConnection] = RequestClock(0.0)
         self._deadlines: dict[str, float] = {}
         self._progress = (0, 0, 0.0)
         self._blocked_since: float | None = None
@@ -159,8 +159,8 @@ class Link(Calls):
     def stats(self) -> Stats:
         """The connection's counters as they stand now; a copy."""
         counts = self._counts.copy()
-        counts.frames_received = self._receiver.frames
-        counts.messages_received = self._receiver.messages
+        counts.frames_received = self._parser.frames
+        counts.messages_received = self._parser.messages
         counts.messages_published += sum(c.published for c in self._channels.values())
         return counts
 
@@ -177,7 +177,7 @@ class Link(Calls):
         self._clock.timeout = parameters.request_timeout
         self._body_max = parameters.body_max
         self._deadlines["open"] = self._runtime.time() + parameters.handshake_timeout
-        self._send_exempt(PROTOCOL_HEADER)
+        self._send_uncapped(PROTOCOL_HEADER)
 
     def receive_data(self, data: bytes) -> None:
         """Bytes from the peer.  Never raises for what the peer sent."""
@@ -191,7 +191,7 @@ class Link(Calls):
     def set_writable(self, writable: bool) -> None:
         """The transport's buffer is full, or has room again."""
         self._output.paused = not writable
-        self._standstill_changed()
+        self._update_clock()
         self._pressure_changed()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -200,11 +200,11 @@ class Link(Calls):
             return
         self._bind_owner()
         if self.state not in (ConnectionState.CLOSED, ConnectionState.CONNECTING):
-            self._receiver.stopped = False
+            self._parser.stopped = False
             self._parse(b"", wait_whole=False)
         if self.reason is None:
             self.reason = self._loss(exc)
-        self.disposition = Disposition.ABORT
+        self.transport_action = TransportAction.ABORT
         self._end(self.reason)
 
     def data_to_send(self) -> bytes:
@@ -223,7 +223,7 @@ class Link(Calls):
         """When handle_timer() wants to be called, in the runtime's time; None means not at all."""
         if self._is_forked:
             return None
-        if self._owed or (self._receiver.has_input and self.state is not ConnectionState.CLOSED):
+        if self._deferred or (self._parser.has_input and self.state is not ConnectionState.CLOSED):
             return 0.0
         first = self._clock.deadline()
         for deadline in self._deadlines.values():
@@ -236,8 +236,8 @@ class Link(Calls):
         if self._is_forked:
             return
         self._bind_owner()
-        self._run_owed()
-        if self._receiver.has_input and self.state is not ConnectionState.CLOSED:
+        self._run_deferred()
+        if self._parser.has_input and self.state is not ConnectionState.CLOSED:
             self._parse(b"")
         now = self._runtime.time()
         for name, deadline in list(self._deadlines.items()):
@@ -246,7 +246,7 @@ class Link(Calls):
         # One by one: what a callback does in between may change who has waited too long.
         while (waiting := self._clock.take_expired(now)) is not None:
             waiting._expire()
-        self._run_owed()
+        self._run_deferred()
 
     @property
     def output_size(self) -> int:
@@ -256,10 +256,10 @@ class Link(Calls):
     # What comes in
 
     def _parse(self, data: bytes, *, wait_whole: bool = True) -> None:
-        if self._owed:
-            self._run_owed()
+        if self._deferred:
+            self._run_deferred()
         try:
-            self._receiver.receive(data, wait_whole=wait_whole)
+            self._parser.receive(data, wait_whole=wait_whole)
         except MalformedData as error:
             self._protocol_error(error)
         except WrongPeer as error:
@@ -270,8 +270,8 @@ class Link(Calls):
             # A bug of ours.  It may cost this connection, but not the user's loop.
             log.exception("%r: internal error", self)
             self._give_up(_as_closed(AmqpError(f"internal error: {error!r}")))
-        if self._owed:
-            self._run_owed()
+        if self._deferred:
+            self._run_deferred()
 
     def _recv_method(self, method: Method, payload: bytes) -> None:
         """A method frame on channel 0."""
@@ -295,22 +295,22 @@ class Link(Calls):
         assert self.parameters is not None
         self._handshake = Handshake(self.parameters)
         self.server_properties = arguments[2]
-        self._send_exempt(self._handshake.start_ok(*arguments))
+        self._send_uncapped(self._handshake.start_ok(*arguments))
 
     def _recv_secure(self, challenge: bytes) -> None:
         assert self._handshake is not None
-        self._send_exempt(self._handshake.secure_ok(challenge))
+        self._send_uncapped(self._handshake.secure_ok(challenge))
 
     def _recv_tune(self, channel_max: int, frame_max: int, heartbeat: int) -> None:
         assert self.parameters is not None
         limits = negotiate(Limits(channel_max, frame_max, heartbeat), self.parameters)
         self.channel_max, self.frame_max, self.heartbeat = limits
-        self._receiver.set_limits(
+        self._parser.set_limits(
             self.frame_max, self.parameters.header_max, self.parameters.body_max
         )
         self._handshake = None
-        self._send_exempt(method_frame(0, "connection.tune-ok", *limits))
-        self._send_exempt(method_frame(0, "connection.open", self.parameters.virtual_host))
+        self._send_uncapped(method_frame(0, "connection.tune-ok", *limits))
+        self._send_uncapped(method_frame(0, "connection.open", self.parameters.virtual_host))
         if self.heartbeat:
             self._heartbeat = Heartbeat(self.heartbeat)
             self._deadlines["heartbeat"] = self._runtime.time() + self._heartbeat.period
@@ -320,31 +320,31 @@ class Link(Calls):
         self._was_open = True
         self.is_writable = not self._is_pressed()
         for waiter in self._open_waiters:
-            self._owe(waiter.resolve, None)
+            self._defer(waiter.resolve, None)
         self._open_waiters.clear()
         if self.is_writable:
-            self._owe(self._tell_writable_waiters)
-        self._tell("on_open", None, self._handler.on_open, self)
+            self._defer(self._resolve_writable_waiters)
+        self._invoke("on_open", None, self._handler.on_open, self)
 
     def _recv_blocked(self, reason: str) -> None:
         if self._blocked_since is None:
             now = self._runtime.time()
             self._blocked_since = now
-            self._standstill_changed()
+            self._update_clock()
             timeout = self.parameters.blocked_timeout if self.parameters else None
             if timeout is not None:
                 self._deadlines["blocked"] = now + timeout
         self._pressure_changed()
-        self._tell("on_blocked", None, self._handler.on_blocked, self, reason)
+        self._invoke("on_blocked", None, self._handler.on_blocked, self, reason)
 
     def _recv_unblocked(self) -> None:
         if self._blocked_since is not None:
             self._counts.blocked_seconds += self._runtime.time() - self._blocked_since
             self._blocked_since = None
             self._deadlines.pop("blocked", None)
-            self._standstill_changed()
+            self._update_clock()
         self._pressure_changed()
-        self._tell("on_unblocked", None, self._handler.on_unblocked, self)
+        self._invoke("on_unblocked", None, self._handler.on_unblocked, self)
 
     def _recv_reply(self, method: Method, arguments: tuple[Any, ...]) -> None:
         if not self._requests:
@@ -373,11 +373,11 @@ class Link(Calls):
         method = BY_KEY.get(class_id << 16 | method_id)
         # Also when ours is on its way already: the broker tells what happened, and we asked to go.
         self.reason = refusal(before, text, code, method.name if method else None)
-        self._send_exempt(method_frame(0, "connection.close-ok"))
-        self._shut(Disposition.CLOSE)
+        self._send_uncapped(method_frame(0, "connection.close-ok"))
+        self._shut(TransportAction.CLOSE)
 
     def _recv_close_ok(self) -> None:
-        self._shut(Disposition.CLOSE)
+        self._shut(TransportAction.CLOSE)
 
     # Sending
 
@@ -389,8 +389,8 @@ class Link(Calls):
         why = f": {self.reason}" if self.reason else ""
         return WrongState(f"{what}: connection is {self.state.value}{why}")
 
-    def _disown(self) -> None:
-        super()._disown()
+    def _invalidate_after_fork(self) -> None:
+        super()._invalidate_after_fork()
         # The parent sends these bytes; sent twice they would wreck the stream that both share.
         self._output.clear()
         for channel in self._channels.values():
@@ -407,18 +407,18 @@ class Link(Calls):
         self._check_frame(name, len(frame) - FRAME_OVERHEAD)
         output = self._output
         size = output.size + len(frame)
-        if size > output.mark:
+        if size > output.threshold:
             size = output.admit(len(frame))
         output.pieces.append(frame)
         output.size = size
 
-    def _send_exempt(self, frame: bytes) -> None:
-        """Queue a frame that is exempt from the cap; a peer that reads none of them is given up."""
-        if not self._output.append_exempt(frame) and self.state is not ConnectionState.CLOSED:
+    def _send_uncapped(self, frame: bytes) -> None:
+        """Queue a frame beyond the cap; a peer that reads none of them is given up."""
+        if not self._output.append_uncapped(frame) and self.state is not ConnectionState.CLOSED:
             text = f"the peer reads nothing: {self._output.size} bytes of replies wait"
             self._give_up(ConnectionClosed(text, by="network"))
 
-    def _channel_ended(self, session: Session) -> None:
+    def _channel_ended(self, session: BaseChannel) -> None:
         self._channels.pop(session.number, None)
         self._stop_clock(session)
         self._counts.messages_published += session.published
@@ -429,13 +429,13 @@ class Link(Calls):
     def _request_timeout(self) -> float:
         return self._clock.timeout
 
-    def _start_clock(self, waiting: Session | Link) -> None:
+    def _start_clock(self, waiting: BaseChannel | BaseConnection) -> None:
         self._clock.start(waiting, self._runtime.time())
 
-    def _stop_clock(self, waiting: Session | Link) -> None:
+    def _stop_clock(self, waiting: BaseChannel | BaseConnection) -> None:
         self._clock.stop(waiting)
 
-    def _standstill_changed(self) -> None:
+    def _update_clock(self) -> None:
         """While we are blocked, cannot send or do not read, no answer can come: time stands."""
         now = self._runtime.time()
         if self.is_blocked or self._output.paused or not self.reading:
@@ -469,7 +469,7 @@ class Link(Calls):
             self._give_up(HeartbeatTimeout(text, by="network"))
         elif beat and not self._output.size and self.state is not ConnectionState.CLOSING:
             # Behind our close nothing may follow; and it would pass for progress of the close.
-            self._send_exempt(HEARTBEAT_FRAME)
+            self._send_uncapped(HEARTBEAT_FRAME)
 
     def _due_blocked(self, now: float) -> None:
         del self._deadlines["blocked"]
@@ -483,11 +483,11 @@ class Link(Calls):
             self._progress = (received, sent, limit)
             self._deadlines["close"] = min(now + self.parameters.close_timeout, limit)
         else:
-            self._shut(Disposition.ABORT)
+            self._shut(TransportAction.ABORT)
 
     def _moved(self) -> tuple[int, int]:
         """Bytes received and sent; heartbeats come during an alarm too, and get a close nowhere."""
-        heartbeats = self._receiver.heartbeats * len(HEARTBEAT_FRAME)
+        heartbeats = self._parser.heartbeats * len(HEARTBEAT_FRAME)
         return self._counts.bytes_received - heartbeats, self._counts.bytes_sent
 
     # Backpressure
@@ -513,15 +513,15 @@ class Link(Calls):
         writable = self.is_open and not self._is_pressed()
         if writable is not self.is_writable:
             self.is_writable = writable
-            self._owe(self._tell_writable, writable)
+            self._defer(self._notify_writable, writable)
 
-    def _tell_writable(self, writable: bool) -> None:
+    def _notify_writable(self, writable: bool) -> None:
         if writable:
-            self._tell_writable_waiters()
+            self._resolve_writable_waiters()
         if self.is_open:
-            self._tell("on_writable", None, self._handler.on_writable, self, writable)
+            self._invoke("on_writable", None, self._handler.on_writable, self, writable)
 
-    def _tell_writable_waiters(self) -> None:
+    def _resolve_writable_waiters(self) -> None:
         waiters, self._writable_waiters = self._writable_waiters, []
         for waiter in waiters:
             waiter.resolve(None)
@@ -539,9 +539,9 @@ class Link(Calls):
             channel._connection_closing()
         # The answer has to be read.
         self.reading = True
-        self._receiver.stopped = False
-        self._standstill_changed()
-        self._send_exempt(close)
+        self._parser.stopped = False
+        self._update_clock()
+        self._send_uncapped(close)
         self._arm_close()
 
     def _protocol_error(self, error: MalformedData) -> None:
@@ -550,30 +550,30 @@ class Link(Calls):
         if self.reason is None:
             reason = self.reason = ProtocolError(str(error), code=error.code, by="broker")
             reason.__cause__ = _bare(error)
-            self._send_exempt(
+            self._send_uncapped(
                 method_frame(0, "connection.close", error.code, reason.reply_text, 0, 0)
             )
-        self._shut(Disposition.CLOSE)
+        self._shut(TransportAction.CLOSE)
 
     def _give_up(self, reason: ConnectionClosed) -> None:
         """Nothing that we might still say would help."""
         if self.reason is None:
             self.reason = reason
-        self._shut(Disposition.ABORT)
+        self._shut(TransportAction.ABORT)
 
-    def _shut(self, disposition: Disposition) -> None:
+    def _shut(self, transport_action: TransportAction) -> None:
         """Parse nothing more; let the driver close or abort the transport."""
         self.state = ConnectionState.CLOSED
         self.is_writable = False
-        self.disposition = disposition
-        self._receiver.stopped = True
-        self._receiver.clear_routes()
+        self.transport_action = transport_action
+        self._parser.stopped = True
+        self._parser.clear_templates()
         for channel in self._channels.values():
             channel._connection_closing()
         for name in ("open", "heartbeat", "blocked"):
             self._deadlines.pop(name, None)
         self._clock = RequestClock(self._clock.timeout)
-        if disposition is Disposition.ABORT:
+        if transport_action is TransportAction.ABORT:
             self._deadlines.pop("close", None)
         elif "close" not in self._deadlines:
             self._arm_close()
@@ -592,7 +592,7 @@ class Link(Calls):
     def _loss(self, exc: BaseException | None) -> ConnectionClosed:
         if isinstance(exc, ConnectionClosed):
             return exc
-        reason = loss(self.state, self.parameters, self._receiver.greeting)
+        reason = loss(self.state, self.parameters, self._parser.greeting)
         if exc is not None:
             reason = type(reason)(f"{reason.text}: {exc}", by=reason.by)
             reason.__cause__ = exc
@@ -607,15 +607,15 @@ class Link(Calls):
         for channel in list(self._channels.values()):
             channel._connection_ended(reason, culprit)
         for request in self._requests:
-            self._owe(request.fail, NotExecuted(str(request), reason))
+            self._defer(request.fail, NotExecuted(str(request), reason))
         for waiter in (*self._open_waiters, *self._writable_waiters):
-            self._owe(waiter.fail, reason.copy())
+            self._defer(waiter.fail, reason.copy())
         self._requests.clear()
         self._open_waiters.clear()
         self._writable_waiters.clear()
         self._clock = RequestClock(0.0)
-        self._owe(self._tell_end, reason)
-        self._run_owed()
+        self._defer(self._notify_end, reason)
+        self._run_deferred()
 
     def _blamed_request(self, reason: ConnectionClosed) -> Request[Any] | None:
         """The request that ended the connection; None if that cannot be told."""
@@ -623,7 +623,7 @@ class Link(Calls):
         possible = [request for request in blamed if request is not None]
         return possible[0] if len(possible) == 1 else None
 
-    def _tell_end(self, reason: ConnectionClosed) -> None:
+    def _notify_end(self, reason: ConnectionClosed) -> None:
         if self._is_over:  # a signal interrupted the first time, and it was begun anew
             return
         self._is_over = True
@@ -633,11 +633,11 @@ class Link(Calls):
         handler = self._handler
         name = "on_close" if self._was_open else "on_open_error"
         try:
-            self._tell(name, None, getattr(handler, name), self, reason)
+            self._invoke(name, None, getattr(handler, name), self, reason)
         finally:
             # No reference cycle may survive the connection.
             self._handler = Handler()
-            self._receiver.detach()
+            self._parser.detach()
             self._output.detach()
 
 

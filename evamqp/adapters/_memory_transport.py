@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import cast
 
-from evamqp.adapters._result import CallSoon
-from evamqp.adapters.base import Stream, Transport
+from evamqp.abc import Stream, Transport
+from evamqp.adapters._future import CallSoon
 from evamqp.errors import WrongState
 
 # A socket of Linux takes about as much at once; asyncio's marks are the same.

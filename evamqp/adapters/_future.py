@@ -11,7 +11,7 @@ from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
 
-from evamqp.adapters.base import Callback, Handle
+from evamqp.abc import Callback, Handle
 from evamqp.errors import BadType, RequestCancelled, WrongState
 
 T = TypeVar("T")
@@ -110,7 +110,7 @@ class Promise:
         self.future.settle(None, exc)
 
 
-class Drive(Generic[T]):
+class CoroutineRunner(Generic[T]):
     """Takes a coroutine from one Result that it awaits to the next, beginning on the next turn.
 
     It has a context of its own, a copy of its maker's, as the tasks of other loops have.
@@ -174,13 +174,13 @@ class Drive(Generic[T]):
             self._run(lambda: self._coroutine.throw(foreign))
 
 
-def follow(
+def run_awaitable(
     awaitable: Any, done: Callable[[BaseException | None], object], call_soon: CallSoon
 ) -> Handle:
     """Run a coroutine, or wait for a Result or Request; then call ``done`` from the loop."""
     handle: Handle
     if isinstance(awaitable, Coroutine):
-        handle = drive = Drive(awaitable, call_soon)
+        handle = drive = CoroutineRunner(awaitable, call_soon)
         result = drive.result
     else:
         handle = result = result_of(awaitable)

@@ -110,7 +110,9 @@ class Adapter(Protocol):
 
     def create_future(self) -> Promise: ...
 
-    def follow(self, awaitable: Any, done: Callable[[BaseException | None], object]) -> Handle:
+    def run_awaitable(
+        self, awaitable: Any, done: Callable[[BaseException | None], object]
+    ) -> Handle:
         """Run an awaitable of this loop to its end, then call ``done`` from the loop.
 
         Args:

@@ -11,17 +11,17 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from evamqp.checks import LONGEST_SECONDS
-from evamqp.core.ownership import Owned
+from evamqp.core.thread_bound import ThreadBound
 from evamqp.errors import BadArgument, BadType
 
 if TYPE_CHECKING:
-    from evamqp.adapters.base import Adapter, Handle, Promise
+    from evamqp.abc import Adapter, Handle, Promise
     from evamqp.core.channel import Channel
 
 log = logging.getLogger(__name__)
 
 
-class Client(Owned):
+class LoopBound(ThreadBound):
     """An object of one loop."""
 
     def __init__(self, adapter: Adapter) -> None:
@@ -31,11 +31,11 @@ class Client(Owned):
     def _create_future(self) -> Promise:
         return self.adapter.create_future()
 
-    def _owe(self, function: Callable[..., object], *arguments: object) -> None:
+    def _defer(self, function: Callable[..., object], *arguments: object) -> None:
         """Have a function called on the next turn of the loop, in order."""
         self.adapter.call_soon(partial(function, *arguments))
 
-    def _tell(
+    def _invoke(
         self,
         name: str,
         channel: Channel | None,
@@ -47,7 +47,7 @@ class Client(Owned):
             function(*arguments)
         except (KeyboardInterrupt, SystemExit) as interrupt:
             # On the next turn, when who calls back has done the rest: other outcomes, a timer.
-            self._owe(_raise, interrupt)
+            self._defer(_raise, interrupt)
         except BaseException as error:
             log.error("%s raised %r", name, error, exc_info=error)
 

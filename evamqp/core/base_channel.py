@@ -19,7 +19,7 @@ from evamqp.codec.spec import BY_KEY, BY_NAME, Method
 from evamqp.core.confirms import Confirms
 from evamqp.core.content import Content
 from evamqp.core.handler import Handler
-from evamqp.core.message import HEADER_PREFIX, Message, Returned, Route
+from evamqp.core.message import HEADER_GAP, DeliveryTemplate, Message, Returned
 from evamqp.core.request import Request, check_callbacks
 from evamqp.core.state import CHANNEL, REPLY, ChannelState
 from evamqp.errors import (
@@ -68,7 +68,7 @@ class Consumer(NamedTuple):
     on_cancel: Callable[[str], object] | None
 
 
-class Session:
+class BaseChannel:
     """The state machine of one channel.  Made by ``Connection.channel()``."""
 
     __slots__ = (
@@ -159,8 +159,8 @@ class Session:
         self.connection._send_method(self.number, name, *values)
 
     def _reply(self, name: str, *values: object) -> None:
-        """Send a method that is exempt from the cap: an ack, a close or an answer."""
-        self.connection._send_exempt(method_frame(self.number, name, *values))
+        """Send a method that is uncapped from the cap: an ack, a close or an answer."""
+        self.connection._send_uncapped(method_frame(self.number, name, *values))
 
     def _request(
         self,
@@ -204,7 +204,7 @@ class Session:
                 raise refusal
             self.connection._counts.stale_acks += 1
             return False
-        self.connection._send_exempt(b"%b%b%b%b\xce" % (self._ack_head[:7], method, tag, flags))
+        self.connection._send_uncapped(b"%b%b%b%b\xce" % (self._ack_head[:7], method, tag, flags))
         return True
 
     # What comes in
@@ -230,7 +230,7 @@ class Session:
         if name is REPLY:
             self._recv_reply(method, arguments)
         elif method.has_content and name != "_discard":
-            self.connection._receiver.unfinished += 1
+            self.connection._parser.unfinished += 1
             self._content = Content(method.name, arguments, payload[4:], getattr(self, name))
         else:
             getattr(self, name)(*arguments)
@@ -242,11 +242,11 @@ class Session:
                 return
             raise MalformedData("a content header that nothing announced", UNEXPECTED_FRAME)
         content.take_header(payload)
-        self.connection._receiver.hold_header(content)
+        self.connection._parser.hold_header(content)
         if content.size > self.connection._body_max:
             self._refuse(content)
         elif content.is_complete:
-            self.connection._receiver._finish(content)
+            self.connection._parser._finish(content)
 
     def _recv_body(self, size: int) -> Content | None:
         content = self._content
@@ -275,7 +275,7 @@ class Session:
             self._drop_content()
             self._skipped_left = content.size
             self._reply("basic.reject", content.arguments[1], False)
-            self._tell("on_oversized_rejected", rejected, text)
+            self._invoke("on_oversized_rejected", rejected, text)
             return
         reason = ChannelClosed(text, code=CONTENT_TOO_LARGE, method=content.name, by="broker")
         self._drop_content()
@@ -329,7 +329,7 @@ class Session:
 
     def _recv_open_ok(self) -> None:
         self._recv_reply(BY_NAME["channel.open-ok"], ())
-        self._tell("on_channel_open", self._handler.on_channel_open, self)
+        self._invoke("on_channel_open", self._handler.on_channel_open, self)
 
     def _recv_open_ok_while_closing(self) -> None:
         self._recv_reply(BY_NAME["channel.open-ok"], ())
@@ -349,20 +349,22 @@ class Session:
             self._requeue(content.arguments[1])
             return
         tag_size = 1 + content.payload[0]
-        route = content.route
-        if route is None or self.connection._receiver.find_route(route.head) is not route:
-            route = self._route(consumer, content.payload[:tag_size], len(content.payload))
-        message = Message(route, self._raw(content, tag_size), content.body)
-        self._tell("on_message", consumer.on_message, message, message=message)
+        template = content.template
+        if template is None or self.connection._parser.find_template(template.head) is not template:
+            template = self._find_template(
+                consumer, content.payload[:tag_size], len(content.payload)
+            )
+        message = Message(template, self._raw(content, tag_size), content.body)
+        self._invoke("on_message", consumer.on_message, message, message=message)
 
-    def _route(self, consumer: Consumer, tag: bytes, size: int) -> Route:
-        """A route for deliveries of ``size`` bytes of arguments; the fused path learns it."""
-        receiver = self.connection._receiver
+    def _find_template(self, consumer: Consumer, tag: bytes, size: int) -> DeliveryTemplate:
+        """A template for deliveries of ``size`` bytes of arguments; the fused path learns it."""
+        receiver = self.connection._parser
         length = (4 + size).to_bytes(4, "big")
         head = b"%b%b\x00\x3c\x00\x3c%b" % (self._ack_head[:3], length, tag)
-        route = receiver.find_route(head)
-        if route is None:
-            route = Route(
+        template = receiver.find_template(head)
+        if template is None:
+            template = DeliveryTemplate(
                 cast("Channel", self),
                 consumer.tag,
                 consumer.on_message,
@@ -372,12 +374,12 @@ class Session:
                 head,
             )
             if not self._cancelling:
-                receiver.add_route(head, route)
-        return route
+                receiver.add_template(head, template)
+        return template
 
     def _raw(self, content: Content, skip: int) -> bytes:
         """What Message reads: the method's arguments, a gap as on the wire, the properties."""
-        return b"%b%b%b" % (content.payload[skip:], bytes(HEADER_PREFIX), content.properties)
+        return b"%b%b%b" % (content.payload[skip:], bytes(HEADER_GAP), content.properties)
 
     def _requeue(self, delivery_tag: int) -> None:
         self._reply("basic.nack", delivery_tag, False, True)
@@ -391,7 +393,7 @@ class Session:
         code, text, exchange, routing_key = content.arguments
         properties = Properties.from_raw(content.properties)
         returned = Returned(code, text, exchange, routing_key, properties, content.body)
-        self._tell("on_return", self._handler.on_return, self, returned)
+        self._invoke("on_return", self._handler.on_return, self, returned)
 
     def _discard(self, *arguments: object) -> None:
         """A method that means nothing any more."""
@@ -399,8 +401,8 @@ class Session:
     def _recv_ack(self, delivery_tag: int, multiple: bool) -> None:
         # From here such frames take the fused path.  Its key reaches into the tag, whose first
         # byte is zero for the first 2**56 publishes.
-        route = Route(cast("Channel", self), "", _no_message, False, 0, 0)
-        self.connection._receiver.add_route(self._ack_head + b"\x00", route)
+        template = DeliveryTemplate(cast("Channel", self), "", _no_message, False, 0, 0)
+        self.connection._parser.add_template(self._ack_head + b"\x00", template)
         self._confirm(delivery_tag, multiple, True)
 
     def _recv_nack(self, delivery_tag: int, multiple: bool, requeue: bool) -> None:
@@ -433,7 +435,7 @@ class Session:
             nacked = sorted(tag for tag in self._nacked if tag < upto)
             later = [tag for tag in self._nacked if tag >= upto]
             self._nacked = deque(later, NACKS_KEPT)
-            self.connection._owe(request.resolve, nacked)
+            self.connection._defer(request.resolve, nacked)
 
     def _recv_cancel(self, consumer_tag: str, no_wait: bool) -> None:
         """The broker cancelled a consumer."""
@@ -448,11 +450,11 @@ class Session:
         if consumer is None:
             return
         if consumer.on_cancel is not None:
-            self.connection._owe(self._tell, "on_cancel", consumer.on_cancel, consumer_tag)
-        self._tell("on_consumer_cancel", self._handler.on_consumer_cancel, self, consumer_tag)
+            self.connection._defer(self._invoke, "on_cancel", consumer.on_cancel, consumer_tag)
+        self._invoke("on_consumer_cancel", self._handler.on_consumer_cancel, self, consumer_tag)
 
     def _forget_consumer(self, consumer_tag: str) -> Consumer | None:
-        self.connection._receiver.clear_routes()
+        self.connection._parser.clear_templates()
         self._cancelling.discard(consumer_tag)
         consumer = self._consumers.pop(consumer_tag, None)
         if consumer is not None and not consumer.auto_ack:
@@ -509,7 +511,7 @@ class Session:
         close = method_frame(self.number, "channel.close", code, reason.reply_text, *ids)
         self.reason = reason
         self._enter(ChannelState.CLOSING)
-        self.connection._send_exempt(close)
+        self.connection._send_uncapped(close)
         # A message is not wanted any more; half a reply still has to be told from the next.
         if self._content is not None and self._content.name == "basic.deliver":
             self._drop_content()
@@ -517,7 +519,7 @@ class Session:
 
     def _drop_content(self) -> None:
         if self._content is not None:
-            self.connection._receiver.forget(self._content)
+            self.connection._parser.forget(self._content)
             self._content = None
 
     def _expire(self) -> None:
@@ -541,7 +543,7 @@ class Session:
         self.state = state
         if state is ChannelState.CLOSING or state is ChannelState.CLOSED:
             self._owner = self._publisher = 0
-            self.connection._receiver.clear_routes()
+            self.connection._parser.clear_templates()
             self.connection._set_flow(self.number, True)
 
     def _end(self, reason: ChannelClosed, *, culprit: Request[Any] | None = None) -> None:
@@ -555,31 +557,31 @@ class Session:
             connection._recorder(self.number, "channel.close", (), None)
         for request in self._requests:
             error = NotExecuted(str(request), reason, is_culprit=request is culprit)
-            connection._owe(request.fail, error)
+            connection._defer(request.fail, error)
         for _, waiter in self._confirm_waiters:
-            connection._owe(waiter.fail, NotExecuted(str(waiter), reason))
+            connection._defer(waiter.fail, NotExecuted(str(waiter), reason))
         for closed in self._close_waiters:
-            connection._owe(closed.resolve, reason)
+            connection._defer(closed.resolve, reason)
         self._requests.clear()
         self._confirm_waiters.clear()
         self._close_waiters.clear()
         self._consumers.clear()
-        connection._owe(self._tell_closed, reason)
+        connection._defer(self._notify_closed, reason)
 
-    def _tell_closed(self, reason: ChannelClosed) -> None:
+    def _notify_closed(self, reason: ChannelClosed) -> None:
         try:
-            self._tell("on_channel_close", self._handler.on_channel_close, self, reason)
+            self._invoke("on_channel_close", self._handler.on_channel_close, self, reason)
         finally:
             self._handler = _SILENT
 
-    def _tell(
+    def _invoke(
         self,
         name: str,
         function: Callable[..., object],
         *arguments: object,
         message: Message | None = None,
     ) -> None:
-        self.connection._tell(name, cast("Channel", self), function, *arguments, message=message)
+        self.connection._invoke(name, cast("Channel", self), function, *arguments, message=message)
 
 
 _SILENT = Handler()
@@ -600,4 +602,4 @@ def _record(
 
 
 def _no_message(message: Message) -> None:
-    """The on_message of a route that is not a delivery's."""
+    """The on_message of a template that is not a delivery's."""
