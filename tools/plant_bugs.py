@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Bugs that may escape.
 ESCAPES_MAX = 2
 # Seconds for one bug; a world that hangs is a bug found.
-PATIENCE = 600.0
+TIMEOUT = 600.0
 
 
 class StaleBug(Exception):
@@ -77,7 +77,7 @@ def simulate(folder: Path, options: argparse.Namespace, *more: str) -> str:
     ]  # fmt: skip
     try:
         done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE, check=False
+            command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT, check=False
         )
     except subprocess.TimeoutExpired:
         return "seed ?: 1 wrong: it hangs\n"

@@ -142,7 +142,7 @@ BUGS = (
     ),
     Bug(
         "requests of a channel that ends never complete",
-        "            connection._owe(request.fail, error)\n",
+        "            connection._defer(request.fail, error)\n",
         "            pass\n",
     ),
     Bug(
@@ -153,7 +153,7 @@ BUGS = (
     ),
     Bug(
         "who joins while the connection is up is never served",
-        "            self._owe(self._welcome, member, self.epoch)\n",
+        "            self._defer(self._welcome, member, self.epoch)\n",
         "            pass\n",
     ),
 )

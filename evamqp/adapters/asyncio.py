@@ -27,7 +27,7 @@ from evamqp.adapters._socket import (
 
 
 class AsyncioAdapter:
-    """Runs on an asyncio event loop; see ``adapters.base.Adapter``.
+    """Runs on an asyncio event loop; see ``evamqp.abc.Adapter``.
 
     Args:
         loop: The loop; None means the running one, or a new one if none runs.  A new one is

@@ -157,7 +157,7 @@ class _Selector(selectors.DefaultSelector):
 
 
 class SelectAdapter:
-    """An event loop that needs nothing but the standard library; see ``adapters.base.Adapter``.
+    """An event loop that needs nothing but the standard library; see ``evamqp.abc.Adapter``.
 
     Everything but call_soon_threadsafe() and stop() belongs to the thread that runs the loop.
     An exception from a callback leaves run() at once; the loop stays whole, nothing else that was

@@ -14,7 +14,7 @@ from evamqp.errors import BadType
 
 
 class TornadoAdapter(AsyncioAdapter):
-    """Runs on a Tornado IOLoop; see ``adapters.base.Adapter``.
+    """Runs on a Tornado IOLoop; see ``evamqp.abc.Adapter``.
 
     Inside an application the IOLoop is running, or will be by ``IOLoop.current().start()``.  In a
     script run() starts it and stop() stops it.  The IOLoop stays yours: close() leaves it open.

@@ -42,7 +42,7 @@ _log = Logger()
 
 
 class TwistedAdapter:
-    """Runs on a Twisted reactor; see ``adapters.base.Adapter``.
+    """Runs on a Twisted reactor; see ``evamqp.abc.Adapter``.
 
     A callback that raises is logged by Twisted, SystemExit and KeyboardInterrupt included.
     A reactor that stops closes every connection by itself: close yours first, then call stop().

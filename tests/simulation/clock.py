@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from evamqp.adapters.base import Callback, Handle
+from evamqp.abc import Callback, Handle
 from evamqp.adapters.memory import MemoryAdapter
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # How often a message is handled ill before it is handled well: a broker that redelivers at once
 # and a handler that fails at once would stop the clock.
-PATIENCE = 3
+FAILURES_MAX = 3
 TEMPERS: dict[str, dict[str, int]] = {  # manners and their weights
     "calm": {"succeed": 1},
     "slow": {"succeed": 3, "succeed later": 6, "fail later": 1},
@@ -137,7 +137,7 @@ class ConsumerActor:
         if self._running >= self._prefetch:
             books.wrong(self.name, f"{self._running + 1} handlers at a time")
         manner = self.chance.choice(self._manners)
-        if manner != "succeed" and self._ill[body] >= PATIENCE:
+        if manner != "succeed" and self._ill[body] >= FAILURES_MAX:
             manner = "succeed"
         if manner != "succeed":
             self._ill[body] += 1

@@ -201,7 +201,7 @@ class PublisherActor:
             )
         )
         if self._awaits:
-            self.world.clock.follow(self._await(publication), lambda error: None)
+            self.world.clock.run_awaitable(self._await(publication), lambda error: None)
         return publication
 
     def _settled(

@@ -11,7 +11,7 @@ from tests.simulation.faults import FAULTS_MAX
 from tests.simulation.world import World, logging_to
 
 # Seconds of real time: a world in which one moment never ends is stopped.
-PATIENCE = 60
+TIMEOUT = 60
 
 
 class Hangs(KeyboardInterrupt):
@@ -26,7 +26,7 @@ def run(seed: int, without: frozenset[str] = frozenset()) -> list[str]:
 def play(world: World) -> list[str]:
     """Run a world; what is wrong with it, which may be that it hangs."""
     before = signal.signal(signal.SIGALRM, _interrupt)
-    signal.alarm(PATIENCE)
+    signal.alarm(TIMEOUT)
     try:
         return world.run()
     except Hangs as hang:

@@ -11,7 +11,7 @@ from random import Random
 from typing import Literal
 
 import evamqp
-from evamqp.adapters.base import Adapter
+from evamqp.abc import Adapter
 from evamqp.types import Table
 
 HOST = "broker"

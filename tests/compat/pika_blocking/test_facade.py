@@ -17,7 +17,7 @@ from evamqp.compat.pika.adapters.blocking_connection import BlockingChannel, Blo
 from evamqp.compat.pika.frame import Method
 from evamqp.testing.fixtures import ServedVhost
 
-PATIENCE = 10.0
+TIMEOUT = 10.0
 
 
 def closed_port() -> int:
@@ -33,7 +33,7 @@ def put(channel: BlockingChannel, *bodies: str) -> None:
 
 def holds(channel: BlockingChannel, count: int) -> bool:
     """Whether the queue soon holds so many: RabbitMQ's counts lag behind."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     found = -1
     while found != count and time.monotonic() < deadline:
         found = channel.queue_declare("q", passive=True).method.message_count
@@ -182,7 +182,7 @@ def test_unroutable_message_is_raised_with_confirms_and_called_back_without(
     properties = pika.BasicProperties(message_id="7")
     channel.basic_publish("", "missing", "text", properties, mandatory=True)
     while not returned:
-        connection.process_data_events(PATIENCE)
+        connection.process_data_events(TIMEOUT)
     source, method, received, body = returned[0]
     assert source is channel
     assert (method.reply_code, method.routing_key, received.message_id) == (312, "missing", "7")
@@ -224,13 +224,13 @@ def test_publish_that_closes_the_channel_tells_why_at_the_next_request(
 
 def test_consume_goes_on_where_it_was_left_until_it_is_cancelled(channel: BlockingChannel) -> None:
     put(channel, "1", "2", "3")
-    for method, properties, body in channel.consume("q", inactivity_timeout=PATIENCE):
+    for method, properties, body in channel.consume("q", inactivity_timeout=TIMEOUT):
         assert (method.routing_key, properties.headers, body) == ("q", None, b"1")
         channel.basic_ack(method.delivery_tag)
         break
     with pytest.raises(ValueError, match="different params"):
         next(iter(channel.consume("q", auto_ack=True)))
-    _, _, body = next(iter(channel.consume("q", inactivity_timeout=PATIENCE)))
+    _, _, body = next(iter(channel.consume("q", inactivity_timeout=TIMEOUT)))
     assert body == b"2"
     assert channel.get_waiting_message_count() == 1
     assert channel.cancel() == 1
@@ -400,9 +400,9 @@ def test_blocked_connection_is_told_in_both_styles(amqp_broker: ServedVhost) -> 
         channel.basic_publish("", "q", b"1")
         amqp_broker.broker.faults.block("low on memory")
         channel.basic_publish("", "q", b"2")
-        connection.process_data_events(PATIENCE)
+        connection.process_data_events(TIMEOUT)
         amqp_broker.broker.faults.unblock()
-        connection.process_data_events(PATIENCE)
+        connection.process_data_events(TIMEOUT)
     assert calls == [(True, "low on memory"), "low on memory", "over"]
 
 
@@ -453,7 +453,7 @@ def test_thread_safe_connection_serves_many_threads(url: str) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while (len(got) < 80 or len(confirmed) < 80) and time.monotonic() < deadline:
             time.sleep(0.01)
         assert channel.next_publish_seq_no == 81
@@ -482,10 +482,10 @@ def test_thread_safe_connection_is_given_up_when_its_callbacks_are_too_slow(url:
     )
     channel = connection.channel()
     channel.queue_declare("slow", exclusive=True)
-    channel.basic_consume("slow", lambda *_: release.wait(PATIENCE), auto_ack=True)
+    channel.basic_consume("slow", lambda *_: release.wait(TIMEOUT), auto_ack=True)
     for _ in range(10):
         channel.basic_publish("", "slow", "text")
-    assert closed.wait(PATIENCE)
+    assert closed.wait(TIMEOUT)
     release.set()
     assert [type(error) for error in errors] == [module.WorkQueueFullError]
     connection.close()
