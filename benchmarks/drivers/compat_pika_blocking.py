@@ -1,10 +1,10 @@
-# bench: {"name": "compat-pika-blocking", "order": 8}
-"""The same programs as pika-blocking's, on evamqp.compat.pika."""
+# bench: {"name": "compat.pika-blocking", "order": 15}
+"""compat.pika's BlockingConnection."""
 
 from __future__ import annotations
 
-import evamqp.compat.pika as pika
-from _pika_blocking import drive
+import _compat_pika
 
 if __name__ == "__main__":
-    drive(pika)
+    _compat_pika.facade()
+    _compat_pika.run("pika_blocking")

@@ -13,6 +13,8 @@ import pytest
 import evamqp.blocking
 from evamqp.blocking import Channel, Connection
 from evamqp.testing.fixtures import ServedVhost
+from rabbitmq_node import RabbitNode
+from tests.conftest import Certificates
 
 TIMEOUT = 10.0
 
@@ -40,6 +42,21 @@ def test_connect_tries_a_list_in_order(url: str) -> None:
         assert connection.is_open
         assert connection.parameters == evamqp.Parameters.from_url(url)
     assert not connection.is_open
+
+
+@pytest.mark.rabbitmq
+def test_everything_works_over_tls(rabbit: RabbitNode, certificates: Certificates) -> None:
+    target = evamqp.Parameters.from_url(
+        rabbit.url_of("/", tls=True), cacertfile=certificates.authority
+    )
+    with evamqp.blocking.connect(target) as connection:
+        channel = connection.channel()
+        channel.queue_declare("tls", exclusive=True)
+        body = bytes(3 * 1024 * 1024)
+        channel.basic_publish("", "tls", body)
+        channel.publish("", "tls", b"small")
+        bodies = [m.body for m in channel.consume("tls", auto_ack=True, inactivity_timeout=1)]
+        assert [len(each) for each in bodies] == [len(body), 5]
 
 
 def test_loss_raises_in_whoever_waits(amqp_broker: ServedVhost) -> None:

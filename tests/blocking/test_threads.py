@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections import Counter
@@ -150,6 +151,19 @@ def test_closed_connection_leaves_no_thread(url: str) -> None:
 
 
 # The keeper.
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_keeper_of_a_connection_that_nobody_has_ends(amqp_broker: ServedVhost) -> None:
+    before = threading.active_count()
+    target = evamqp.Parameters.from_url(amqp_broker.url, heartbeat=1)
+    evamqp.blocking.connect(target).channel()
+    deadline = time.monotonic() + PATIENCE
+    while threading.active_count() > before and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.05)
+    assert threading.active_count() == before
 
 
 @pytest.mark.rabbitmq
