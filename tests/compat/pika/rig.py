@@ -105,7 +105,7 @@ class Stage:
 def normal(text: str) -> str:
     text = re.sub(r"transport=(None|<.*?>+) ", "", text)
     text = re.sub(r"at 0x[0-9a-f]+|ctag\d+\.[0-9a-f]+|amq\.gen-[\w-]+", "*", text)
-    return text.replace("evamqp.compat.", "")
+    return text.replace("evamqp.compat.", "").replace("ChannelRequests.", "Channel.")
 
 
 def play_both(url: str, program: Program) -> list[str]:

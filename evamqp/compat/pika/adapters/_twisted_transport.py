@@ -1,4 +1,4 @@
-"""A transport that Twisted has made already, as an adapter of evamqp's connects to one."""
+"""A transport that Twisted has made already, and pika's connection on it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ from typing import Any
 from twisted.internet import error
 from twisted.python.failure import Failure
 
+import evamqp
 from evamqp.abc import Endpoint, Handle, Stream
 from evamqp.adapters.twisted import TwistedAdapter
+
+from .. import exceptions
+from ..connection import Connection, ConnectionParameters, Parameters
+from ._twisted_reasons import REASONS
 
 
 class TransportGiven:
@@ -99,3 +104,31 @@ class GivenTransport:
 
 def _drop(data: bytes) -> None:
     """What write() is after the end."""
+
+
+# What a protocol's parameters decide.
+_ASKED = (
+    "virtual_host", "credentials", "channel_max", "frame_max", "heartbeat",
+    "blocked_connection_timeout", "client_properties", "stack_timeout",
+)  # fmt: skip
+
+
+class ConnectionOnTransport(Connection):
+    """The callback connection under a protocol; it lives on the protocol's transport."""
+
+    def __init__(self, parameters: Parameters | None, adapter: TransportGiven) -> None:
+        self._adapter = adapter
+        super().__init__(parameters, internal_connection_workflow=False)
+
+    def _reason_of(self, reason: evamqp.ConnectionClosed) -> exceptions.AMQPConnectionError:
+        told = super()._reason_of(reason)
+        kind = REASONS.get(type(told))
+        return told if kind is None else kind(*told.args)
+
+    def begin(self, done: Callable[[Any], object]) -> None:
+        """Shake hands on the transport that is there."""
+        # Whether there is TLS, and by which options, the program's endpoint has decided.
+        target = ConnectionParameters(self.params.host, self.params.port)
+        for name in _ASKED:
+            setattr(target, name, getattr(self.params, name))
+        self._dial(target, done)

@@ -20,11 +20,10 @@ from .. import exceptions, spec
 from .._channel_events import confirmation
 from .._properties import BasicProperties
 from ..channel import Channel
-from ..connection import Connection, ConnectionParameters, Parameters
+from ..connection import Connection, Parameters
 from ..frame import Method
 from ._twisted_queue import ClosableDeferredQueue as ClosableDeferredQueue
-from ._twisted_reasons import REASONS
-from ._twisted_transport import GivenTransport, TransportGiven
+from ._twisted_transport import ConnectionOnTransport, GivenTransport, TransportGiven
 
 LOGGER = logging.getLogger(__name__)
 
@@ -366,34 +365,6 @@ def _ignore(frame: Method) -> None:
     """Confirmations are taken from evamqp, where each tag is told."""
 
 
-# What a protocol's parameters decide.
-_ASKED = (
-    "virtual_host", "credentials", "channel_max", "frame_max", "heartbeat",
-    "blocked_connection_timeout", "client_properties", "stack_timeout",
-)  # fmt: skip
-
-
-class _Connection(Connection):
-    """The callback connection under a protocol; it lives on the protocol's transport."""
-
-    def __init__(self, parameters: Parameters | None, adapter: TransportGiven) -> None:
-        self._adapter = adapter
-        super().__init__(parameters, internal_connection_workflow=False)
-
-    def _reason_of(self, reason: evamqp.ConnectionClosed) -> exceptions.AMQPConnectionError:
-        told = super()._reason_of(reason)
-        kind = REASONS.get(type(told))
-        return told if kind is None else kind(*told.args)
-
-    def begin(self, done: Callable[[Any], object]) -> None:
-        """Shake hands on the transport that is there."""
-        # Whether there is TLS, and by which options, the program's endpoint has decided.
-        target = ConnectionParameters(self.params.host, self.params.port)
-        for name in _ASKED:
-            setattr(target, name, getattr(self.params, name))
-        self._dial(target, done)
-
-
 class TwistedProtocolConnection(protocol.Protocol):
     """A connection as a Twisted protocol, for endpoints, ClientCreator and client factories.
 
@@ -412,7 +383,7 @@ class TwistedProtocolConnection(protocol.Protocol):
         self.ready: defer.Deferred[Any] | None = defer.Deferred()
         self.closed: defer.Deferred[Any] | None = None
         self._adapter = TransportGiven(TwistedAdapter(custom_reactor))
-        self._impl = _Connection(parameters, self._adapter)
+        self._impl = ConnectionOnTransport(parameters, self._adapter)
         self._impl.add_on_close_callback(self._ended)
         self._given: GivenTransport | None = None
         self._opening: dict[defer.Deferred[Any], None] = {}
