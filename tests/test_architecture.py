@@ -65,7 +65,7 @@ LOOPS = {
     "gevent": {"evamqp.compat.pika.adapters.gevent_connection"},
 }
 # What of ours a facade may import besides the roof and itself, and who may read the codec.
-OPEN_TO_FACADES = ("evamqp.adapters", "evamqp.blocking")
+OPEN_TO_FACADES = ("evamqp.abc", "evamqp.adapters", "evamqp.blocking")
 READERS_OF_CODEC = (
     "evamqp.compat.pika.spec",
     "evamqp.compat.pika.frame",
