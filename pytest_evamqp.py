@@ -1,7 +1,7 @@
 """The pytest plugin: an embedded broker for each test that asks for one.
 
 It is loaded with every run of pytest, so it stands outside the package and imports nothing of it
-until a test asks.  The broker is for tests and demos; production is RabbitMQ.
+until a test asks.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 No code that runs belongs here, no socket and no loop: an adapter knows bytes, timers and futures,
 and this file says what it owes.  The vocabulary is asyncio's on purpose.
-``evamqp.testing.adapter_contract`` is the same contract as a test suite.
+``evamqp.testing.contract`` is the same contract as a test suite.
 """
 
 from __future__ import annotations

@@ -1,6 +1,10 @@
 """An embedded broker for tests and demos, and the contract suite of adapters.
 
-``Broker`` is loaded when it is asked for.  It is for tests and demos; production is RabbitMQ.
+``Broker`` is loaded when it is asked for.  Production is RabbitMQ.
+
+    broker/    the embedded broker
+    contract/  the test suite of an adapter
+    fixtures   what the pytest plugin hands to a test
 """
 
 from __future__ import annotations

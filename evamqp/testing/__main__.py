@@ -1,7 +1,4 @@
-"""``python -m evamqp.testing --port 5672``: the embedded broker as a program, until a signal.
-
-It is for tests and demos; production is RabbitMQ.
-"""
+"""``python -m evamqp.testing --port 5672``: the embedded broker as a program, until a signal."""
 
 from __future__ import annotations
 
@@ -11,13 +8,13 @@ import sys
 from collections.abc import Sequence
 
 from evamqp.testing.broker import RELEASE, Broker
-from evamqp.testing.releases import RELEASES
+from evamqp.testing.broker.release import RELEASES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m evamqp.testing",
-        description="An AMQP broker in memory, for tests and demos; production is RabbitMQ.",
+        description="An AMQP broker in memory, for tests and demos.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at")
     parser.add_argument("--port", type=int, default=5672, help="port; 0 picks a free one")

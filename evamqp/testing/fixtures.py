@@ -1,7 +1,6 @@
 """What the fixtures of the pytest plugin hand to a test; the plugin itself is ``pytest_evamqp``.
 
 No pytest here.
-It is for tests and demos; production is RabbitMQ.
 """
 
 from __future__ import annotations

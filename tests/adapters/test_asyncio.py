@@ -16,7 +16,7 @@ import pytest
 
 from evamqp.abc import Endpoint
 from evamqp.adapters.asyncio import AsyncioAdapter
-from evamqp.testing.adapter_contract import LoopbackServer, Recorder
+from evamqp.testing.contract import LoopbackServer, Recorder
 from tests.adapters.conftest import Handler
 
 NewLoop = Callable[[], asyncio.AbstractEventLoop]

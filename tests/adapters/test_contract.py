@@ -1,6 +1,6 @@
 """The adapter contract on the loops whose adapters this package brings and asyncio can run.
 
-Every law is in ``evamqp.testing.adapter_contract``; here is only how each adapter is made.
+Every law is in ``evamqp.testing.contract``; here is only how each adapter is made.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pytest
 from evamqp.abc import Adapter
 from evamqp.adapters.asyncio import AsyncioAdapter
 from evamqp.adapters.select import SelectAdapter
-from evamqp.testing.adapter_contract import AdapterContract, ListenerContract
+from evamqp.testing.contract import AdapterContract, ListenerContract
 
 
 class TestSelect(AdapterContract, ListenerContract):

@@ -16,7 +16,7 @@ import pytest
 from evamqp.abc import Adapter, Endpoint, Handle, Listener, Transport
 from evamqp.adapters.memory import MemoryAdapter, MemoryTransport, Peer
 from evamqp.errors import BadArgument, BadType, ConnectFailed, RequestCancelled, WrongState
-from evamqp.testing.adapter_contract import ListenerContract, LoopContract
+from evamqp.testing.contract import ListenerContract, LoopContract
 
 
 class TestMemory(LoopContract, ListenerContract):

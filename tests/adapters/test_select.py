@@ -28,7 +28,7 @@ from evamqp.adapters._socket import SocketTransport
 from evamqp.adapters.memory import Peer
 from evamqp.adapters.select import CANCELLED_TIMERS, Result, SelectAdapter, _Timers
 from evamqp.errors import BadType, RequestCancelled, WrongState
-from evamqp.testing.adapter_contract import LoopbackServer, Recorder, pattern
+from evamqp.testing.contract import LoopbackServer, Recorder, pattern
 from tests.adapters.conftest import Handler
 
 TIMEOUT = 10.0

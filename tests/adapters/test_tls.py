@@ -12,7 +12,7 @@ import pytest
 
 from evamqp.abc import Transport
 from evamqp.adapters._tls import TlsFilter
-from evamqp.testing.adapter_contract import client_context, server_context
+from evamqp.testing.contract import client_context, server_context
 
 
 class Wire:

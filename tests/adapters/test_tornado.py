@@ -13,7 +13,7 @@ from tornado.ioloop import IOLoop
 from evamqp.abc import Adapter
 from evamqp.adapters.tornado import TornadoAdapter
 from evamqp.errors import BadType
-from evamqp.testing.adapter_contract import AdapterContract, ListenerContract
+from evamqp.testing.contract import AdapterContract, ListenerContract
 
 
 class TestTornado(AdapterContract, ListenerContract):

@@ -26,7 +26,7 @@ from twisted.python.failure import Failure
 
 from evamqp.abc import Adapter
 from evamqp.adapters.twisted import TwistedAdapter
-from evamqp.testing.adapter_contract import (
+from evamqp.testing.contract import (
     TOO_MUCH,
     AdapterContract,
     ListenerContract,

@@ -12,7 +12,7 @@ import pytest
 from evamqp.adapters.memory import MemoryAdapter
 from evamqp.testing import Broker
 from evamqp.testing.broker import RELEASE
-from evamqp.testing.releases import RELEASES
+from evamqp.testing.broker.release import RELEASES
 from rabbitmq_node import RabbitNode
 from tests.behaviour.brokers import MEMORY_HOST, Embedded, Rabbit, RabbitVhosts, UnderTest
 from tests.behaviour.rig import Rig

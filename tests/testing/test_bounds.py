@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from evamqp.codec.properties import Properties
+from evamqp.testing.broker.connection import OUTPUT_MAX
+from evamqp.testing.broker.inspection import Published
+from evamqp.testing.broker.publications import Publications
 from evamqp.testing.fixtures import MemoryBroker
-from evamqp.testing.inspection import Published
-from evamqp.testing.publications import Publications
-from evamqp.testing.server_connection import OUTPUT_MAX
 from tests.testing.world import World
 
 BIG = bytes(100_000)

@@ -19,9 +19,9 @@ from evamqp.adapters.memory import MemoryAdapter
 from evamqp.adapters.select import SelectAdapter
 from evamqp.codec.frames import PROTOCOL_HEADER
 from evamqp.testing import Broker
+from evamqp.testing.broker.connection import ServerConnection
+from evamqp.testing.broker.wire import Accepted, Wire
 from evamqp.testing.fixtures import MemoryBroker, ServedVhost
-from evamqp.testing.server_connection import ServerConnection
-from evamqp.testing.wires import Accepted, Wire
 from tests.testing.world import World
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evamqp.testing.exchanges import Binding, Destination, TopicMatcher, binding_of
+from evamqp.testing.broker.exchange import Binding, Destination, TopicMatcher, binding_of
 
 WORDS = st.lists(st.sampled_from(["a", "b", ""]), max_size=4).map(".".join)
 PATTERNS = st.lists(st.sampled_from(["a", "b", "*", "#"]), max_size=4).map(".".join)

@@ -64,7 +64,7 @@ def feed(data: bytes) -> tuple[Broker, Peer]:
 @given(data=st.one_of(st.binary(max_size=64), st.lists(FRAMES, max_size=6).map(b"".join)))
 def test_nonsense_makes_no_failure(greeting: bytes, data: bytes) -> None:
     handler = Failures()
-    logger = logging.getLogger("evamqp.testing.server_connection")
+    logger = logging.getLogger("evamqp.testing.broker.connection")
     logger.addHandler(handler)
     logger.propagate = False
     try:

@@ -1,0 +1,74 @@
+"""A consumer of a queue: what it may still take, and what it holds.
+
+How a message is put into frames is the channel's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from evamqp.codec.fields import encode_shortstr
+from evamqp.types import Table
+
+if TYPE_CHECKING:
+    from evamqp.testing.broker.base_channel import BaseServerChannel
+    from evamqp.testing.broker.message import Entry
+    from evamqp.testing.broker.queue import Queue
+
+
+class Consumer:
+    """One basic.consume.
+
+    Attributes:
+        unacked: Messages it holds.
+        prefetch: Messages it may hold; 0 means no limit.
+        raw_tag: The tag as basic.deliver has it.
+    """
+
+    __slots__ = (
+        "arguments",
+        "channel",
+        "is_exclusive",
+        "no_ack",
+        "prefetch",
+        "priority",
+        "queue",
+        "raw_tag",
+        "tag",
+        "unacked",
+    )
+
+    def __init__(
+        self,
+        channel: BaseServerChannel,
+        queue: Queue,
+        tag: str,
+        *,
+        no_ack: bool,
+        is_exclusive: bool,
+        priority: int,
+        prefetch: int,
+        arguments: Table,
+    ) -> None:
+        self.channel = channel
+        self.queue = queue
+        self.tag = tag
+        self.raw_tag = encode_shortstr(tag, "consumer tag")
+        self.no_ack = no_ack
+        self.is_exclusive = is_exclusive
+        self.priority = priority
+        self.prefetch = prefetch
+        self.arguments = arguments
+        self.unacked = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it holds all that it may."""
+        return bool(self.prefetch) and not self.no_ack and self.unacked >= self.prefetch
+
+    def can_take(self) -> bool:
+        """Whether one more message may be sent to it now."""
+        return self.channel.can_take(self)
+
+    def deliver(self, entry: Entry) -> None:
+        self.channel.deliver(self, entry)
