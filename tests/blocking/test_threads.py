@@ -159,7 +159,7 @@ def test_keeper_of_a_connection_that_nobody_has_ends(amqp_broker: ServedVhost) -
     before = threading.active_count()
     target = evamqp.Parameters.from_url(amqp_broker.url, heartbeat=1)
     evamqp.blocking.connect(target).channel()
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while threading.active_count() > before and time.monotonic() < deadline:
         gc.collect()
         time.sleep(0.05)
