@@ -116,7 +116,7 @@ $(STAMP): pyproject.toml setup.py
 	@touch $@
 
 fuzz: $(STAMP)
-	@$(VENV)/bin/python tools/fuzz.py --minutes $(MINUTES)
+	@$(VENV)/bin/python -m tests.hostile.fuzz --minutes $(MINUTES)
 
 docs: $(STAMP)
 	@$(VENV)/bin/python tools/make_docs.py

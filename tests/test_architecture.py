@@ -290,6 +290,16 @@ def test_package_keeps_the_floors(check: object) -> None:
     assert check(Tree(ROOT)) == []
 
 
+def test_tools_import_no_test() -> None:
+    found = [
+        str(entry)
+        for path in sorted((ROOT / "tools").glob("*.py"))
+        for entry in collect(path.stem, path, frozenset())
+        if is_below(entry.target, "tests")
+    ]
+    assert found == []
+
+
 def loaded_by(statements: str) -> list[str]:
     """What a fresh interpreter, without site-packages, has loaded after some statements."""
     code = f"import sys\n{statements}\nprint(*(n for n in {UNLOADED!r} if n in sys.modules))"

@@ -1,6 +1,6 @@
 """What fuzzers feed: one function of bytes for each reader of bytes.
 
-Each returns when all is well and raises when something undocumented happened.  ``tools/fuzz.py``
+Each returns when all is well and raises when something undocumented happened.  ``fuzz``
 and the kept inputs in ``regressions/`` use the same functions.
 """
 

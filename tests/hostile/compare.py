@@ -3,8 +3,8 @@
 Each client runs in a process of its own: connects, consumes from a queue, and tells how it ended,
 which bodies it handed over, and its memory.  Clients that are not installed are left out.
 
-    python tools/hostile_peers.py                    # all cases, all clients
-    python tools/hostile_peers.py --case "4 GiB" --client pika
+    python -m tests.hostile.compare                    # all cases, all clients
+    python -m tests.hostile.compare --case "4 GiB" --client pika
 """
 
 from __future__ import annotations
@@ -21,15 +21,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from evamqp.codec.frames import content_header_frame, frame, method_frame  # noqa: E402
-from tests.core.peer import deliver, start, tune  # noqa: E402
-from tests.hostile.attacker import HOST, Attacker, Talk  # noqa: E402
+from evamqp.codec.frames import content_header_frame, frame, method_frame
+from tests.core.peer import deliver, start, tune
+from tests.hostile.attacker import HOST, Attacker, Talk
 
 #: Seconds a client is given; more than any of them says that it takes.
 LIMIT = 25.0
+ROOT = Path(__file__).resolve().parents[2]
 MIB = 1024 * 1024
 CLIENTS = ("evamqp", "pika", "aio-pika")
 
@@ -212,9 +210,12 @@ def run_client(name: str, port: int) -> None:
 def play(case: str, client: str) -> dict[str, Any]:
     attacker = Attacker(CASES[case], patience=LIMIT + 5)
     try:
-        command = [sys.executable, __file__, "--run", client, "--port", str(attacker.port)]
+        command = [
+            *(sys.executable, "-m", "tests.hostile.compare"),
+            *("--run", client, "--port", str(attacker.port)),
+        ]
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=LIMIT + 20, check=False
+            command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT + 20, check=False
         )
         lines = done.stdout.splitlines()
         return dict(json.loads(lines[-1])) if lines else {"end": done.stderr[-160:]}

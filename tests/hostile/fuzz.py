@@ -5,10 +5,10 @@ honest broker sends.  An input that breaks something is written to tests/hostile
 the tests play it from then on.  The corpus stays in .fuzz/ and is gone on from; ``--keep`` puts the
 few inputs that reach all of it into tests/hostile/corpus/.
 
-    python tools/fuzz.py --minutes 10
-    python tools/fuzz.py --minutes 1 --target tables
-    python tools/fuzz.py --keep
-    python tools/fuzz.py --replay tests/hostile/regressions/tables-0123.bin
+    python -m tests.hostile.fuzz --minutes 10
+    python -m tests.hostile.fuzz --minutes 1 --target tables
+    python -m tests.hostile.fuzz --keep
+    python -m tests.hostile.fuzz --replay tests/hostile/regressions/tables-0123.bin
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ import time
 from pathlib import Path
 from random import Random
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
+ROOT = Path(__file__).resolve().parents[2]
+# How this program runs itself, from ROOT.
+AGAIN = (sys.executable, "-m", "tests.hostile.fuzz")
 CORPUS = ROOT / ".fuzz"
 REGRESSIONS = ROOT / "tests" / "hostile" / "regressions"
 NAMES = ("session", "tables", "properties", "frames")
@@ -69,7 +69,7 @@ def work(name: str, arguments: list[str]) -> None:
         from tests.hostile.targets import TARGETS
 
     # A merge runs this command again, in a shell, after each input that ends it.
-    command = shlex.join([sys.executable, __file__, "--worker", name])
+    command = shlex.join([*AGAIN, "--worker", name])
     atheris.Setup([command, *arguments], TARGETS[name])
     atheris.Fuzz()
 
@@ -121,8 +121,8 @@ def keep(name: str) -> None:
 
 def _atheris(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run atheris in a process of its own, which it ends."""
-    command = [sys.executable, __file__, "--worker", name, "-verbosity=0", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [*AGAIN, "--worker", name, "-verbosity=0", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def unled(name: str, seconds: int, seed: int) -> tuple[int, int]:
