@@ -188,7 +188,18 @@ class Queue:
         Raises:
             QueueEmpty: There is none.
         """
-        message = await self.channel.ask(lambda core: core.basic_get(self.name, no_ack), timeout)
+        requests: list[evamqp.Request[evamqp.Message | None]] = []
+
+        def send(core: evamqp.Channel) -> evamqp.Request[evamqp.Message | None]:
+            requests.append(core.basic_get(self.name, no_ack))
+            return requests[0]
+
+        try:
+            message = await self.channel.ask(send, timeout)
+        except (asyncio.CancelledError, asyncio.TimeoutError):
+            if requests:
+                _give_back(requests[0])
+            raise
         if message is not None:
             return incoming(message, self.channel)
         if fail:
@@ -226,6 +237,17 @@ class Queue:
 
     def __aiter__(self) -> QueueIterator:
         return self.iterator()
+
+
+def _give_back(request: evamqp.Request[evamqp.Message | None]) -> None:
+    """Nobody will see what a get brings, or has brought already."""
+    if not request.is_done:
+        request.cancel()
+        return
+    future = request.future
+    message = None if future.exception() is not None else future.result()
+    if message is not None and not message.is_settled:
+        message.nack()
 
 
 class QueueIterator:

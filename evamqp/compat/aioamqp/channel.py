@@ -454,7 +454,18 @@ class Channel:
         Raises:
             EmptyQueue: There is none.
         """
-        message = await self._ask(lambda core: core.basic_get(queue_name, no_ack))
+        requests: list[evamqp.Request[evamqp.Message | None]] = []
+
+        def send(core: evamqp.Channel) -> evamqp.Request[evamqp.Message | None]:
+            requests.append(core.basic_get(queue_name, no_ack))
+            return requests[0]
+
+        try:
+            message = await self._ask(send)
+        except asyncio.CancelledError:
+            if requests:
+                _give_back(requests[0])
+            raise
         if message is None:
             raise EmptyQueue
         return {
@@ -584,6 +595,17 @@ class Events(evamqp.Handler):
 
     def on_consumer_cancel(self, channel: evamqp.Channel, consumer_tag: str) -> None:
         self._channel._consumer_cancelled(consumer_tag)
+
+
+def _give_back(request: evamqp.Request[evamqp.Message | None]) -> None:
+    """Nobody will see what a get brings, or has brought already."""
+    if not request.is_done:
+        request.cancel()
+        return
+    future = request.future
+    message = None if future.exception() is not None else future.result()
+    if message is not None and not message.is_settled:
+        message.nack()
 
 
 def _payload(payload: object) -> bytes:

@@ -407,6 +407,7 @@ def test_cancelled_await_leaves_the_channel_usable(url: str, connect: Connect) -
         async with await connect(url) as connection:
             channel = await connection.channel()
             queue = await fill(channel, 1)
+            consumed = await channel.declare_queue("consumed")
 
             def calls() -> list[Any]:
                 return [
@@ -414,20 +415,23 @@ def test_cancelled_await_leaves_the_channel_usable(url: str, connect: Connect) -
                     channel.declare_exchange("e"),
                     channel.set_qos(5),
                     queue.get(),
-                    queue.consume(print),
+                    consumed.consume(print),
                     queue.bind("amq.fanout"),
                     connection.channel().initialize(),
                 ]
 
-            for turns in range(4):
+            for turns in range(6):
                 for call in calls():
                     task = asyncio.ensure_future(call)
                     for _ in range(turns):
                         await asyncio.sleep(0)
                     task.cancel()
-                    await asyncio.gather(task, return_exceptions=True)
-            declared = await queue.declare()
-            assert declared.consumer_count == 0
+                    result: Any = (await asyncio.gather(task, return_exceptions=True))[0]
+                    if isinstance(result, str):  # it was done before it was cancelled
+                        await consumed.cancel(result)
+                    elif isinstance(result, aio_pika.IncomingMessage):
+                        await result.nack()
+            assert (await consumed.declare()).consumer_count == 0
             assert (await queue.get()).body == b"0"
 
     run(scenario())

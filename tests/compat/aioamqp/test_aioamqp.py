@@ -364,10 +364,13 @@ def test_what_no_broker_implements_is_refused_and_the_channel_lives(url: str) ->
 def test_cancelled_await_leaves_the_channel_usable(url: str) -> None:
     async def body(channel: Channel) -> None:
         await channel.queue_declare("q")
+        await channel.queue_declare("one")
+        await channel.basic_publish("m", "", "one")
         await channel.confirm_select()
 
         def calls() -> list[Any]:
             return [
+                channel.basic_get("one"),
                 channel.queue_declare("q"),
                 channel.basic_publish(b"m", "", "q"),
                 channel.basic_consume(print, "q"),
@@ -375,16 +378,21 @@ def test_cancelled_await_leaves_the_channel_usable(url: str) -> None:
                 channel.protocol.channel(),
             ]
 
-        for turns in range(3):
+        for turns in range(6):
             for call in calls():
                 task = asyncio.ensure_future(call)
                 for _ in range(turns):
                     await asyncio.sleep(0)
                 task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+                result: Any = (await asyncio.gather(task, return_exceptions=True))[0]
+                if isinstance(result, dict) and "message" in result:  # done before the cancel
+                    await channel.basic_client_nack(result["delivery_tag"])
+                elif isinstance(result, dict) and "consumer_tag" in result:
+                    await channel.basic_cancel(result["consumer_tag"])
         declared = await channel.queue_declare("q", passive=True)
         assert declared is not None
         assert declared["consumer_count"] == 0
+        assert (await channel.basic_get("one"))["message"] == b"m"
         await channel.publish(b"m", "", "q")
 
     with_channel(url, body)
