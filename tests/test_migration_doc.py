@@ -19,8 +19,8 @@ import pytest
 
 import evamqp
 from tests.loops.broker import HOST, Broker, MemoryEnd
-from tests.loops.loops import MemoryLoop
 from tests.loops.rig import Rig
+from tests.support.loops import MemoryLoop
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "migrating-from-pika.md"
 NONE = "none"

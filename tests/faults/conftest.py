@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.interop.loops import LOOPS, Loop
+from tests.support.loops import Loop, opened
 
 #: The four adapters.
 ADAPTERS = ("select", "asyncio", "tornado", "twisted")
@@ -57,9 +57,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(params=ADAPTERS)
 def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
     """A loop of each adapter."""
-    loop = LOOPS[request.param]()
-    try:
+    with opened(request.param) as loop:
         yield loop
-        assert loop.errors == []
-    finally:
-        loop.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from tests.interop.loops import Loop
+from tests.support.loops import Loop
 from traffic import Account, Traffic
 
 # Seconds, many times what a fault and its end take.

@@ -7,7 +7,7 @@ import pytest
 import evamqp
 from tests.faults.cluster import ClusterNode, cluster
 from tests.faults.playing import play
-from tests.interop.loops import Loop
+from tests.support.loops import Loop
 from traffic import Traffic, wait_until
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.slow, pytest.mark.cluster]

@@ -18,7 +18,7 @@ from tests.faults.conftest import ALL, CUTS
 from tests.faults.cut_peer import CutPeer
 from tests.faults.peer import HOST, PeerServer, Store
 from tests.faults.session import Session
-from tests.interop.loops import TIMEOUT, Loop
+from tests.support.loops import TIMEOUT, Loop
 
 # Sessions under way at a time.
 BATCH = 200

@@ -11,7 +11,7 @@ from broker_faults import WEIGHTS, Fault, Recovery, schedule, stage
 from rabbitmq_node import RabbitNode
 from tests.faults.conftest import ADAPTERS, ALL, SEED, TIMES
 from tests.faults.playing import play
-from tests.interop.loops import LOOPS
+from tests.support.loops import opened
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.slow]
 
@@ -41,18 +41,18 @@ def node(rabbit: RabbitNode) -> Iterator[RabbitNode]:
 
 def check(adapter: str, node: RabbitNode, faults: Sequence[Fault], messages: int) -> None:
     """Carry the faults out while so many messages pass."""
-    loop = LOOPS[adapter]()
     node.repair()
     try:
-        with stage(node, VHOST, loop.adapter, total=messages, seed=SEED) as set_stage:
+        with (
+            opened(adapter) as loop,
+            stage(node, VHOST, loop.adapter, total=messages, seed=SEED) as set_stage,
+        ):
             recovery = Recovery(set_stage, list(faults))
             account = play(loop, set_stage.traffic, recovery.run)
             TIMES.extend(seconds for seconds, _ in recovery.times)
         assert account.is_clean, account
-        assert loop.errors == []
     finally:
         node.repair()
-        loop.close()
 
 
 @pytest.mark.parametrize(("name", "adapter"), list(pairs()))

@@ -12,7 +12,7 @@ import evamqp
 from evamqp.recovery.reconnector import State
 from rabbitmq_node import RabbitNode
 from tests.faults.conftest import ALL
-from tests.interop.loops import LOOPS, Loop
+from tests.support.loops import Loop, opened
 
 CLIENTS = 300 if ALL else 60
 # Seconds.
@@ -43,17 +43,16 @@ class Member(evamqp.Handler):
 @pytest.fixture
 def herd(rabbit: RabbitNode) -> Iterator[tuple[Loop, list[Member]]]:
     rabbit.repair()
-    loop = LOOPS["select"]()
-    members = [Member(loop, rabbit.url) for _ in range(CLIENTS)]
-    try:
-        loop.until(lambda: all(member.reconnector.is_ready for member in members), TIMEOUT)
-        yield loop, members
-    finally:
-        for member in members:
-            member.reconnector.close()
-        rabbit.repair()
-        loop.until(lambda: all(member.reconnector.state is State.CLOSED for member in members))
-        loop.close()
+    with opened("select") as loop:
+        members = [Member(loop, rabbit.url) for _ in range(CLIENTS)]
+        try:
+            loop.until(lambda: all(member.reconnector.is_ready for member in members), TIMEOUT)
+            yield loop, members
+        finally:
+            for member in members:
+                member.reconnector.close()
+            rabbit.repair()
+            loop.until(lambda: all(member.reconnector.state is State.CLOSED for member in members))
 
 
 @pytest.mark.rabbitmq

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.loops.loops import SOCKET_LOOPS, Loop, opened
+from tests.support.loops import SOCKET_LOOPS, Loop, opened
 
 
 @pytest.fixture(params=SOCKET_LOOPS)

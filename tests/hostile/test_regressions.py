@@ -12,7 +12,7 @@ from tests.hostile import corpus
 from tests.hostile.attacker import Talk
 from tests.hostile.targets import TARGETS
 from tests.hostile.test_sockets import attacked
-from tests.loops.loops import Loop
+from tests.support.loops import Loop
 
 KEPT = sorted(Path(__file__).with_name("regressions").glob("*.bin"))
 

@@ -17,7 +17,7 @@ from evamqp.types import Tags
 from rabbitmq_node import RabbitNode, Vhost, VhostPool
 from tests.behaviour.versions import answer_of, parse_version
 from tests.conftest import Certificates
-from tests.interop.loops import LOOPS, TIMEOUT, Condition, Loop
+from tests.support.loops import SOCKET_LOOPS, TIMEOUT, Condition, Loop, opened
 
 #: What scenarios call their queues and exchanges; others are exclusive, and go by themselves.
 QUEUES = ("q", "dead")
@@ -216,14 +216,11 @@ class Rig:
 class OnEveryLoop:
     """Scenarios that run on every loop, plain and TLS: inherit, and take ``rig``."""
 
-    @pytest.fixture(scope="class", params=LOOPS)
+    @pytest.fixture(scope="class", params=SOCKET_LOOPS)
     @classmethod
     def loop(cls, request: pytest.FixtureRequest) -> Iterator[Loop]:
-        loop = LOOPS[request.param]()
-        try:
+        with opened(request.param) as loop:
             yield loop
-        finally:
-            loop.close()
 
     @pytest.fixture(params=["plain", "tls"])
     def encryption(self, request: pytest.FixtureRequest) -> str:
@@ -266,8 +263,5 @@ class OnTwoLoops(OnEveryLoopPlain):
     @pytest.fixture(scope="class", params=["select", "asyncio"])
     @classmethod
     def loop(cls, request: pytest.FixtureRequest) -> Iterator[Loop]:
-        loop = LOOPS[request.param]()
-        try:
+        with opened(request.param) as loop:
             yield loop
-        finally:
-            loop.close()

@@ -23,8 +23,8 @@ from evamqp.codec.methods import decode_arguments
 from evamqp.codec.properties import Properties
 from evamqp.codec.spec import BY_KEY
 from evamqp.errors import MalformedData
-from tests.interop.loops import LOOPS, Loop
 from tests.interop.rig import OnEveryLoopPlain, Rig
+from tests.support.loops import Loop, opened
 
 LONGEST_FRAME = 2**20
 SHORT_STRINGS = {
@@ -192,11 +192,8 @@ class TestEachPoison(OnEveryLoopPlain):
     @classmethod
     def loop(cls) -> Iterator[Loop]:
         """One is enough here: what differs between loops is below what reads properties."""
-        loop = LOOPS["select"]()
-        try:
+        with opened("select") as loop:
             yield loop
-        finally:
-            loop.close()
 
     @pytest.mark.parametrize("name", POISON)
     def test_it_is_delivered_and_so_is_the_next_message(self, rig: Rig, name: str) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.interop.ending_program import MESSAGES, PROGRAMS
-from tests.interop.loops import LOOPS, TIMEOUT, Loop
 from tests.interop.rig import OnEveryLoopPlain, Rig
+from tests.support.loops import TIMEOUT, Loop, opened
 
 ROOT = Path(__file__).parent.parent.parent
 WAYS = ("interrupt", "end", "failure", "exit", "exit in a handler")
@@ -41,11 +41,8 @@ class TestProgramEnd(OnEveryLoopPlain):
     @classmethod
     def loop(cls) -> Iterator[Loop]:
         """Of the test itself; the programs have their own."""
-        loop = LOOPS["select"]()
-        try:
+        with opened("select") as loop:
             yield loop
-        finally:
-            loop.close()
 
     @pytest.mark.parametrize(("program", "way"), ENDS)
     def test_what_its_handlers_had_is_in_the_queue_again(

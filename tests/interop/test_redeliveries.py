@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import evamqp
-from tests.interop.loops import LOOPS, Loop
 from tests.interop.rig import OnEveryLoopPlain, Rig
+from tests.support.loops import Loop, opened
 
 QUORUM = {"x-queue-type": "quorum"}
 
@@ -59,11 +59,8 @@ class OnSelect(OnEveryLoopPlain):
     @pytest.fixture(scope="class")
     @classmethod
     def loop(cls) -> Iterator[Loop]:
-        loop = LOOPS["select"]()
-        try:
+        with opened("select") as loop:
             yield loop
-        finally:
-            loop.close()
 
 
 def fill(rig: Rig, channel: evamqp.Channel, count: int) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.loops.loops import LOOPS, Loop, opened
 from tests.loops.rig import Rig
+from tests.support.loops import LOOPS, Loop, opened
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 
 import evamqp
 from tests.loops.broker import HOST, Broker, MemoryEnd, TcpEnd
-from tests.loops.loops import SOCKET_LOOPS, Loop, MemoryLoop
+from tests.support.loops import SOCKET_LOOPS, Loop, MemoryLoop
 
 
 class Rig:

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 import evamqp
-from tests.loops.loops import ASYNCIO_LOOPS
 from tests.loops.rig import Rig, on
+from tests.support.loops import ASYNCIO_LOOPS
 
 QUIET = evamqp.Handler()
 

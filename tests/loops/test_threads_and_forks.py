@@ -18,8 +18,8 @@ import pytest
 import evamqp
 from evamqp.types import Tags
 from rabbitmq_node import RabbitNode
-from tests.loops.loops import Loop
 from tests.loops.rig import on_sockets
+from tests.support.loops import Loop
 
 THREADS = 16
 # Publishes of each thread; by hand this is run with ten thousand.

@@ -13,9 +13,9 @@ import pytest
 import evamqp
 from evamqp import Outcome, Topology
 from evamqp.adapters.select import SelectAdapter
-from tests.loops.loops import LOOPS, Loop, MemoryLoop, opened
 from tests.recovery.broker import HOST, PORT, Publish, Server
 from tests.recovery.stage import LONG, numbered
+from tests.support.loops import LOOPS, Loop, MemoryLoop, opened
 
 LOCALHOST = "127.0.0.1"
 TIMEOUT = 10.0

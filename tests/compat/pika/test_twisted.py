@@ -16,17 +16,16 @@ from evamqp.compat.pika.adapters.twisted_connection import (
     TwistedProtocolConnection,
 )
 from evamqp.testing import Broker
-from tests.interop.loops import TwistedLoop
+from tests.support.loops import TwistedLoop, opened
 
 exceptions = pika.exceptions
 
 
 @pytest.fixture
 def loop() -> Iterator[TwistedLoop]:
-    loop = TwistedLoop()
-    yield loop
-    loop.close()
-    assert not loop.errors
+    with opened("twisted") as loop:
+        assert isinstance(loop, TwistedLoop)
+        yield loop
 
 
 @pytest.fixture
@@ -40,7 +39,7 @@ class Rig:
 
     def __init__(self, loop: TwistedLoop, broker: Broker, **named: Any) -> None:
         self.loop = loop
-        self.reactor: Any = loop._reactor
+        self.reactor: Any = loop.reactor
         self.protocol: Any = TwistedProtocolConnection(
             pika.ConnectionParameters("127.0.0.1", broker.port, **named), self.reactor
         )
@@ -172,9 +171,9 @@ def test_connection_ready_may_be_overridden(loop: TwistedLoop, broker: Broker) -
         def connectionReady(self) -> Any:
             return self.channel().addCallback(lambda channel: (self, channel))
 
-    made: Any = Own(pika.ConnectionParameters("127.0.0.1", broker.port), loop._reactor)
+    made: Any = Own(pika.ConnectionParameters("127.0.0.1", broker.port), loop.reactor)
     rig = Rig.__new__(Rig)
-    rig.loop, rig.reactor, rig.protocol = loop, loop._reactor, made
+    rig.loop, rig.reactor, rig.protocol = loop, loop.reactor, made
     rig.connect(broker)
     same, channel = rig.wait(made.ready)
     assert same is made

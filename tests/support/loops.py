@@ -1,13 +1,14 @@
-"""Every loop under one roof: an adapter, and a way to run it until something has happened.
+"""Every loop under one roof: an adapter, and the ways to run it until something has happened.
 
-Nothing of AMQP lives here but the waiting for a Request.
+``opened()`` is how tests open one.  Nothing of AMQP lives here but the waiting for a Request.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Condition = Callable[[], object]
 
-#: Seconds after which something that has not come is given up.
+#: Seconds after which a test gives up waiting.
 TIMEOUT = 30.0
 
 
@@ -30,12 +31,16 @@ class Loop:
 
     Attributes:
         adapter: The adapter on it.
-        errors: What the loop logged because nobody caught it.
+        errors: What the loop logged because no code caught it.
     """
 
     def __init__(self, adapter: Adapter) -> None:
         self.adapter = adapter
         self.errors: list[object] = []
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in the loop's own way, to its end."""
+        raise NotImplementedError
 
     def until(self, done: Condition, seconds: float = TIMEOUT) -> None:
         """Run until ``done()``; fail if it takes too long."""
@@ -80,6 +85,9 @@ class SelectLoop(Loop):
         self._select = SelectAdapter()
         super().__init__(self._select)
 
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return self._select.run_until(coroutine, TIMEOUT)
+
     def close(self) -> None:
         self._select.close()
 
@@ -93,6 +101,9 @@ class AsyncioLoop(Loop):
         super().__init__(AsyncioAdapter(loop))
         self._loop = loop
         loop.set_exception_handler(lambda _, context: self.errors.append(context))
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return self._loop.run_until_complete(asyncio.wait_for(coroutine, TIMEOUT))
 
     def close(self) -> None:
         self._loop.close()
@@ -111,33 +122,45 @@ class TornadoLoop(Loop):
         loop: asyncio.AbstractEventLoop = self._io_loop.asyncio_loop
         loop.set_exception_handler(lambda _, context: self.errors.append(context))
 
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        result: T = self._io_loop.run_sync(lambda: coroutine, TIMEOUT)
+        return result
+
     def close(self) -> None:
         self._io_loop.close()
 
 
 class TwistedLoop(Loop):
-    """A reactor of its own, turned by hand: one that ran cannot run again."""
+    """A reactor of its own, turned by hand: one that ran cannot run again.
+
+    Attributes:
+        reactor: Twisted's.
+    """
 
     def __init__(self) -> None:
         from twisted.logger import globalLogPublisher
 
         from evamqp.adapters.twisted import TwistedAdapter
 
-        self._reactor = self._new_reactor()
-        self._reactor.startRunning(installSignalHandlers=False)
-        super().__init__(TwistedAdapter(self._reactor))
+        self.reactor = _new_reactor()
+        self.reactor.startRunning(installSignalHandlers=False)
+        super().__init__(TwistedAdapter(self.reactor))
         self._log: Any = globalLogPublisher  # whose own types come from zope, unknown to mypy
         self._log.addObserver(self._observe)  # type: ignore[arg-type]
 
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        from twisted.internet.defer import ensureDeferred
+
+        outcomes: list[Any] = []
+        ensureDeferred(coroutine).addBoth(outcomes.append)
+        self.until(lambda: outcomes)
+        result: T = self._value(outcomes[0])
+        return result
+
     def close(self) -> None:
         self._log.removeObserver(self._observe)
-        self._reactor.fireSystemEvent("shutdown")
-        self._reactor.removeAll()
-
-    def _new_reactor(self) -> Any:
-        from twisted.internet.selectreactor import SelectReactor
-
-        return SelectReactor()
+        self.reactor.fireSystemEvent("shutdown")
+        self.reactor.removeAll()
 
     def _observe(self, event: LogEvent) -> None:
         if "log_failure" in event:
@@ -145,7 +168,7 @@ class TwistedLoop(Loop):
 
     def _pump(self, done: Condition, deadline: float) -> None:
         while not done() and time.monotonic() < deadline:
-            self._reactor.iterate(0.001)
+            self.reactor.iterate(0.001)
 
     def _when_done(self, future: Any, callback: Callable[[Any], object]) -> None:
         future.addBoth(callback)
@@ -156,6 +179,33 @@ class TwistedLoop(Loop):
         if isinstance(outcome, Failure):
             raise outcome.value  # type: ignore[misc]
         return outcome
+
+
+def _new_reactor() -> Any:
+    """The reactor that Twisted itself would choose."""
+    try:
+        from twisted.internet.epollreactor import EPollReactor
+    except ImportError:  # not on Linux
+        from twisted.internet.selectreactor import SelectReactor
+
+        return SelectReactor()
+    return EPollReactor()  # type: ignore[no-untyped-call]
+
+
+class MemoryLoop(Loop):
+    """The loop whose clock is moved by hand; it waits for nothing that is not under way."""
+
+    def __init__(self) -> None:
+        from evamqp.adapters.memory import MemoryAdapter
+
+        self.memory = MemoryAdapter()
+        super().__init__(self.memory)
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return self.memory.run_until(coroutine)
+
+    def _pump(self, done: Condition, deadline: float) -> None:
+        self.memory.run_until_idle()
 
 
 def _uvloop() -> Loop:
@@ -170,4 +220,20 @@ LOOPS: dict[str, Callable[[], Loop]] = {
     "uvloop": _uvloop,
     "tornado": TornadoLoop,
     "twisted": TwistedLoop,
+    "memory": MemoryLoop,
 }
+#: The loops that have sockets.
+SOCKET_LOOPS = tuple(name for name in LOOPS if name != "memory")
+#: Where ``request.future`` is an asyncio.Future.
+ASYNCIO_LOOPS = ("asyncio", "uvloop", "tornado")
+
+
+@contextmanager
+def opened(name: str) -> Iterator[Loop]:
+    """A loop of that name; what no code caught in it is an error at its end."""
+    loop = LOOPS[name]()
+    try:
+        yield loop
+        assert loop.errors == []
+    finally:
+        loop.close()

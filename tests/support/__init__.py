@@ -1,0 +1,1 @@
+"""What several suites stand on.  No test lives here."""
