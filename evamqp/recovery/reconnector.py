@@ -289,7 +289,7 @@ class Reconnector(LoopBound):
         """What is to be declared, whoever wants it."""
         wanted = Topology()
         for topology in (self.topology, *self._members.values()):
-            wanted.update(topology)
+            wanted.merge(topology)
         return wanted
 
     def _is_wanted(self, entity: Entity) -> bool:
@@ -368,7 +368,7 @@ class Reconnector(LoopBound):
         if replay is not self._replay:
             return
         if self.state is State.REPLAYING:
-            given = self.topology.keys - self._recorded
+            given = self.topology.retried - self._recorded
             if replay.failing.keys().isdisjoint(given):
                 self._be_ready(replay)
         else:
@@ -399,7 +399,7 @@ class Reconnector(LoopBound):
             topology = self._members.get(member)
             if topology is None or self.state is not State.READY:
                 continue
-            if failing.isdisjoint(topology.keys):
+            if failing.isdisjoint(topology.retried):
                 self._invoke("a member", None, member._connected, self.connection)
             else:
                 self._waiting.append(member)

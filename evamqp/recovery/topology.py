@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 #: What is done about an entity that cannot be declared: try again until it works, go on without
 #: it, or give up the whole recovery.
 Policy: TypeAlias = Literal["retry", "skip", "fail"]
-POLICIES = ("retry", "skip", "fail")
+POLICIES = ("skip", "retry", "fail")  # by strictness
 
 # Seconds.  The broker needs some 20 ms to see that the former owner of an exclusive queue is gone;
 # a queue that is still locked when the delays have grown to the second is somebody else's.
@@ -156,6 +156,11 @@ class Topology:
             *self._bindings,
         }
 
+    @property
+    def retried(self) -> set[Key]:
+        """The keys of entities whose policy is to retry."""
+        return {entity.key for entity in self if entity.policy == "retry"}
+
     def has(self, key: Key) -> bool:
         """Whether an entity of that key is here."""
         if len(key) == 2:
@@ -259,6 +264,16 @@ class Topology:
         self._exchanges.update(other._exchanges)
         self._queues.update(other._queues)
         self._bindings.update(other._bindings)
+
+    def merge(self, other: Topology) -> None:
+        """Add all that ``other`` holds; where both hold an entity, the stricter policy counts."""
+        policies = {entity.key: entity.policy for entity in self}
+        self.add(
+            entity._replace(policy=max(entity.policy, kept, key=POLICIES.index))
+            if (kept := policies.get(entity.key)) is not None
+            else entity
+            for entity in other
+        )
 
     def add(self, entities: Iterable[Entity]) -> None:
         """Add entities as they are; they replace ours of the same name."""
