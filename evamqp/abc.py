@@ -1,7 +1,7 @@
 """The contract between evamqp and an event loop: Protocols, and the Endpoint they pass around.
 
 No code that runs belongs here, no socket and no loop: an adapter knows bytes, timers and futures,
-and this file says what it owes.  The vocabulary is asyncio's on purpose.
+and this file says what it must do with them, in asyncio's vocabulary.
 ``evamqp.testing.contract`` is the same contract as a test suite.
 """
 
@@ -20,14 +20,14 @@ class Endpoint(NamedTuple):
     """Where to connect, and how long that may take.
 
     Args:
-        host: DNS name, or an IP literal (then no resolver is asked).
+        host: DNS name, or an IP literal, which needs no resolver.
         port: TCP port, 1..65535.
         tls: Context for TLS; None means plain TCP.
         server_hostname: Name sent as SNI and checked against the certificate; None means ``host``.
         timeout: Seconds for DNS, TCP and TLS together.
-        address_timeout: Seconds for the TCP connect to one address of the name.
+        address_timeout: Seconds for the TCP connect to each address of the name.
         user_timeout: Seconds that sent bytes may stay unacknowledged before the kernel gives up
-            (TCP_USER_TIMEOUT), for connections that have no heartbeat; None leaves it unset.
+            (TCP_USER_TIMEOUT), for connections without a heartbeat; None leaves it unset.
     """
 
     host: str
@@ -55,13 +55,13 @@ class Transport(Protocol):
         """Send what is queued, then close.  Idempotent."""
 
     def abort(self) -> None:
-        """Drop what is queued and close now; also ends a close() that waits.  Idempotent."""
+        """Drop what is queued and close now, also during a close() that waits.  Idempotent."""
 
 
 class Stream(Protocol):
-    """What an adapter calls, from the loop only.
+    """Receives the events of a connection.  An adapter calls it from the loop only.
 
-    ``connection_lost`` comes exactly once and last, also when ``connection_made`` never came.
+    ``connection_lost`` comes exactly once and last, also if ``connection_made`` never came.
     Its argument is None for an end without error: our own close, or the peer's end of file.
     """
 
@@ -73,10 +73,10 @@ class Stream(Protocol):
 
 
 class Handle(Protocol):
-    """Something that can be called off."""
+    """Something scheduled that can be cancelled."""
 
     def cancel(self) -> object:
-        """Idempotent; a no-op once it has happened."""
+        """Cancel.  Idempotent; a no-op once it has happened."""
 
 
 class Promise(Protocol):
@@ -87,14 +87,14 @@ class Promise(Protocol):
         """What the user awaits: an ``asyncio.Future``, a ``Deferred`` or a ``Result``."""
 
     def resolve(self, value: object) -> bool:
-        """Give it its value; False if it had an outcome before, or its user has cancelled it."""
+        """Set the value; return False if the future is settled or its user has cancelled it."""
 
     def reject(self, exc: BaseException) -> None:
-        """Give it its error.  One that nobody looks at is dropped without a word."""
+        """Set the error.  An error that is never retrieved must not be logged."""
 
 
 class Adapter(Protocol):
-    """An event loop.  All but ``call_soon_threadsafe`` belong to the loop's thread."""
+    """An event loop.  Call all but ``call_soon_threadsafe`` and ``stop`` in the loop's thread."""
 
     def time(self) -> float:
         """Monotonic seconds; the clock of call_later()."""
@@ -103,7 +103,7 @@ class Adapter(Protocol):
         """Call back on the next turn of the loop."""
 
     def call_later(self, delay: float, callback: Callback) -> Handle:
-        """Call back after ``delay`` seconds.  Yours to use as a timer as well."""
+        """Call back after ``delay`` seconds.  Programs may use it as their timer too."""
 
     def call_soon_threadsafe(self, callback: Callback) -> None:
         """Call back on the loop, from any thread or signal handler.  Never blocks."""
@@ -117,38 +117,38 @@ class Adapter(Protocol):
 
         Args:
             awaitable: A coroutine, or the loop's own future.
-            done: Called once, with None or with what the awaitable raised; never from inside this
-                call or ``cancel()``.  For one that was cancelled that is RequestCancelled, or the
-                loop's own error if it is no Exception, as asyncio's is not.
+            done: Called once, with None or with what the awaitable raised; never inside this call
+                or ``cancel()``.  A cancelled awaitable gives RequestCancelled, or the loop's own
+                error where that is not an Exception (asyncio).
 
         Returns:
-            ``cancel()`` cancels the awaitable; ``done`` comes all the same.
+            A handle whose ``cancel()`` cancels the awaitable; ``done`` is still called.
 
         Raises:
-            TypeError, ValueError: No awaitable, or one of another loop.
+            TypeError, ValueError: Not an awaitable, or one of another loop.
         """
 
     def connect(self, endpoint: Endpoint, stream: Stream) -> Handle:
         """Resolve, connect and shake hands in TLS; then call ``stream.connection_made``.
 
-        A failure, a timeout or ``Handle.cancel()`` is told by ``stream.connection_lost``.
+        After a failure, a timeout or ``Handle.cancel()``, call ``stream.connection_lost``.
         """
 
     def run(self) -> None:
-        """Run the loop until stop(); for scripts.  In an application the loop is yours."""
+        """Run the loop until stop(), for scripts.  An application runs its own loop."""
 
     def stop(self) -> None:
         """End run().  Idempotent; legal in a signal handler and before run()."""
 
     def close(self) -> None:
-        """Release what the adapter made for itself; a loop of yours stays open.  Idempotent."""
+        """Release what the adapter created; a loop of yours stays open.  Idempotent."""
 
 
 class Listener(Protocol):
-    """What an adapter that can accept connections offers besides."""
+    """What an adapter also offers if it can accept connections."""
 
     def listen(self, host: str, port: int, factory: Callable[[], Stream]) -> ListenHandle:
-        """Accept connections and give each to a stream of its own.  Port 0 picks a free one."""
+        """Accept connections, each for a new stream.  Port 0 picks a free port."""
 
 
 class ListenHandle(Handle, Protocol):

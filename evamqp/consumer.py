@@ -24,7 +24,7 @@ from evamqp.errors import (
 )
 from evamqp.recovery.backoff import STABLE_AFTER, Backoff
 from evamqp.recovery.failures import Failures
-from evamqp.recovery.loop_bound import call_off
+from evamqp.recovery.loop_bound import cancel_all
 from evamqp.recovery.reconnecting_client import ChannelEvents, ReconnectingClient
 from evamqp.recovery.reconnector import Reconnector, Target
 from evamqp.recovery.topology import copy_table
@@ -313,7 +313,7 @@ class Consumer(ReconnectingClient[int]):
         self._tag = ""
         # They are the broker's again.
         self._waiting.clear()
-        call_off(*self._returning.values())
+        cancel_all(*self._returning.values())
         self._returning.clear()
 
     def _come_back(self, step: Callable[[], object]) -> None:

@@ -28,7 +28,7 @@ from evamqp.recovery.backoff import Backoff
 from evamqp.recovery.confirm_clock import CONFIRM_TIMEOUT, ConfirmClock, check_confirm_timeout
 from evamqp.recovery.deadlines import Deadlines
 from evamqp.recovery.ledger import Ledger, Outcome, Publication
-from evamqp.recovery.loop_bound import call_off, checked_timeout
+from evamqp.recovery.loop_bound import cancel_all, checked_timeout
 from evamqp.recovery.reconnecting_client import ChannelEvents, ReconnectingClient
 from evamqp.recovery.reconnector import Reconnector, Target
 from evamqp.recovery.suspects import Suspects, is_error
@@ -315,7 +315,7 @@ class Publisher(ReconnectingClient[list[Publication]]):
         """Whether the next suspect has to wait for an outcome: ours, or another member's."""
         if channel.unconfirmed:
             return True
-        return bool(self._suspects.witnesses) and not self.reconnector._admit(self)
+        return bool(self._suspects.witnesses) and not self.reconnector.admit(self)
 
     def _try_room(self) -> None:
         self._room_timer = None
@@ -340,7 +340,7 @@ class Publisher(ReconnectingClient[list[Publication]]):
         if self._deadlines.waiting:
             self._deadlines.waiting.pop(entry.number, None)
         if self._resending:
-            call_off(self._resending.pop(entry, None))
+            cancel_all(self._resending.pop(entry, None))
         self._acquit(entry)
         self._ledger.settle(entry, outcome)
 
@@ -492,7 +492,7 @@ class Publisher(ReconnectingClient[list[Publication]]):
         suspects = self._suspects
         if suspects.isolated or suspects.witnesses:
             suspects.acquit(entry)
-            self.reconnector._release(self)
+            self.reconnector.release(self)
 
     # Member of the reconnector
 
@@ -500,7 +500,7 @@ class Publisher(ReconnectingClient[list[Publication]]):
         super()._disconnected(reason)
         self._confirm_clock.stop()
         self._ledger.take_back()
-        self.reconnector._release(self)
+        self.reconnector.release(self)
         self._refresh_writable()
 
     def _writable(self, writable: bool) -> None:
@@ -528,12 +528,12 @@ class Publisher(ReconnectingClient[list[Publication]]):
         self._end(left)
 
     def _end(self, left: list[Publication]) -> None:
-        call_off(self._room_timer)
+        cancel_all(self._room_timer)
         self._room_timer = None
         self._confirm_clock.end()
         self._deadlines.end()
         self._ledger.clear()
-        self.reconnector._release(self)
+        self.reconnector.release(self)
         self._finish(left)
         self._refresh_writable()
 

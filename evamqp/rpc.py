@@ -29,7 +29,7 @@ from evamqp.errors import (
 from evamqp.publisher import Publisher
 from evamqp.recovery.backoff import Backoff
 from evamqp.recovery.ledger import Outcome
-from evamqp.recovery.loop_bound import call_off, checked_timeout
+from evamqp.recovery.loop_bound import cancel_all, checked_timeout
 from evamqp.recovery.reconnecting_client import ChannelEvents, ReconnectingClient
 from evamqp.recovery.reconnector import Reconnector, Target
 
@@ -335,7 +335,7 @@ class RpcClient(ReconnectingClient[int]):
 
     def _forget(self, call: RpcCall) -> None:
         """The call has its end: wait for it no more."""
-        call_off(call._timer)
+        cancel_all(call._timer)
         call._timer = None
         self._suspects.discard(call)
         self._calls.pop(call.properties.correlation_id or "", None)

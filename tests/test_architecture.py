@@ -43,6 +43,7 @@ FLOORS = {
 # Where a loop's package may be imported.  Tornado's loop is asyncio underneath.
 LOOPS = {
     "asyncio": {
+        "evamqp.adapters._asyncio_transport",
         "evamqp.adapters.asyncio",
         "evamqp.adapters.tornado",
         # What they stand in for is of asyncio.

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from evamqp.core.state import CHANNEL, CONNECTION
 from evamqp.parameters import SETTINGS, Parameters
-from evamqp.recovery.reconnector import TABLE
+from evamqp.recovery.state import TABLE
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -46,7 +46,7 @@ def parameters_page() -> str:
 STATES = """\
 # The state machines
 
-Made from the tables in `evamqp/core/state.py` and `evamqp/recovery/reconnector.py` by `make docs`.
+Made from the tables in `evamqp/core/state.py` and `evamqp/recovery/state.py` by `make docs`.
 An arrow is a method that the broker may send in that state, or an event; *italic* ones are our own
 doing.  What has no arrow is an error of the peer (503), or too late to mean anything.  Methods that
 leave the state as it is stand in its box.
@@ -58,7 +58,7 @@ class Machine(NamedTuple):
 
     title: str
     words: str
-    table: Mapping[Any, Mapping[str, Any]]
+    table: Mapping[Any, Mapping[Any, Any]]
     ours: Sequence[str] = ()
 
 
@@ -96,7 +96,8 @@ def diagram_lines(machine: Machine) -> Iterator[str]:
     for state, steps in machine.table.items():
         arrows: dict[Any, list[str]] = {}
         for name, step in steps.items():
-            arrows.setdefault(step if isinstance(step, Enum) else step[1], []).append(name)
+            label = name.value if isinstance(name, Enum) else name
+            arrows.setdefault(step if isinstance(step, Enum) else step[1], []).append(label)
         for target, names in arrows.items():
             if target is state:
                 yield f"    {state.value}: {state.value}<br/>{'<br/>'.join(shortened(names))}"

@@ -1,15 +1,16 @@
-"""``Result``: the future of the loops that have none of their own, and what runs a coroutine on it.
+"""Futures: ``Result`` for the loops that have none of their own, and the writing end of any.
 
-The select and the memory adapter share it.  No clock, no socket and no loop belongs here: a
-Result is handed the ``call_soon`` of the loop that it lives on.
+A CoroutineRunner runs a coroutine on Results.  No clock, no socket and no loop belongs here: a
+Result takes the ``call_soon`` of its loop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from contextlib import contextmanager
 from contextvars import copy_context
 from types import TracebackType
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from evamqp.abc import Callback, Handle
 from evamqp.errors import BadType, RequestCancelled, WrongState
@@ -21,8 +22,8 @@ CallSoon = Callable[[Callback], object]
 class Result(Generic[T]):
     """A value that arrives later; it belongs to the loop's thread.
 
-    ``await`` it in a coroutine given to the adapter's run_until(), or give it to run_until()
-    itself.  A failure that nobody looks at is dropped without a word.
+    ``await`` it in a coroutine that you pass to the adapter's run_until(), or pass it to
+    run_until() itself.  A failure that is never retrieved is dropped without a log record.
     """
 
     __slots__ = ("_call_soon", "_callbacks", "_done", "_exception", "_traceback", "_value")
@@ -48,10 +49,10 @@ class Result(Generic[T]):
 
         Raises:
             WrongState: It is pending.
-            BaseException: What it was rejected with.
+            BaseException: Its error.
         """
         if self.exception() is not None:
-            # The traceback as it came: else each look would add the lookers before it.
+            # The original traceback: otherwise each retrieval would extend it.
             raise cast(BaseException, self._exception).with_traceback(self._traceback)
         return cast(T, self._value)
 
@@ -66,11 +67,14 @@ class Result(Generic[T]):
         return self._exception
 
     def cancel(self) -> bool:
-        """Settle it with RequestCancelled; False if it was settled before."""
-        return self.settle(None, RequestCancelled("the Result was cancelled"))
+        """Settle it with RequestCancelled; False if it is done already."""
+        if self._done:
+            return False
+        self._settle(None, RequestCancelled("the Result was cancelled"))
+        return True
 
     def add_done_callback(self, callback: Callable[[Result[T]], object]) -> None:
-        """Call back with this Result, on a turn of the loop after it has settled."""
+        """Call back with this Result, on a turn of the loop after it is done."""
         if self._done:
             self._call_soon(lambda: callback(self))
         else:
@@ -81,10 +85,15 @@ class Result(Generic[T]):
             yield self
         return self.result()
 
-    def settle(self, value: T | None, exc: BaseException | None) -> bool:
-        """For its Promise: give it its outcome; False if it had one."""
-        if self._done:
-            return False
+    def set_result(self, value: T) -> None:
+        """Give it its value; it must be pending.  Reserved for its Promise."""
+        self._settle(value, None)
+
+    def set_exception(self, exc: BaseException) -> None:
+        """Give it its error; it must be pending.  Reserved for its Promise."""
+        self._settle(None, exc)
+
+    def _settle(self, value: T | None, exc: BaseException | None) -> None:
         self._done = True
         self._value = value
         self._exception = exc
@@ -92,34 +101,53 @@ class Result(Generic[T]):
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             self.add_done_callback(callback)
-        return True
 
 
-class Promise:
-    """The writing end of a Result."""
+class Future(Protocol):
+    """What a Promise needs of a future; asyncio's has it too."""
+
+    def done(self) -> bool: ...
+    def set_result(self, value: Any, /) -> object: ...
+    def set_exception(self, exc: BaseException, /) -> object: ...
+    def exception(self) -> BaseException | None: ...
+
+
+F = TypeVar("F", bound=Future)
+
+
+class Promise(Generic[F]):
+    """The writing end of a Result or an ``asyncio.Future``."""
 
     __slots__ = ("future",)
 
-    def __init__(self, call_soon: CallSoon) -> None:
-        self.future: Result[Any] = Result(call_soon)
+    def __init__(self, future: F) -> None:
+        self.future = future
 
     def resolve(self, value: object) -> bool:
-        return self.future.settle(value, None)
+        """See ``evamqp.abc.Promise``."""
+        if self.future.done():
+            return False
+        self.future.set_result(value)
+        return True
 
     def reject(self, exc: BaseException) -> None:
-        self.future.settle(None, exc)
+        """See ``evamqp.abc.Promise``."""
+        if not self.future.done():
+            self.future.set_exception(exc)
+            self.future.exception()  # retrieved, so that asyncio does not log an unused failure
 
 
 class CoroutineRunner(Generic[T]):
-    """Takes a coroutine from one Result that it awaits to the next, beginning on the next turn.
+    """Runs a coroutine from one awaited Result to the next, beginning on the next turn.
 
-    It has a context of its own, a copy of its maker's, as the tasks of other loops have.
+    It runs in a copy of its creator's context, as the tasks of other loops do.
     """
 
-    __slots__ = ("_awaited", "_context", "_coroutine", "_is_closed", "result")
+    __slots__ = ("_awaited", "_context", "_coroutine", "_is_closed", "_promise", "result")
 
     def __init__(self, coroutine: Coroutine[Any, Any, T], call_soon: CallSoon) -> None:
         self.result: Result[T] = Result(call_soon)
+        self._promise = Promise(self.result)
         self._context = copy_context()
         self._coroutine = coroutine
         self._awaited: Result[Any] | None = None
@@ -127,24 +155,24 @@ class CoroutineRunner(Generic[T]):
         call_soon(self._step)
 
     def close(self) -> None:
-        """Give it up unless it has ended; its ``finally`` blocks run now."""
+        """Close the coroutine unless it has ended; its ``finally`` blocks run now."""
         self._is_closed = True
         self._context.run(self._coroutine.close)
         if self._awaited is not None:
-            self._awaited.cancel()  # as the tasks of other loops do
+            self._awaited.cancel()  # as other loops' tasks do
 
     def cancel(self) -> None:
-        """Give it up, and settle its result: with RequestCancelled, or what it raises at that.
+        """Close the coroutine; its result gets RequestCancelled, or what the close raises.
 
         Idempotent.
         """
         try:
             self.close()
         except (KeyboardInterrupt, SystemExit) as exc:
-            self.result.settle(None, exc)
+            self._promise.reject(exc)
             raise
         except BaseException as exc:
-            self.result.settle(None, exc)
+            self._promise.reject(exc)
         else:
             self.result.cancel()
 
@@ -156,12 +184,12 @@ class CoroutineRunner(Generic[T]):
         try:
             awaited = self._context.run(step)
         except StopIteration as stop:
-            self.result.settle(stop.value, None)
+            self._promise.resolve(stop.value)
         except (KeyboardInterrupt, SystemExit) as exc:
-            self.result.settle(None, exc)
+            self._promise.reject(exc)
             raise
         except BaseException as exc:
-            self.result.settle(None, exc)
+            self._promise.reject(exc)
         else:
             self._wait_for(awaited)
 
@@ -170,7 +198,7 @@ class CoroutineRunner(Generic[T]):
             self._awaited = awaited
             awaited.add_done_callback(lambda _: self._step())
         else:
-            foreign = BadType(f"run_until() cannot await {awaited!r}; it is of another loop")
+            foreign = BadType(f"run_until() cannot await {awaited!r}; it belongs to another loop")
             self._run(lambda: self._coroutine.throw(foreign))
 
 
@@ -180,19 +208,32 @@ def run_awaitable(
     """Run a coroutine, or wait for a Result or Request; then call ``done`` from the loop."""
     handle: Handle
     if isinstance(awaitable, Coroutine):
-        handle = drive = CoroutineRunner(awaitable, call_soon)
-        result = drive.result
+        handle = runner = CoroutineRunner(awaitable, call_soon)
+        result = runner.result
     else:
         handle = result = result_of(awaitable)
     result.add_done_callback(lambda result: done(result.exception()))
     return handle
 
 
+@contextmanager
+def started(awaited: Awaitable[T], call_soon: CallSoon) -> Iterator[Result[T]]:
+    """Start what run_until() was given; yield its Result, and close a coroutine at the end."""
+    if not isinstance(awaited, Coroutine):
+        yield result_of(awaited)
+        return
+    runner: CoroutineRunner[T] = CoroutineRunner(awaited, call_soon)
+    try:
+        yield runner.result
+    finally:
+        runner.close()
+
+
 def result_of(awaited: object) -> Result[Any]:
-    """The Result itself, or that of a Request.
+    """Return the Result itself, or the one of a Request.
 
     Raises:
-        BadType: It is neither.
+        BadType: ``awaited`` is neither.
     """
     result = awaited if isinstance(awaited, Result) else getattr(awaited, "future", None)
     if not isinstance(result, Result):

@@ -1,7 +1,7 @@
 """A connection made of memory: its two ends, the faults it can have, and a Peer to script.
 
-The memory adapter joins streams with it.  No clock, no loop and no AMQP belongs here: an end is
-handed the ``call_soon`` of the loop, and speaks to its stream from there only.
+The memory adapter joins streams with it.  No clock, no loop and no AMQP belongs here: each end
+takes the ``call_soon`` of the loop, and calls its stream from there only.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from evamqp.abc import Stream, Transport
 from evamqp.adapters._future import CallSoon
 from evamqp.errors import WrongState
 
-# A socket of Linux takes about as much at once; asyncio's marks are the same.
+# About what a Linux socket takes at once, and asyncio's thresholds.
 READ_SIZE = 64 * 1024
 HIGH_WATER = 64 * 1024
 LOW_WATER = 16 * 1024
 
 
 def join(call_soon: CallSoon, connecting: Stream, accepting: Stream) -> MemoryTransport:
-    """Connect two streams and tell both; returns the accepting stream's end."""
+    """Connect two streams, and call ``connection_made`` on both; return the accepting end."""
     here, there = MemoryTransport(call_soon, connecting), MemoryTransport(call_soon, accepting)
     here.peer, there.peer = there, here
     accepting.connection_made(there)
@@ -28,7 +28,7 @@ def join(call_soon: CallSoon, connecting: Stream, accepting: Stream) -> MemoryTr
 
 
 class MemoryTransport:
-    """One end of a connection: a Transport, and where the faults of the wire are set.
+    """One end of a connection: a Transport, and where a test injects faults.
 
     Attributes:
         chunk_size: Bytes that this end reads in one turn.
@@ -47,7 +47,7 @@ class MemoryTransport:
         self._call_soon = call_soon
         self._stream = stream
         self._outgoing = bytearray()
-        self._farewell: BaseException | None = None  # what the peer is told behind the last byte
+        self._farewell: BaseException | None = None  # the peer gets it after the last byte
         self._remaining: int | None = None  # bytes that may still arrive before the wire is cut
         self._reading = True
         self._closing = self._full = self._lost = self._scheduled = self._silent = False
@@ -73,18 +73,18 @@ class MemoryTransport:
         self.reset()
 
     def reset(self) -> None:
-        """Close, and let the other end see a ConnectionResetError behind what was written."""
+        """Close; the other end gets a ConnectionResetError after what was written."""
         if not self._lost:
             self._farewell = ConnectionResetError("connection reset by the peer")
             self.close()
 
     def cut_after(self, count: int) -> None:
-        """Break the wire for both ends when ``count`` more bytes have reached this one."""
+        """Break the connection for both ends once ``count`` more bytes have reached this one."""
         self._remaining = count
         self.peer._schedule()
 
     def silence(self) -> None:
-        """Lose all bytes, and the news of an end, from now on in both directions."""
+        """From now on lose all bytes in both directions, and the end of the connection too."""
         for end in (self, self.peer):
             end._silent = True
             end._outgoing.clear()
@@ -95,7 +95,7 @@ class MemoryTransport:
             self._call_soon(self._deliver)
 
     def _deliver(self) -> None:
-        """Bring one turn's bytes to the peer, or the end of them."""
+        """Deliver one turn's bytes to the peer, or the end."""
         self._scheduled = False
         if self.peer._lost:
             self._outgoing.clear()
@@ -133,7 +133,7 @@ class MemoryTransport:
 
     def _break(self) -> None:
         for end in (self, self.peer):
-            end._lose(ConnectionResetError("the wire was cut"))
+            end._lose(ConnectionResetError("the connection was cut"))
 
     def _lose(self, exc: BaseException | None) -> None:
         if not self._lost:
@@ -143,13 +143,13 @@ class MemoryTransport:
 
 
 class Peer:
-    """A Stream that remembers, for the other side of a test: ``listen(host, port, lambda: peer)``.
+    """A Stream that records, for the other side of a test: ``listen(host, port, lambda: peer)``.
 
     Attributes:
         received: The bytes that came.
         writable: False while the other side does not read what this one sends.
         is_connected: Whether a connection was made and not lost.
-        reason: What connection_lost was told; None for an end without error, or no end yet.
+        reason: What connection_lost got; None for an end without error, or no end yet.
     """
 
     __slots__ = ("_transport", "is_connected", "reason", "received", "writable")
@@ -163,9 +163,9 @@ class Peer:
 
     @property
     def transport(self) -> MemoryTransport:
-        """This end of the wire, with its faults; WrongState before there is one."""
+        """This end of the connection, and its faults; WrongState before there is one."""
         if self._transport is None:
-            raise WrongState("nobody has connected to this Peer")
+            raise WrongState("nothing has connected to this Peer")
         return self._transport
 
     def send(self, data: bytes) -> None:

@@ -1,7 +1,7 @@
 """TLS as a filter between a Transport and a Stream, over ``ssl.MemoryBIO``; the same on every loop.
 
-No socket, no timer and no loop belong here: deadlines are the dialler's.  This is the only module
-of the package that imports ``ssl`` when it is loaded, and only a TLS connection loads it.
+No socket, no timer and no loop belong here: the dialler keeps the deadline.  No other module of
+the package imports ``ssl`` when it is loaded, and only a TLS connection loads this one.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ RECORD_SIZE = 16 * 1024
 
 
 class TlsFilter:
-    """A Stream to the transport below, a Transport to the stream above.
+    """A Stream for the transport below, a Transport for the stream above.
 
     Args:
-        context: Verifies the peer, and holds our certificate if we have one.
+        context: Verifies the peer; it holds our certificate if we have one.
         server_hostname: Sent as SNI, and checked as the context says.
-        stream: Gets ``connection_made`` when the handshake is over.
+        stream: Gets ``connection_made`` after the handshake.
         shook_hands: Called once: with None just before ``stream.connection_made``, or with the
-            error when the connection ended earlier; then the stream is not called at all.
+            error if the connection ended earlier; then the stream is never called.
 
     Raises:
         ValueError: ``server_hostname`` cannot be a name in a certificate.
@@ -58,7 +58,7 @@ class TlsFilter:
         self._stream = stream
         self._shook_hands = shook_hands
         self._transport: Transport
-        # What TLS would not take because it must read first (a renegotiation); nearly always empty.
+        # What TLS did not take because it must read first (a renegotiation); nearly always empty.
         self._backlog: list[memoryview] = []
         self._is_open = False
         self._closing = False
@@ -67,12 +67,12 @@ class TlsFilter:
     # The Stream: called by the transport below, from the loop.
 
     def connection_made(self, transport: Transport) -> None:
-        """TCP stands: begin the handshake."""
+        """TCP is connected: begin the handshake."""
         self._transport = transport
         self._shake_hands()
 
     def data_received(self, data: bytes) -> None:
-        """Encrypted bytes: decrypt all that they complete, and hand it on in one piece."""
+        """Decrypt every record that these bytes complete, and pass the text on in one piece."""
         if self._closing:
             return
         self._incoming.write(data)
@@ -80,7 +80,7 @@ class TlsFilter:
             self._deliver()
 
     def pause_writing(self) -> None:
-        """The transport is full of encrypted bytes; the stream should make no more."""
+        """The transport is full; the stream should pause."""
         if self._is_open:
             self._stream.pause_writing()
 
@@ -90,7 +90,7 @@ class TlsFilter:
             self._stream.resume_writing()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """The transport ended; say why as TLS sees it."""
+        """The transport ended; report the cause that TLS knows, if any."""
         exc = self._failure or exc
         if exc is None and not self._closing:
             # Without the peer's close_notify an attacker may have cut the stream (RFC 8446, 6.1).
@@ -114,7 +114,7 @@ class TlsFilter:
         self._encrypt()
 
     def pause_reading(self) -> None:
-        """Nothing decrypted is ever kept back here, so pausing the transport is enough."""
+        """Pause the transport: this filter never holds decrypted bytes back."""
         self._transport.pause_reading()
 
     def resume_reading(self) -> None:
@@ -122,7 +122,7 @@ class TlsFilter:
         self._transport.resume_reading()
 
     def close(self) -> None:
-        """Send what is queued and our close_notify, then close; the peer's is not waited for."""
+        """Send what is queued and our close_notify, then close without waiting for the peer's."""
         if self._closing:
             return
         self._closing = True
@@ -137,7 +137,7 @@ class TlsFilter:
     # For the dialler.
 
     def fail(self, error: BaseException) -> None:
-        """Give the connection up; it ends with ``error``.  Only the first error counts."""
+        """Abort the connection; it ends with ``error``.  Only the first error counts."""
         if self._failure is None:
             self._failure = error
         self.abort()
@@ -145,7 +145,7 @@ class TlsFilter:
     # The machine.
 
     def _shake_hands(self) -> bool:
-        """Take the handshake as far as the received bytes allow; True if that ended it."""
+        """Take the handshake as far as the received bytes allow; True if it is complete."""
         try:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
@@ -161,15 +161,15 @@ class TlsFilter:
         return not self._closing
 
     def _refuse(self, error: BaseException) -> None:
-        # The alert that tells the peer why is queued.  Closing (not aborting) lets it out on loops
-        # that write later; the dialler's deadline still runs, should the peer not read.
+        # The alert for the peer is queued.  close() rather than abort() sends it on loops that
+        # write later; the dialler's deadline covers a peer that does not read.
         self._failure = error
         self._closing = True
         self._flush()
         self._transport.close()
 
     def _deliver(self) -> None:
-        """Read until TLS has nothing left: a record that stayed would wait for the next packet."""
+        """Read until TLS has nothing left, or a record would wait for the next packet."""
         pieces: list[bytes] = []
         ending: Callable[[], None] | None = None
         try:
@@ -192,20 +192,20 @@ class TlsFilter:
             ending()
 
     def _answer_close(self) -> None:
-        """The peer said that it sends no more: a clean end, in which we need not linger."""
+        """The peer sent close_notify: a clean end, so close without lingering."""
         self._closing = True
         self._notify_close()
         self._transport.abort()
 
     def _notify_close(self) -> None:
-        # Our close_notify is queued even if this raises: SSLWantReadError asks to wait for the
-        # peer's, which RFC 8446, 6.1 does not require.
+        # Our close_notify is queued even if this raises: SSLWantReadError means that the peer's is
+        # missing, which RFC 8446, 6.1 does not require us to wait for.
         with suppress(ssl.SSLError):
             self._tls.unwrap()
         self._flush()
 
     def _encrypt(self) -> None:
-        """Encrypt the backlog, and pass down whatever TLS wants sent, key updates included."""
+        """Encrypt the backlog, and pass down what TLS has to send, key updates included."""
         try:
             while self._backlog:
                 # One call takes one record: ``ssl`` sets SSL_MODE_ENABLE_PARTIAL_WRITE.

@@ -1,4 +1,4 @@
-"""The fifth adapter: a clock that moves when it is told to, and a wire made of memory.
+"""The fifth adapter: a virtual clock that the test advances, and a network made of memory.
 
 For tests, yours included: one thread, no socket, no sleep, the same order of events every time.
 Nothing here may read the real clock, open a socket or know AMQP.
@@ -16,17 +16,19 @@ Nothing here may read the real clock, open a socket or know AMQP.
 
 from __future__ import annotations
 
-import heapq
 import itertools
+import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from evamqp.abc import Callback, Endpoint, Handle, ListenHandle, Stream
-from evamqp.adapters._dial import Address, Dial
-from evamqp.adapters._future import CoroutineRunner, Promise, Result, result_of, run_awaitable
+from evamqp.adapters._dial import Dial
+from evamqp.adapters._future import Promise, Result, run_awaitable, started
+from evamqp.adapters._happy_eyeballs import Address
 from evamqp.adapters._memory_transport import MemoryTransport, Peer, join
+from evamqp.adapters._timers import Call, Timers
 from evamqp.errors import BadArgument, WrongState
 
 __all__ = ["MemoryAdapter", "MemoryTransport", "Peer"]
@@ -38,18 +40,18 @@ FIRST_FREE_PORT = 49152
 
 
 class MemoryAdapter:
-    """An event loop with a virtual clock, which stands still unless the loop is told to move it.
+    """An event loop with a virtual clock, which only advance() and the run methods move.
 
     Connections are made inside one adapter: between ``connect()`` and ``listen()``.
 
     Attributes:
         unresolvable: Host names that no resolver knows.
-        unanswering: Hosts whose packets are lost: connecting to them times out.
+        unanswering: Hosts that lose all packets: connecting to them times out.
         accepted: The listener's end of every connection made so far, in order.
     """
 
     __slots__ = (
-        "_in_use", "_listeners", "_now", "_order", "_ready", "_running", "_stopping", "_timers",
+        "_listeners", "_now", "_ready", "_running", "_stopping", "_timers",
         "accepted", "unanswering", "unresolvable",
     )  # fmt: skip
 
@@ -58,9 +60,8 @@ class MemoryAdapter:
         self.unanswering: set[str] = set()
         self.accepted: list[MemoryTransport] = []
         self._listeners: Listeners = {}
-        self._ready: deque[_Call] = deque()
-        self._timers: list[tuple[float, int, _Call]] = []
-        self._order = itertools.count()
+        self._ready: deque[Call] = deque()
+        self._timers = Timers()
         self._now = 0.0
         self._running = False
         self._stopping = False
@@ -71,23 +72,21 @@ class MemoryAdapter:
 
     def call_soon(self, callback: Callback) -> Handle:
         """Call back on the next turn of the loop."""
-        call = _Call(callback)
+        call = Call(callback)
         self._ready.append(call)
         return call
 
     def call_later(self, delay: float, callback: Callback) -> Handle:
         """Call back when ``delay`` virtual seconds have passed."""
-        call = _Call(callback)
-        heapq.heappush(self._timers, (self._now + max(0.0, delay), next(self._order), call))
-        return call
+        return self._timers.add(self._now + max(0.0, delay), callback)
 
     def call_soon_threadsafe(self, callback: Callback) -> None:
-        """Call back on the next turn.  It wakes nobody: this loop never sleeps."""
-        self._ready.append(_Call(callback))
+        """Call back on the next turn."""
+        self._ready.append(Call(callback))
 
-    def create_future(self) -> Promise:
+    def create_future(self) -> Promise[Result[Any]]:
         """A Promise whose future is a Result, for ``await`` and run_until()."""
-        return Promise(self.call_soon)
+        return Promise(Result(self.call_soon))
 
     def run_awaitable(
         self, awaitable: Any, done: Callable[[BaseException | None], object]
@@ -96,11 +95,11 @@ class MemoryAdapter:
         return run_awaitable(awaitable, done, self.call_soon)
 
     def connect(self, endpoint: Endpoint, stream: Stream) -> Handle:
-        """Connect to what listens at the endpoint; without a listener it refuses."""
+        """Connect to the listener at the endpoint; without one the connection is refused."""
         return _Dial(self, endpoint, stream)
 
     def listen(self, host: str, port: int, factory: Callable[[], Stream]) -> ListenHandle:
-        """Accept what connects to exactly this host and port; port 0 picks a free one."""
+        """Accept connections to exactly this host and port; port 0 picks a free one."""
         if port == 0:
             taken = {port for name, port in self._listeners if name == host}
             port = next(port for port in itertools.count(FIRST_FREE_PORT) if port not in taken)
@@ -111,7 +110,7 @@ class MemoryAdapter:
         return listener
 
     def advance(self, seconds: float) -> None:
-        """Move the clock, running everything that falls due in its order, each at its own time.
+        """Advance the clock and run whatever becomes due, in order, each at its own time.
 
         Raises:
             BadArgument: ``seconds`` is negative.
@@ -128,7 +127,7 @@ class MemoryAdapter:
             self._now = end
 
     def run_until_idle(self) -> None:
-        """Run until nothing is left to do at this moment; the clock stands still."""
+        """Run until nothing is due any more; the clock does not move."""
         self.advance(0)
 
     def run_until(self, awaited: Awaitable[T]) -> T:
@@ -137,37 +136,30 @@ class MemoryAdapter:
         The clock jumps from timer to timer, as fast as it can.
 
         Raises:
-            TimeoutError: Nothing is left to happen, so it would never end.
+            TimeoutError: Nothing is scheduled any more, so it would never end.
             WrongState: Called inside a callback, or stop() came first.
-            BadType: ``awaited`` is of another loop.
+            BadType: ``awaited`` belongs to another loop.
             Exception: Whatever ``awaited`` failed with.
         """
-        with self._looping():
-            if not isinstance(awaited, Coroutine):
-                result: Result[T] = result_of(awaited)
-                return self._run_until(result)
-            drive: CoroutineRunner[T] = CoroutineRunner(awaited, self.call_soon)
-            try:
-                return self._run_until(drive.result)
-            finally:
-                drive.close()
+        with self._looping(), started(awaited, self.call_soon) as result:
+            return self._run_until(result)
 
     def run(self) -> None:
-        """Run until stop(), or until nothing is left to happen; the clock jumps to each timer."""
+        """Run until stop(), or until nothing is scheduled; the clock jumps to each timer."""
         with self._looping():
             while not self._stopping and self._step():
                 pass
             self._stopping = False
 
     def stop(self) -> None:
-        """End run() after this turn; before run(), let it return at once."""
+        """End run() after this turn, or the next run() at once."""
         self._stopping = True
 
     def close(self) -> None:
-        """Nothing is held that would have to be released."""
+        """Do nothing: there is nothing to release."""
 
     def listener_at(self, host: str, port: int) -> _Listener | None:
-        """What listens there; None if nothing does."""
+        """Return the listener there; None if there is none."""
         return self._listeners.get((host, port))
 
     @contextmanager
@@ -193,7 +185,7 @@ class MemoryAdapter:
         """One turn, at the time of the next timer if there is nothing to do before it."""
         if not self._ready:
             next_timer = self._next_timer()
-            if next_timer == float("inf"):
+            if next_timer == math.inf:
                 return False
             self._now = max(self._now, next_timer)
         self._turn()
@@ -204,32 +196,13 @@ class MemoryAdapter:
             self._turn()
 
     def _turn(self) -> None:
-        while self._next_timer() <= self._now:
-            self._ready.append(heapq.heappop(self._timers)[2])
+        self._timers.move_due(self._now, self._ready)
         for _ in range(len(self._ready)):
             self._ready.popleft().run()
 
     def _next_timer(self) -> float:
-        while self._timers and self._timers[0][2].callback is None:
-            heapq.heappop(self._timers)
-        return self._timers[0][0] if self._timers else float("inf")
-
-
-class _Call:
-    """A callback that can be called off."""
-
-    __slots__ = ("callback",)
-
-    def __init__(self, callback: Callback) -> None:
-        self.callback: Callback | None = callback
-
-    def cancel(self) -> None:
-        self.callback = None
-
-    def run(self) -> None:
-        callback, self.callback = self.callback, None
-        if callback is not None:
-            callback()
+        when = self._timers.next_time()
+        return math.inf if when is None else when
 
 
 class _Listener:
@@ -251,7 +224,7 @@ class _Listener:
 
 
 class _Dial(Dial[_Listener]):
-    """The dialling that every loop shares, with a resolver that knows all names but some."""
+    """The shared Dial, with a resolver that knows every name but some."""
 
     __slots__ = ("_unresolvable",)
 
@@ -268,7 +241,7 @@ class _Dial(Dial[_Listener]):
 
 
 class _Connector:
-    """Finds the listener of an address; ``_dial`` decides what that means."""
+    """Finds the listener of an address."""
 
     __slots__ = ("_adapter",)
 
@@ -283,7 +256,7 @@ class _Connector:
     ) -> Handle:
         host, port = address.sockaddr[:2]
         if host in self._adapter.unanswering:
-            return _Call(lambda: None)
+            return Call(lambda: None)
         listener = self._adapter.listener_at(host, port)
         if listener is None:
             refusal = ConnectionRefusedError(f"nothing listens at {address}")

@@ -1,7 +1,7 @@
-"""Tornado: an IOLoop is an asyncio loop inside, so this is the asyncio adapter on that loop.
+"""Tornado: an IOLoop wraps an asyncio loop, so this is the asyncio adapter on that loop.
 
-Only what Tornado does differently belongs here; bytes and futures are asyncio.py's, and AMQP is
-nobody's.  Futures are asyncio's, which are Tornado's too: ``yield`` them in a ``gen.coroutine``.
+Only what Tornado does differently belongs here; bytes and futures are asyncio.py's.  Tornado's
+futures are asyncio's: ``yield`` them in a ``gen.coroutine``.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from evamqp.errors import BadType
 class TornadoAdapter(AsyncioAdapter):
     """Runs on a Tornado IOLoop; see ``evamqp.abc.Adapter``.
 
-    Inside an application the IOLoop is running, or will be by ``IOLoop.current().start()``.  In a
-    script run() starts it and stop() stops it.  The IOLoop stays yours: close() leaves it open.
+    An application starts the IOLoop itself; in a script run() starts it and stop() stops it.
+    close() leaves the IOLoop open: it is yours.
 
-    Callbacks are asyncio's: an exception that leaves one goes to the asyncio loop's exception
-    handler, which logs it, not to Tornado's application log.
+    Callbacks are asyncio's: the asyncio loop's exception handler logs an exception that leaves
+    one, not Tornado's application log.
 
     Args:
         io_loop: The IOLoop; None means ``IOLoop.current()``.

@@ -28,14 +28,10 @@ from zope.interface import implementer  # type: ignore[import-untyped]
 
 from evamqp.abc import Callback, Endpoint, Handle, Stream
 from evamqp.adapters._dial import Dial
-from evamqp.adapters._socket import (
-    LOST,
-    READ,
-    WRITE,
-    SocketConnector,
-    SocketListener,
-    open_listener,
-)
+from evamqp.adapters._listener import SocketListener
+from evamqp.adapters._socket import LOST, READ, WRITE, SocketConnector
+from evamqp.adapters._tcp import open_listener
+from evamqp.adapters._timers import Call
 from evamqp.errors import RequestCancelled
 
 _log = Logger()
@@ -44,8 +40,8 @@ _log = Logger()
 class TwistedAdapter:
     """Runs on a Twisted reactor; see ``evamqp.abc.Adapter``.
 
-    A callback that raises is logged by Twisted, SystemExit and KeyboardInterrupt included.
-    A reactor that stops closes every connection by itself: close yours first, then call stop().
+    Twisted logs a callback that raises, SystemExit and KeyboardInterrupt included.  A reactor that
+    stops closes every connection by itself: close yours first, then call stop().
 
     Args:
         reactor: The reactor; None means the installed one.
@@ -54,22 +50,22 @@ class TwistedAdapter:
     def __init__(self, reactor: object | None = None) -> None:
         self.reactor = cast(Any, reactor or _installed())
         self._selector = cast(selectors.BaseSelector, _ReactorSelector(self.reactor))
-        self._soon: deque[_Call] = deque()
-        # Most reactors count in wall-clock time, by which no peer may be judged dead.
+        self._soon: deque[Call] = deque()
+        # Most reactors use wall-clock time, which must not decide whether a peer is dead.
         wall_clock = self.reactor.seconds is time.time
         self.time: Callable[[], float] = time.monotonic if wall_clock else self.reactor.seconds
 
     def runs_elsewhere(self) -> bool:
-        """Whether the reactor runs now, in another thread; told of the installed one alone."""
+        """Whether the reactor runs now, in another thread; known of the installed one only."""
         is_installed = sys.modules.get("twisted.internet.reactor") is self.reactor
         io_thread = threadable.ioThread
         return is_installed and self.reactor.running and io_thread not in (None, get_ident())
 
     def call_soon(self, callback: Callback) -> Handle:
-        """Call back on the next turn of the reactor.  Equal callLater()s would have no order."""
+        """Call back on the next turn of the reactor, in order; equal callLater()s have none."""
         if not self._soon:
             self.reactor.callLater(0, self._run_soon)
-        call = _Call(callback)
+        call = Call(callback)
         self._soon.append(call)
         return call
 
@@ -82,7 +78,7 @@ class TwistedAdapter:
         self.reactor.callFromThread(callback)
 
     def create_future(self) -> _Promise:
-        """A promise whose ``future`` is a Deferred; it fires on the turn after it is settled."""
+        """A promise whose ``future`` is a Deferred that fires on the turn after it is settled."""
         return _Promise(self.call_soon)
 
     def run_awaitable(
@@ -94,7 +90,7 @@ class TwistedAdapter:
         def ended(error: BaseException | None) -> None:
             if isinstance(error, defer.CancelledError):
                 error = RequestCancelled("the Deferred was cancelled")
-            # A Deferred that has fired, or is cancelled, would call from inside.
+            # A Deferred that has fired or is cancelled calls back at once.
             self.call_soon(lambda: done(error))
 
         deferred.addCallbacks(lambda _: ended(None), lambda failure: ended(failure.value))
@@ -106,7 +102,7 @@ class TwistedAdapter:
         return Dial(self, connector, endpoint, stream)
 
     def listen(self, host: str, port: int, factory: Callable[[], Stream]) -> SocketListener:
-        """Accept connections and give each to a stream of its own.
+        """Accept connections, each for a new stream.
 
         Args:
             host: Address to bind; a name is resolved on the spot, which may block.
@@ -140,7 +136,7 @@ class TwistedAdapter:
             self.reactor.stop()
 
     def close(self) -> None:
-        """The reactor is the process's own, and is never closed."""
+        """Do nothing: the reactor belongs to the process."""
 
     def _run_soon(self) -> None:
         calls, self._soon = self._soon, deque()
@@ -148,31 +144,15 @@ class TwistedAdapter:
             while calls:
                 calls.popleft().run()
         finally:
-            if calls:  # one raised, which Twisted logs; the others still have their turn
+            if calls:  # one raised, which Twisted logs; run the others next
                 self._soon.extendleft(reversed(calls))
                 self.reactor.callLater(0, self._run_soon)
 
 
 def _installed() -> object:
-    from twisted.internet import reactor  # the import installs one, unless there is one
+    from twisted.internet import reactor  # the import installs one if none is installed
 
     return reactor
-
-
-class _Call:
-    """A callback that can be called off."""
-
-    __slots__ = ("_callback",)
-
-    def __init__(self, callback: Callback) -> None:
-        self._callback: Callback | None = callback
-
-    def cancel(self) -> None:
-        self._callback = None
-
-    def run(self) -> None:
-        if self._callback is not None:
-            self._callback()
 
 
 class _Timer:
@@ -220,18 +200,19 @@ def _failure(exc: BaseException) -> Failure:
 def _fire(deferred: defer.Deferred[Any], outcome: object) -> None:
     if deferred.called:  # cancelled by its user
         return
-    # Twisted has no public way to ask whether anybody cares; without these names it logs more.
+    # Twisted has no public way to ask whether a callback was added; without these names it logs
+    # more.
     state = vars(deferred)
     is_touched = bool(state.get("_callbacks") or state.get("callbacks"))
     deferred.callback(outcome)  # to a Failure it is errback()
     if not is_touched and (debug_info := state.get("_debugInfo")) is not None:
-        # Dropped as it is, it would log "Unhandled error in Deferred".  Once its user adds a
-        # callback, Twisted warns as ever.
+        # Dropped like this, it would log "Unhandled error in Deferred".  Once its user adds a
+        # callback, Twisted logs as usual.
         debug_info.failResult = None
 
 
 class _ReactorSelector:
-    """The verbs of a selector that sockets need, on any reactor that watches file descriptors."""
+    """The methods of a selector that sockets need, on a reactor that watches file descriptors."""
 
     __slots__ = ("_reactor", "_watched")
 
@@ -265,7 +246,7 @@ class _Watched:
         self._events = 0
 
     def watch(self, events: int) -> None:
-        """Be called for these events from now on."""
+        """Watch for these events from now on."""
         changed, self._events = events ^ self._events, events
         if changed & READ:
             (self._reactor.addReader if events & READ else self._reactor.removeReader)(self)
@@ -287,14 +268,14 @@ class _Watched:
         self._call(WRITE)
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor stops, or saw the peer hang up and watches no more; ask the socket why."""
+        """The reactor stops, or saw the peer hang up and stopped watching; ask the socket why."""
         events, self._events = self._events, 0
         if events:
             self._call(events | LOST)
 
     def _call(self, events: int) -> None:
-        # What we raised would end the connection; it is another's exception, most often a
-        # KeyboardInterrupt, which Twisted only logs.
+        # An exception that left here would end the connection, though it is usually a
+        # KeyboardInterrupt, which Twisted otherwise only logs.
         try:
             self._callback(events)
         except BaseException:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from evamqp.errors import BadArgument
-from evamqp.recovery.loop_bound import call_off, checked_timeout
+from evamqp.recovery.loop_bound import cancel_all, checked_timeout
 
 if TYPE_CHECKING:
     from evamqp.abc import Adapter, Handle
@@ -64,7 +64,7 @@ class ConfirmClock:
 
     def stop(self) -> None:
         """Watch nothing any more.  Idempotent."""
-        call_off(self._timer)
+        cancel_all(self._timer)
         self._timer = self._channel = None
         self._marks = (0, 0)
 

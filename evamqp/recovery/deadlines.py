@@ -9,7 +9,7 @@ import heapq
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from evamqp.recovery.loop_bound import call_off
+from evamqp.recovery.loop_bound import cancel_all
 
 if TYPE_CHECKING:
     from evamqp.abc import Adapter, Handle
@@ -52,7 +52,7 @@ class Deadlines:
             self._arm()
 
     def _arm(self) -> None:
-        call_off(self._timer)
+        cancel_all(self._timer)
         delay = max(0.0, self._heap[0][0] - self._adapter.time())
         self._timer = self._adapter.call_later(delay, self._on_due)
 
@@ -72,7 +72,7 @@ class Deadlines:
 
     def end(self) -> None:
         """Let nothing expire any more."""
-        call_off(self._timer)
+        cancel_all(self._timer)
         self._timer = None
         self._heap.clear()
         self._on_due = _nobody  # else no end would free the publisher

@@ -1,6 +1,6 @@
 """What Reconnector, Publisher and Consumer share: a loop, its thread, and callbacks that may raise.
 
-No connection is known here.
+No connection belongs here.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class LoopBound(ThreadBound):
         return self.adapter.create_future()
 
     def _defer(self, function: Callable[..., object], *arguments: object) -> None:
-        """Have a function called on the next turn of the loop, in order."""
+        """Call a function on the next turn of the loop, in order."""
         self.adapter.call_soon(partial(function, *arguments))
 
     def _invoke(
@@ -42,11 +42,11 @@ class LoopBound(ThreadBound):
         function: Callable[..., object],
         *arguments: object,
     ) -> None:
-        """Call a function of the user's; what it raises is logged, and harms nothing."""
+        """Call a user's function; log what it raises, and go on."""
         try:
             function(*arguments)
         except (KeyboardInterrupt, SystemExit) as interrupt:
-            # On the next turn, when who calls back has done the rest: other outcomes, a timer.
+            # On the next turn, so that our caller can finish: other outcomes, a timer.
             self._defer(_raise, interrupt)
         except BaseException as error:
             log.error("%s raised %r", name, error, exc_info=error)
@@ -56,19 +56,19 @@ def _raise(interrupt: BaseException) -> None:
     raise interrupt
 
 
-def call_off(*handles: Handle | None) -> None:
-    """Cancel what is set."""
+def cancel_all(*handles: Handle | None) -> None:
+    """Cancel those that are set."""
     for handle in handles:
         if handle is not None:
             handle.cancel()
 
 
 def checked_timeout(timeout: float | None) -> float | None:
-    """A timeout in seconds; one that lies in the past has just passed.
+    """Check a timeout in seconds; a negative one becomes 0.
 
     Raises:
-        BadType: It is no number.
-        BadArgument: It is NaN, or longer than timers of loops can be.
+        BadType: It is not a number.
+        BadArgument: It is NaN, or longer than a loop's timers can be.
     """
     if timeout is None:
         return None

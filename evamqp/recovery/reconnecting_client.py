@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from evamqp.core.handler import Handler
 from evamqp.core.request import Request
 from evamqp.errors import BadType, WrongState
-from evamqp.recovery.loop_bound import LoopBound, call_off, checked_timeout
+from evamqp.recovery.loop_bound import LoopBound, cancel_all, checked_timeout
 from evamqp.recovery.reconnector import Reconnector, Target
 from evamqp.recovery.topology import Topology
 
@@ -34,11 +34,11 @@ class ChannelEvents(Handler):
 
     def on_channel_open(self, channel: Channel) -> None:
         self._has_opened = True
-        self._service.reconnector._channel_tried(channel.connection, True)
+        self._service.reconnector.channel_tried(channel.connection, True)
 
     def on_channel_close(self, channel: Channel, reason: ChannelClosed) -> None:
         if not self._has_opened and reason.by == "broker":
-            self._service.reconnector._channel_tried(channel.connection, False)
+            self._service.reconnector.channel_tried(channel.connection, False)
         self._service._channel_closed(channel, reason)
 
     def on_consumer_cancel(self, channel: Channel, consumer_tag: str) -> None:
@@ -102,7 +102,7 @@ class ReconnectingClient(LoopBound, Generic[R]):
             return request
         self._closing.append(request)
         if timeout is not None:
-            call_off(self._close_timer)
+            cancel_all(self._close_timer)
             self._close_timer = self.adapter.call_later(timeout, self._time_is_up)
         if not self._is_closing:
             self._is_closing = True
@@ -114,14 +114,14 @@ class ReconnectingClient(LoopBound, Generic[R]):
         """End now what is left, and soon the connection, though the broker may read nothing."""
         self._give_up()
         if self._is_owner and not self._is_over:
-            self._close_timer = self.adapter.call_later(CLOSE_GRACE, self.reconnector._abort)
+            self._close_timer = self.adapter.call_later(CLOSE_GRACE, self.reconnector.abort)
 
     def _finish(self, report: R) -> None:
         """Let go of channel and reconnector, then tell those who closed."""
         if self._is_closed:
             return
         self._reports.append(report)
-        call_off(self._retry)
+        cancel_all(self._retry)
         self._retry = None
         self.reconnector.leave(self)
         channel, self._channel = self._channel, None
@@ -134,7 +134,7 @@ class ReconnectingClient(LoopBound, Generic[R]):
 
     def _notify_closed(self, reason: object) -> None:
         self._is_over = True
-        call_off(self._close_timer)
+        cancel_all(self._close_timer)
         self._close_timer = None
         requests, self._closing = self._closing, []
         for request in requests:
@@ -150,7 +150,7 @@ class ReconnectingClient(LoopBound, Generic[R]):
 
     def _try_later(self, delay: float, step: Callable[[], object]) -> None:
         """Try something again on this connection; what was to be tried before is called off."""
-        call_off(self._retry)
+        cancel_all(self._retry)
 
         def again() -> None:
             self._retry = None
@@ -166,7 +166,7 @@ class ReconnectingClient(LoopBound, Generic[R]):
 
     def _disconnected(self, reason: ConnectionClosed) -> None:
         self._channel = None
-        call_off(self._retry)
+        cancel_all(self._retry)
         self._retry = None
 
     def _ended(self, reason: Closed | TopologyFailed) -> None:

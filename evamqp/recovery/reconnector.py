@@ -1,6 +1,6 @@
 """One connection after another: dial, replay the topology, serve, wait, dial again.
 
-Messages are not known here: ``ledger.py`` keeps those that are published, the broker the rest.
+No messages here: ``ledger.py`` keeps those that are published, and the broker keeps the rest.
 """
 
 from __future__ import annotations
@@ -8,11 +8,10 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Iterable, Sequence
-from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from evamqp.core.handler import CALLBACKS, Handler
+from evamqp.core.handler import Handler
 from evamqp.core.request import Request
 from evamqp.driver import default_adapter, start
 from evamqp.errors import (
@@ -27,8 +26,13 @@ from evamqp.errors import (
 )
 from evamqp.parameters import Parameters, parse_targets
 from evamqp.recovery.backoff import STABLE_AFTER, Backoff, retry_of
-from evamqp.recovery.loop_bound import LoopBound, call_off
-from evamqp.recovery.topology import Entity, Key, Recorder, Replay, Topology
+from evamqp.recovery.epoch import EpochHandler, QuietHandler
+from evamqp.recovery.loop_bound import LoopBound, cancel_all
+from evamqp.recovery.members import Member, Members
+from evamqp.recovery.recorder import Recorder
+from evamqp.recovery.replay import Replay
+from evamqp.recovery.state import TABLE, Event, State
+from evamqp.recovery.topology import Entity, Key, Topology
 
 if TYPE_CHECKING:
     from evamqp.abc import Adapter, Handle
@@ -37,85 +41,42 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# A broker that leaves so many channel.open in a row without an answer is asked on a new connection.
+# Replace the connection after this many channels in a row that the broker did not open.
 UNOPENED_CHANNELS = 3
 
 # Seconds.  A broker notices the end of our former connection after three heartbeats at the latest,
-# three minutes by default; an exclusive queue that is locked for longer is somebody else's.
+# three minutes by default; an exclusive queue that is locked for longer belongs to another client.
 LOCKED_FOR_GOOD = 300.0
 
 Target = str | Parameters | Sequence[str | Parameters]
 
 
-class State(Enum):
-    """Where a reconnector stands."""
-
-    WAITING = "WAITING"  # for the next attempt
-    DIALLING = "DIALLING"
-    REPLAYING = "REPLAYING"  # the topology is being declared
-    READY = "READY"
-    CLOSING = "CLOSING"
-    CLOSED = "CLOSED"
-
-
-_S = State
-
-#: What may happen in which state, and the state then.  What is absent cannot happen any more: it
-#: is late, of a connection that was given up, and is dropped.
-TABLE: dict[State, dict[str, State]] = {
-    _S.WAITING: {"due": _S.DIALLING, "close": _S.CLOSED},
-    _S.DIALLING: {"opened": _S.REPLAYING, "lost": _S.WAITING, "close": _S.CLOSING},
-    _S.REPLAYING: {"replayed": _S.READY, "lost": _S.WAITING, "close": _S.CLOSING},
-    _S.READY: {"lost": _S.WAITING, "close": _S.CLOSING},
-    _S.CLOSING: {"lost": _S.CLOSED},
-    _S.CLOSED: {},
-}
-
-
-class Member(Protocol):
-    """What a reconnector serves: a publisher, a consumer."""
-
-    def _connected(self, connection: Connection) -> None:
-        """A connection is ready, its topology declared."""
-
-    def _disconnected(self, reason: ConnectionClosed) -> None:
-        """That connection is gone; there may not have been one."""
-
-    def _writable(self, writable: bool) -> None:
-        """The connection's backpressure changed."""
-
-    def _ended(self, reason: Closed | TopologyFailed) -> None:
-        """There will be no further connection."""
-
-    def _needs(self, queue: str) -> bool:
-        """Whether it comes back for a queue of that name."""
-
-
 class Reconnector(LoopBound):
-    """Keeps one connection up, for as long as it is not closed.
+    """Keeps one connection up until you close it.
 
-    Several publishers and consumers may share it.  ``topology``, to which is added whatever
-    channels of its connections declare, and theirs are declared again on each new connection.  All
-    wait for what was given to the Reconnector itself; what a member brought delays that member
-    alone while it cannot be declared, and is forgotten when it closes.
+    Several publishers and consumers may share it.  On each new connection it declares
+    ``topology``, which records what channels of its connections declare, and then what publishers
+    and consumers brought.  All of them wait for ``topology``; what a publisher or consumer brought
+    delays only itself while it cannot be declared, and is dropped when it closes.
 
     Args:
         target: A URL, Parameters, or a list of them, which is shuffled once and then rotated.
-            Names are resolved, and callable credentials asked for, at every attempt.
+            Every attempt resolves names and calls callable credentials anew.
         adapter: The loop; None means the running asyncio loop.
-        topology: To be declared from the first connection on; None means an empty one.  It grows
-            by what channels declare, and loses what they delete and auto-delete queues and
-            exchanges that are gone.
-        handler: Gets each connection's callbacks; its ``on_open`` comes anew with each
-            connection, when the topology is there.
-        on_reconnecting: Called with attempt (1 is the first after a loss), delay in seconds and
-            reason, before each wait.
-        on_recovered: Called with attempts and seconds since the loss, when all is up again.
-        on_topology_error: Called with an entity and the broker's reason, for each that failed.
-        backoff: Delays; None means full jitter up to 30 s.
+        topology: What to declare from the first connection on; None means nothing.  It gains what
+            channels declare, and loses what they delete and auto-delete queues and exchanges that
+            are gone.
+        handler: Gets each connection's callbacks; ``on_open`` comes with each connection, once
+            the topology is declared.
+        on_reconnecting: Called before each wait with attempt (1 is the first after a loss), delay
+            in seconds and reason.
+        on_recovered: Called with the number of attempts and the seconds since the loss, once the
+            connection serves again.
+        on_topology_error: Called with each entity that failed and the broker's reason.
+        backoff: The delays; None means full jitter up to 30 s.
 
     Raises:
-        BadArgument, BadType: A target is malformed, or topology or handler is something else.
+        BadArgument, BadType: A target is malformed, or topology or handler has the wrong type.
         WrongState: No adapter was given, and no asyncio loop runs.
     """
 
@@ -143,22 +104,21 @@ class Reconnector(LoopBound):
         self.connection: Connection | None = None
         self.epoch = 0
         self._targets = targets
-        self._handler = handler or _Quiet()
+        self._handler = handler or QuietHandler()
         self._on_reconnecting = on_reconnecting
         self._on_recovered = on_recovered
         self._on_topology_error = on_topology_error
         self._backoff = backoff or Backoff()
-        self._members: dict[Member, Topology] = {}  # in the order of joining
-        self._recorded: set[Key] = set()  # what of ``topology`` channels have declared
-        # Members that wait for what is being declared, in this epoch.
+        self._members = Members(self.topology)
+        self._recorded: set[Key] = set()  # what channels have added to ``topology``
+        # Members whose topology is being declared, in this epoch.
         self._waiting: list[Member] = []
-        self._unopened = 0  # channels in a row that this connection did not open
-        self._prober: Member | None = None  # who may send what may end the connection
+        self._unopened = 0  # channels in a row that the broker did not open on this connection
         self._waiters: list[Request[Closed | TopologyFailed]] = []
         self._is_over = False
         self._reason: Closed | TopologyFailed | None = None
         self._replay: Replay | None = None
-        self._replays: dict[Member, Replay] = {}  # those that members asked for
+        self._replays: dict[Member, Replay] = {}  # those that members requested
         self._timer: Handle | None = self.adapter.call_soon(self._dial)
         self._attempts = 0  # since the loss
         self._ready_since = 0.0
@@ -178,17 +138,17 @@ class Reconnector(LoopBound):
         """Close the connection and make no other.  Idempotent, and legal in any state.
 
         Args:
-            callback: Called with the reason when all is closed.
+            callback: Called with the reason at the end.
 
         Returns:
-            wait_closed().
+            The request of wait_closed().
         """
         self._check_caller("Reconnector.close")
         if self.state not in (State.CLOSING, State.CLOSED):
             self._reason = self._reason or ConnectionClosed("closed by the client", by="client")
             waiting = self.state is State.WAITING
-            self._move("close")
-            call_off(self._timer)
+            self._move(Event.CLOSE)
+            cancel_all(self._timer)
             self._timer = None
             self._stop_replays()
             if waiting:
@@ -197,15 +157,15 @@ class Reconnector(LoopBound):
                 self.connection.close()
         return self.wait_closed(callback=callback)
 
-    def _abort(self) -> None:
-        """Wait for the broker no longer, once ``close`` was called."""
+    def abort(self) -> None:
+        """After close(): end the connection without waiting for the broker.  Idempotent."""
         if self.state is State.CLOSING and self.connection is not None:
             self.connection._give_up(ConnectionClosed("closed by the client", by="client"))
 
     def wait_closed(
         self, *, callback: Callback[Closed | TopologyFailed] | None = None
     ) -> Request[Closed | TopologyFailed]:
-        """Wait for the end; the request succeeds with the reason, and never fails."""
+        """Return a request that succeeds with the reason at the end; it never fails."""
         self._check_caller("Reconnector.wait_closed")
         request = Request(self, "Reconnector.wait_closed", callback=callback)
         if self._is_over:
@@ -217,7 +177,7 @@ class Reconnector(LoopBound):
     # Members
 
     def join(self, member: Member, topology: Topology | None = None) -> None:
-        """Serve a member from now on; its topology is declared as long as it stays.
+        """Serve a member from now on, and declare its topology until it leaves.
 
         Raises:
             WrongState: The reconnector is closed or closing.
@@ -225,37 +185,26 @@ class Reconnector(LoopBound):
         self._check_caller("Reconnector.join")
         if self.state in (State.CLOSING, State.CLOSED):
             raise WrongState(f"the reconnector is {self.state.value}: {self._reason}")
-        mine = Topology()
-        if topology is not None and topology is not self.topology:
-            mine.update(topology)
-        self._members[member] = mine
+        self._members.add(member, topology)
         if self.state is State.READY:
             self._defer(self._welcome, member, self.epoch)
 
     def leave(self, member: Member) -> None:
-        """Serve a member no more; its topology goes with it.  Idempotent."""
-        self._members.pop(member, None)
+        """Stop serving a member, and drop its topology.  Idempotent."""
+        self._members.remove(member)
         self._stop_replay_of(member)
 
-    def _admit(self, member: Member) -> bool:
-        """Whether a member may send what perhaps ends the connection.
+    def admit(self, member: Member) -> bool:
+        """Whether a member may send what may end the connection; then it must call release()."""
+        return self._members.admit(member)
 
-        One at a time may, until it calls ``_release``: so it is told whose doing an end is.
-        """
-        if self._prober is None:
-            self._prober = member
-        return self._prober is member
-
-    def _release(self, member: Member) -> None:
-        """What a member was admitted with had its outcome; the others may try.  Idempotent."""
-        if self._prober is member:
-            self._prober = None
-            for other in self._members:
-                if other is not member:
-                    self._defer(other._writable, True)
+    def release(self, member: Member) -> None:
+        """Let other members try: what this one sent has its outcome.  Idempotent."""
+        for other in self._members.release(member):
+            self._defer(other._writable, True)
 
     def _welcome(self, member: Member, epoch: int) -> None:
-        """A member came when the others were served already: declare what it brought."""
+        """Late joiner: declare its topology, then notify it."""
         if epoch != self.epoch or self.state is not State.READY or member not in self._members:
             return
         connection = self.connection
@@ -265,13 +214,13 @@ class Reconnector(LoopBound):
     def declare(
         self, member: Member, entities: Iterable[Entity], on_done: Callable[[], object]
     ) -> None:
-        """Declare what a member brought, and besides these, while a connection is ready.
+        """Declare what a member brought, and ``entities``; a connection must be ready.
 
-        ``on_done`` is called unless the connection is lost, the member leaves, or it asks again.
+        ``on_done`` is not called if the connection is lost, or if the member leaves or calls again.
         """
         self._stop_replay_of(member)
         wanted = Topology()
-        wanted.update(self._members.get(member, wanted))
+        wanted.update(self._members.brought_by(member))
         wanted.add(entities)
 
         def end_round(replay: Replay) -> None:
@@ -282,18 +231,8 @@ class Reconnector(LoopBound):
         self._replays[member] = self._start_replay(wanted, end_round)
 
     def part_of(self, queue: str) -> Topology:
-        """What the topologies of all say about a queue: itself, its bindings, their exchanges."""
-        return self._wanted().of_queue(queue)
-
-    def _wanted(self) -> Topology:
-        """What is to be declared, whoever wants it."""
-        wanted = Topology()
-        for topology in (self.topology, *self._members.values()):
-            wanted.merge(topology)
-        return wanted
-
-    def _is_wanted(self, entity: Entity) -> bool:
-        return any(each.has(entity.key) for each in (self.topology, *self._members.values()))
+        """What is to be declared for a queue: itself, its bindings and their exchanges."""
+        return self._members.wanted().of_queue(queue)
 
     def _start_replay(
         self, entities: Iterable[Entity], on_round: Callable[[Replay], object]
@@ -307,15 +246,15 @@ class Reconnector(LoopBound):
             on_round=on_round,
             on_error=self._topology_error,
             on_failed=self._topology_failed,
-            on_channel=partial(self._channel_tried, connection),
-            is_wanted=self._is_wanted,
+            on_channel=partial(self.channel_tried, connection),
+            is_wanted=self._members.want,
         )
-        # Not from inside: whoever asked has to know the replay before it ends.
+        # Deferred: the caller must know the replay before it can end.
         self._defer(replay.start)
         return replay
 
-    def _channel_tried(self, connection: Connection, has_opened: bool) -> None:
-        """The broker has opened a channel or not; if it does not, we replace the connection."""
+    def channel_tried(self, connection: Connection, has_opened: bool) -> None:
+        """Note whether the broker opened a channel; replace a connection on which it opens none."""
         if connection is not self.connection or not connection.is_open:
             return
         self._unopened = 0 if has_opened else self._unopened + 1
@@ -329,7 +268,7 @@ class Reconnector(LoopBound):
             replay.stop()
 
     def _stop_replays(self) -> None:
-        """The connection ends: nobody waits for what was being declared on it."""
+        """Stop every replay: the connection ends."""
         for replay in (self._replay, *self._replays.values()):
             if replay is not None:
                 replay.stop()
@@ -339,8 +278,8 @@ class Reconnector(LoopBound):
 
     # The machine
 
-    def _move(self, event: str) -> bool:
-        """Take an event by the table; False if it comes too late to mean anything."""
+    def _move(self, event: Event) -> bool:
+        """Change the state by the table; False if the event is late."""
         state = TABLE[self.state].get(event)
         if state is None:
             return False
@@ -350,21 +289,34 @@ class Reconnector(LoopBound):
     def _dial(self) -> None:
         self._bind_owner()
         self._timer = None
-        if not self._move("due"):
+        if not self._move(Event.DUE):
             return
         self.epoch += 1
-        epoch = _Epoch(self, self.epoch, self._handler)
-        self.connection = start(self._targets, epoch, self.adapter)
+        handler = EpochHandler(
+            self._handler,
+            partial(self._is_current, self.epoch),
+            opened=self._opened,
+            lost=self._lost,
+            writable=self._writable,
+        )
+        self.connection = start(self._targets, handler, self.adapter)
         self._targets = [*self._targets[1:], self._targets[0]]
 
+    def _is_current(self, epoch: int) -> bool:
+        return epoch == self.epoch
+
+    def _writable(self, writable: bool) -> None:
+        for member in self._members:
+            member._writable(writable)
+
     def _opened(self, connection: Connection) -> None:
-        if self._move("opened"):
+        if self._move(Event.OPENED):
             self._unopened = 0
             self._waiting = list(self._members)
-            self._replay = self._start_replay(self._wanted(), self._tried)
+            self._replay = self._start_replay(self._members.wanted(), self._tried)
 
     def _tried(self, replay: Replay) -> None:
-        """All was tried.  Who needs what failed has to wait, and nobody else."""
+        """Every entity was tried: serve the members that need none of those that failed."""
         if replay is not self._replay:
             return
         if self.state is State.REPLAYING:
@@ -375,11 +327,11 @@ class Reconnector(LoopBound):
             self._serve(replay)
 
     def _be_ready(self, replay: Replay) -> None:
-        self._move("replayed")
+        self._move(Event.REPLAYED)
         connection = self.connection
         assert connection is not None
         connection._recorder = Recorder(
-            self.topology, self._recorded, self._members.values, self._is_needed
+            self.topology, self._recorded, lambda: self._members.topologies, self._members.need
         )
         self._ready_since = self.adapter.time()
         newcomers = [member for member in self._members if member not in self._waiting]
@@ -392,20 +344,16 @@ class Reconnector(LoopBound):
             self._notify_recovered(connection)
 
     def _serve(self, replay: Replay) -> None:
-        """Tell the members whose topology is there."""
+        """Notify the members whose topology is declared."""
         failing = replay.failing.keys()
         waiting, self._waiting = self._waiting, []
         for member in waiting:
-            topology = self._members.get(member)
-            if topology is None or self.state is not State.READY:
+            if member not in self._members or self.state is not State.READY:
                 continue
-            if failing.isdisjoint(topology.retried):
+            if failing.isdisjoint(self._members.brought_by(member).retried):
                 self._invoke("a member", None, member._connected, self.connection)
             else:
                 self._waiting.append(member)
-
-    def _is_needed(self, queue: str) -> bool:
-        return any(member._needs(queue) for member in self._members)
 
     def _notify_recovered(self, connection: Connection) -> None:
         lost_since, self._lost_since = self._lost_since, None
@@ -419,7 +367,7 @@ class Reconnector(LoopBound):
 
     def _lost(self, reason: ConnectionClosed) -> None:
         was_ready = self.state is State.READY
-        if not self._move("lost"):
+        if not self._move(Event.LOST):
             return
         self.connection = None
         self._stop_replays()
@@ -428,7 +376,7 @@ class Reconnector(LoopBound):
             self._lost_since = now
         if was_ready and now - self._ready_since >= STABLE_AFTER:
             self._backoff.reset()
-        for member in list(self._members):
+        for member in self._members:
             self._invoke("a member", None, member._disconnected, reason)
         if self.state is State.CLOSED:
             self._finish()
@@ -451,7 +399,7 @@ class Reconnector(LoopBound):
         log.error("could not declare %s: %s", entity, reason)
         is_locked = reason.code == RESOURCE_LOCKED and entity.key in self._recorded
         if is_locked and self.adapter.time() - self._ready_since >= LOCKED_FOR_GOOD:
-            # A channel has declared it on a former connection.  Now it is somebody else's.
+            # A channel declared it on a former connection.  By now another client owns it.
             self.topology.remove_queue(entity.key[1])
             self._recorded &= self.topology.keys
         if self._on_topology_error is not None:
@@ -467,58 +415,8 @@ class Reconnector(LoopBound):
     def _finish(self) -> None:
         assert self._reason is not None
         self._is_over = True
-        members, self._members = self._members, {}
-        for member in members:
+        for member in self._members.clear():
             self._invoke("a member", None, member._ended, self._reason)
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.resolve(self._reason)
-
-
-class _Epoch(Handler):
-    """The handler of one connection; what comes after the next was begun is dropped."""
-
-    def __init__(self, reconnector: Reconnector, epoch: int, handler: Handler) -> None:
-        self._reconnector = reconnector
-        self._epoch = epoch
-        self._user = handler
-        for name in CALLBACKS:
-            if name not in vars(_Epoch):
-                setattr(self, name, getattr(handler, name))
-
-    @property
-    def _is_late(self) -> bool:
-        return self._epoch != self._reconnector.epoch
-
-    def on_open(self, connection: Connection) -> None:
-        if not self._is_late:
-            self._reconnector._opened(connection)
-
-    def on_open_error(self, connection: Connection, error: ConnectionClosed) -> None:
-        try:
-            self._user.on_open_error(connection, error)
-        finally:
-            if not self._is_late:
-                self._reconnector._lost(error)
-
-    def on_close(self, connection: Connection, reason: ConnectionClosed) -> None:
-        try:
-            self._user.on_close(connection, reason)
-        finally:
-            if not self._is_late:
-                self._reconnector._lost(reason)
-
-    def on_writable(self, connection: Connection, writable: bool) -> None:
-        try:
-            self._user.on_writable(connection, writable)
-        finally:
-            if not self._is_late:
-                for member in list(self._reconnector._members):
-                    member._writable(writable)
-
-
-class _Quiet(Handler):
-    """For who wants no callbacks: the reconnector logs each loss itself."""
-
-    def on_close(self, connection: Connection, reason: ConnectionClosed) -> None:
-        """Logged with the wait that follows."""

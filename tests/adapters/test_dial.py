@@ -12,15 +12,8 @@ import pytest
 
 from evamqp.abc import Endpoint, Handle, Stream, Transport
 from evamqp.adapters import _dial
-from evamqp.adapters._dial import (
-    STAGGER,
-    Address,
-    Dial,
-    HappyEyeballs,
-    interleave,
-    is_literal,
-    place,
-)
+from evamqp.adapters._dial import Dial, is_literal
+from evamqp.adapters._happy_eyeballs import STAGGER, Address, HappyEyeballs, interleave, place
 from evamqp.adapters.memory import MemoryAdapter
 from evamqp.errors import ConnectFailed
 
@@ -218,7 +211,7 @@ def test_race_called_off_closes_its_attempts_and_tells_nobody() -> None:
     track = Track(ipv6(1), ipv4(1), ipv4(2))
     track.race.start()
     track.clock.advance(STAGGER)
-    track.race.call_off(TimeoutError("too late"))
+    track.race.cancel(TimeoutError("too late"))
     assert track.network.open() == []
     track.clock.advance(60)
     assert track.outcome == []

@@ -23,10 +23,11 @@ from typing import Any
 import pytest
 
 from evamqp.abc import Endpoint
-from evamqp.adapters import _socket
+from evamqp.adapters import _listener
 from evamqp.adapters._socket import SocketTransport
+from evamqp.adapters._timers import CANCELLED_TIMERS, Timers
 from evamqp.adapters.memory import Peer
-from evamqp.adapters.select import CANCELLED_TIMERS, Result, SelectAdapter, _Timers
+from evamqp.adapters.select import Result, SelectAdapter
 from evamqp.errors import BadType, RequestCancelled, WrongState
 from evamqp.testing.contract import LoopbackServer, Recorder, pattern
 from tests.adapters.conftest import Handler
@@ -528,7 +529,7 @@ def test_failure_that_nobody_looks_at_never_logs(
 
 
 def test_cancelled_timers_do_not_pile_up() -> None:
-    timers = _Timers()
+    timers = Timers()
     kept = timers.add(1.0, lambda: None)
     for number in range(100_000):
         timers.add(2.0 + number, lambda: None).cancel()
@@ -564,7 +565,7 @@ def test_listener_without_descriptors_rests_and_tries_again(
     adapter: SelectAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resource = pytest.importorskip("resource")
-    monkeypatch.setattr(_socket, "ACCEPT_RETRY", 0.01)
+    monkeypatch.setattr(_listener, "ACCEPT_RETRY", 0.01)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     streams: list[Recorder] = []
     handle = adapter.listen("127.0.0.1", 0, lambda: _keep(streams, Recorder()))
@@ -587,7 +588,7 @@ def test_partly_sent_output_is_copied_once_however_slow_the_peer() -> None:
     selector = selectors.DefaultSelector()
     adapter = SelectAdapter()
     stream = Recorder()
-    transport = _socket.SocketTransport(selector, adapter.call_soon, near, stream)
+    transport = SocketTransport(selector, adapter.call_soon, near, stream)
     sent = pattern(4 * 1024 * 1024)
     for start in range(0, len(sent), 100_000):
         transport.write(sent[start : start + 100_000])

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from evamqp.adapters._future import Promise
+from evamqp.adapters._future import Promise, Result
 from evamqp.codec.frames import (
     FRAME_BODY,
     FRAME_HEADER,
@@ -192,8 +192,8 @@ class Runtime:
     def time(self) -> float:
         return self.now
 
-    def create_future(self) -> Promise:
-        return Promise(self.calls.append)
+    def create_future(self) -> Promise[Result[Any]]:
+        return Promise(Result(self.calls.append))
 
     def call_soon_threadsafe(self, callback: Callable[[], object]) -> None:
         self.calls.append(callback)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 import evamqp
-from evamqp.recovery.reconnector import State
+from evamqp.recovery.state import State
 from rabbitmq_node import RabbitNode
 from tests.faults.conftest import ALL
 from tests.support.loops import Loop, opened

@@ -13,7 +13,8 @@ import pytest
 import evamqp
 from evamqp import Credentials, Outcome, Parameters, Topology
 from evamqp.errors import BadArgument, BadType, WrongState
-from evamqp.recovery.reconnector import TABLE, Reconnector, State
+from evamqp.recovery.reconnector import Reconnector
+from evamqp.recovery.state import TABLE, State
 from tests.recovery.broker import HOST, Publish, Server
 from tests.recovery.stage import HOUR, LONG, URL, Stage
 

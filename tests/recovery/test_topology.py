@@ -10,7 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from evamqp import Topology
 from evamqp.errors import BadArgument, BadType
-from evamqp.recovery.topology import Binding, Exchange, Queue, Recorder
+from evamqp.recovery.recorder import Recorder
+from evamqp.recovery.topology import Binding, Exchange, Queue
 from evamqp.types import DeclareOk
 
 NAMES = st.sampled_from(["a", "b", "c"])

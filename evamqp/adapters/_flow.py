@@ -1,0 +1,53 @@
+"""Write backpressure: the transports' one way to pause and resume their stream.
+
+What counts as full is the transport's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from evamqp.abc import Callback, Handle, Stream
+
+#: Bytes of unsent output above which a stream is asked to pause, and at which to resume.
+HIGH_WATER, LOW_WATER = 256 * 1024, 64 * 1024
+
+
+class WriteFlow:
+    """Pauses and resumes a stream, in turns, and from the loop only.
+
+    A transport fills up inside write(), where it must not call its stream.  The pause is therefore
+    reported on the next turn of the loop, unless the transport has drained by then.
+    """
+
+    __slots__ = ("_call_soon", "_is_paused", "_stream", "is_full")
+
+    def __init__(self, call_soon: Callable[[Callback], Handle], stream: Stream) -> None:
+        self._call_soon = call_soon
+        self._stream: Stream | None = stream
+        self._is_paused = False  # what the stream was last asked to be
+        self.is_full = False
+
+    def fill(self) -> None:
+        """Note that the transport is full.  Never calls the stream.  Idempotent."""
+        if not self.is_full:
+            self.is_full = True
+            self._call_soon(self._report)
+
+    def drain(self) -> None:
+        """Note that the transport has room, and resume the stream.  Call from the loop only."""
+        self.is_full = False
+        self._report()
+
+    def stop(self) -> None:
+        """Report nothing more: the transport closes.  Idempotent."""
+        self._stream = None
+
+    def _report(self) -> None:
+        if self._stream is None or self.is_full is self._is_paused:
+            return
+        self._is_paused = self.is_full
+        if self.is_full:
+            self._stream.pause_writing()
+        else:
+            self._stream.resume_writing()
