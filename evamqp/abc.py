@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 if TYPE_CHECKING:
     import ssl
 
-Callback = Callable[[], object]
+LoopCallback = Callable[[], object]
 
 
 class Endpoint(NamedTuple):
@@ -99,13 +99,13 @@ class Adapter(Protocol):
     def time(self) -> float:
         """Monotonic seconds; the clock of call_later()."""
 
-    def call_soon(self, callback: Callback) -> Handle:
+    def call_soon(self, callback: LoopCallback) -> Handle:
         """Call back on the next turn of the loop."""
 
-    def call_later(self, delay: float, callback: Callback) -> Handle:
+    def call_later(self, delay: float, callback: LoopCallback) -> Handle:
         """Call back after ``delay`` seconds.  Programs may use it as their timer too."""
 
-    def call_soon_threadsafe(self, callback: Callback) -> None:
+    def call_soon_threadsafe(self, callback: LoopCallback) -> None:
         """Call back on the loop, from any thread or signal handler.  Never blocks."""
 
     def create_future(self) -> Promise: ...

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import evamqp
-from evamqp.abc import Callback, Handle, Transport
+from evamqp.abc import Handle, LoopCallback, Transport
 from evamqp.adapters.memory import MemoryAdapter, Peer
 from evamqp.codec.frames import PROTOCOL_HEADER, method_frame, split_frames
 from evamqp.core.connection import Connection
@@ -92,7 +92,7 @@ class Loop(MemoryAdapter):
         super().__init__()
         self.set_timers: list[float] = []
 
-    def call_later(self, delay: float, callback: Callback) -> Handle:
+    def call_later(self, delay: float, callback: LoopCallback) -> Handle:
         self.set_timers.append(self.time() + delay)
         return super().call_later(delay, callback)
 

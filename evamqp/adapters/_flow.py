@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from evamqp.abc import Callback, Handle, Stream
+from evamqp.abc import Handle, LoopCallback, Stream
 
 #: Bytes of unsent output above which a stream is asked to pause, and at which to resume.
 HIGH_WATER, LOW_WATER = 256 * 1024, 64 * 1024
@@ -22,7 +22,7 @@ class WriteFlow:
 
     __slots__ = ("_call_soon", "_is_paused", "_stream", "is_full")
 
-    def __init__(self, call_soon: Callable[[Callback], Handle], stream: Stream) -> None:
+    def __init__(self, call_soon: Callable[[LoopCallback], Handle], stream: Stream) -> None:
         self._call_soon = call_soon
         self._stream: Stream | None = stream
         self._is_paused = False  # what the stream was last asked to be

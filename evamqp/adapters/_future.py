@@ -12,11 +12,11 @@ from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar, cast
 
-from evamqp.abc import Callback, Handle
+from evamqp.abc import Handle, LoopCallback
 from evamqp.errors import BadType, RequestCancelled, WrongState
 
 T = TypeVar("T")
-CallSoon = Callable[[Callback], object]
+CallSoon = Callable[[LoopCallback], object]
 
 
 class Result(Generic[T]):

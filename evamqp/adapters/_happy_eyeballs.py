@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from evamqp.abc import Callback, Handle, Stream
+from evamqp.abc import Handle, LoopCallback, Stream
 
 #: Seconds that one attempt runs alone before the next address is tried beside it
 #: (RFC 8305, section 5: "Connection Attempt Delay", recommended value).
@@ -18,7 +18,7 @@ STAGGER = 0.25
 
 C = TypeVar("C")
 
-CallLater = Callable[[float, Callback], Handle]
+CallLater = Callable[[float, LoopCallback], Handle]
 Failures = list[tuple[str, BaseException]]
 
 

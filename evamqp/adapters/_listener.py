@@ -10,7 +10,7 @@ import selectors
 import socket
 from collections.abc import Callable
 
-from evamqp.abc import Callback, Handle, Stream
+from evamqp.abc import Handle, LoopCallback, Stream
 from evamqp.adapters._socket import READ, CallSoon, SocketTransport
 from evamqp.adapters._tcp import set_options
 
@@ -21,7 +21,7 @@ ACCEPT_BATCH = 64
 
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
-CallLater = Callable[[float, Callback], Handle]
+CallLater = Callable[[float, LoopCallback], Handle]
 
 
 class SocketListener:

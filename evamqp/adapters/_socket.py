@@ -11,7 +11,7 @@ import selectors
 import socket
 from collections.abc import Callable
 
-from evamqp.abc import Callback, Endpoint, Handle, Stream
+from evamqp.abc import Endpoint, Handle, LoopCallback, Stream
 from evamqp.adapters._flow import HIGH_WATER, LOW_WATER, WriteFlow
 from evamqp.adapters._happy_eyeballs import Address
 from evamqp.adapters._tcp import RECV_SIZE, discard_input, open_socket, read_rest, shut_down
@@ -24,7 +24,7 @@ LOST = 4
 _IN_PROGRESS = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
 _NOTHING = memoryview(b"")
 
-CallSoon = Callable[[Callback], Handle]
+CallSoon = Callable[[LoopCallback], Handle]
 
 
 class SocketTransport:

@@ -9,7 +9,7 @@ import heapq
 import itertools
 from collections import deque
 
-from evamqp.abc import Callback
+from evamqp.abc import LoopCallback
 
 #: Cancelled timers that may lie in the heap before it is worth rebuilding.
 CANCELLED_TIMERS = 100
@@ -20,8 +20,8 @@ class Call:
 
     __slots__ = ("callback",)
 
-    def __init__(self, callback: Callback) -> None:
-        self.callback: Callback | None = callback  # None once it has run or was cancelled
+    def __init__(self, callback: LoopCallback) -> None:
+        self.callback: LoopCallback | None = callback  # None once it has run or was cancelled
 
     def cancel(self) -> None:
         self.callback = None
@@ -38,7 +38,7 @@ class Timer(Call):
 
     __slots__ = ("timers",)
 
-    def __init__(self, callback: Callback, timers: Timers) -> None:
+    def __init__(self, callback: LoopCallback, timers: Timers) -> None:
         super().__init__(callback)
         self.timers: Timers | None = timers  # None once it has left the heap
 
@@ -62,7 +62,7 @@ class Timers:
     def __len__(self) -> int:
         return len(self._heap)
 
-    def add(self, when: float, callback: Callback) -> Timer:
+    def add(self, when: float, callback: LoopCallback) -> Timer:
         """Add a callback that is due at ``when``."""
         timer = Timer(callback, self)
         heapq.heappush(self._heap, (when, next(self._order), timer))

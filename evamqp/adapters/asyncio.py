@@ -11,7 +11,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from evamqp.abc import Callback, Endpoint, Handle, Stream
+from evamqp.abc import Endpoint, Handle, LoopCallback, Stream
 from evamqp.adapters._asyncio_transport import AsyncioTransport
 from evamqp.adapters._dial import Dial
 from evamqp.adapters._future import Promise
@@ -37,8 +37,8 @@ class AsyncioAdapter:
         self._is_stopping = False
         # The loop's own functions, without a layer in between.
         self.time = loop.time
-        self.call_soon: Callable[[Callback], Handle] = loop.call_soon
-        self.call_later: Callable[[float, Callback], Handle] = loop.call_later
+        self.call_soon: Callable[[LoopCallback], Handle] = loop.call_soon
+        self.call_later: Callable[[float, LoopCallback], Handle] = loop.call_later
 
     def _running_or_new_loop(self) -> asyncio.AbstractEventLoop:
         try:
@@ -51,7 +51,7 @@ class AsyncioAdapter:
         """Whether the loop runs now, in another thread."""
         return self.loop.is_running() and asyncio._get_running_loop() is not self.loop
 
-    def call_soon_threadsafe(self, callback: Callback) -> None:
+    def call_soon_threadsafe(self, callback: LoopCallback) -> None:
         """Call back on the loop, from any thread or signal handler.
 
         Raises:

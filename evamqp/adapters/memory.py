@@ -23,7 +23,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from evamqp.abc import Callback, Endpoint, Handle, ListenHandle, Stream
+from evamqp.abc import Endpoint, Handle, ListenHandle, LoopCallback, Stream
 from evamqp.adapters._dial import Dial
 from evamqp.adapters._future import Promise, Result, run_awaitable, started
 from evamqp.adapters._happy_eyeballs import Address
@@ -70,17 +70,17 @@ class MemoryAdapter:
         """Virtual seconds since the adapter was made."""
         return self._now
 
-    def call_soon(self, callback: Callback) -> Handle:
+    def call_soon(self, callback: LoopCallback) -> Handle:
         """Call back on the next turn of the loop."""
         call = Call(callback)
         self._ready.append(call)
         return call
 
-    def call_later(self, delay: float, callback: Callback) -> Handle:
+    def call_later(self, delay: float, callback: LoopCallback) -> Handle:
         """Call back when ``delay`` virtual seconds have passed."""
         return self._timers.add(self._now + max(0.0, delay), callback)
 
-    def call_soon_threadsafe(self, callback: Callback) -> None:
+    def call_soon_threadsafe(self, callback: LoopCallback) -> None:
         """Call back on the next turn."""
         self._ready.append(Call(callback))
 

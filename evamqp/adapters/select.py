@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from evamqp.abc import Callback, Endpoint, Handle, Stream
+from evamqp.abc import Endpoint, Handle, LoopCallback, Stream
 from evamqp.adapters._dial import Dial
 from evamqp.adapters._future import Promise, Result, run_awaitable, started
 from evamqp.adapters._listener import SocketListener
@@ -70,13 +70,13 @@ class SelectAdapter:
         """Whether another thread is in run() or run_until()."""
         return self._thread not in (0, threading.get_ident())
 
-    def call_soon(self, callback: Callback) -> Handle:
+    def call_soon(self, callback: LoopCallback) -> Handle:
         """Call back on the next turn of the loop."""
         call = Call(callback)
         self._ready.append(call)
         return call
 
-    def call_later(self, delay: float, callback: Callback) -> Handle:
+    def call_later(self, delay: float, callback: LoopCallback) -> Handle:
         """Call back after ``delay`` seconds."""
         when = self.time() + delay
         sleeps_until = self._selector.sleeps_until
@@ -84,7 +84,7 @@ class SelectAdapter:
             self._selector.wake_up.send()
         return self._timers.add(when, callback)
 
-    def call_soon_threadsafe(self, callback: Callback) -> None:
+    def call_soon_threadsafe(self, callback: LoopCallback) -> None:
         """Call back on the loop, from any thread or signal handler.  Never blocks."""
         self._ready.append(Call(callback))
         self._selector.wake_up.send()

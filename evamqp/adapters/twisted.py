@@ -26,7 +26,7 @@ from twisted.python import threadable
 from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped]
 
-from evamqp.abc import Callback, Endpoint, Handle, Stream
+from evamqp.abc import Endpoint, Handle, LoopCallback, Stream
 from evamqp.adapters._dial import Dial
 from evamqp.adapters._listener import SocketListener
 from evamqp.adapters._socket import LOST, READ, WRITE, SocketConnector
@@ -61,7 +61,7 @@ class TwistedAdapter:
         io_thread = threadable.ioThread
         return is_installed and self.reactor.running and io_thread not in (None, get_ident())
 
-    def call_soon(self, callback: Callback) -> Handle:
+    def call_soon(self, callback: LoopCallback) -> Handle:
         """Call back on the next turn of the reactor, in order; equal callLater()s have none."""
         if not self._soon:
             self.reactor.callLater(0, self._run_soon)
@@ -69,11 +69,11 @@ class TwistedAdapter:
         self._soon.append(call)
         return call
 
-    def call_later(self, delay: float, callback: Callback) -> Handle:
+    def call_later(self, delay: float, callback: LoopCallback) -> Handle:
         """Call back after ``delay`` seconds."""
         return _Timer(self.reactor.callLater(max(0.0, delay), callback))
 
-    def call_soon_threadsafe(self, callback: Callback) -> None:
+    def call_soon_threadsafe(self, callback: LoopCallback) -> None:
         """Call back on the reactor, from any thread or signal handler."""
         self.reactor.callFromThread(callback)
 
@@ -173,7 +173,7 @@ class _Promise:
 
     __slots__ = ("_call_soon", "_is_settled", "future")
 
-    def __init__(self, call_soon: Callable[[Callback], Handle]) -> None:
+    def __init__(self, call_soon: Callable[[LoopCallback], Handle]) -> None:
         self.future: defer.Deferred[Any] = defer.Deferred(_cancel)
         self._call_soon = call_soon
         self._is_settled = False

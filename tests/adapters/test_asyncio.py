@@ -16,7 +16,7 @@ import pytest
 
 from evamqp.abc import Endpoint
 from evamqp.adapters.asyncio import AsyncioAdapter
-from evamqp.testing.contract import LoopbackServer, Recorder
+from evamqp.testing.contract import LoopbackServer, RecordingStream
 from tests.adapters.conftest import Handler
 
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
@@ -130,7 +130,7 @@ def test_settling_a_future_that_was_cancelled_does_nothing(
 def test_each_piece_is_bytes_of_its_own(
     loop: asyncio.AbstractEventLoop, server: LoopbackServer
 ) -> None:
-    adapter, stream = AsyncioAdapter(loop), Recorder()
+    adapter, stream = AsyncioAdapter(loop), RecordingStream()
     pieces: list[bytes] = []
 
     def receive(data: bytes) -> None:
@@ -156,7 +156,7 @@ def test_each_piece_is_bytes_of_its_own(
 def test_socket_is_closed_once_when_the_stream_ends_as_it_is_made(
     loop: asyncio.AbstractEventLoop, server: LoopbackServer
 ) -> None:
-    adapter, stream = AsyncioAdapter(loop), Recorder()
+    adapter, stream = AsyncioAdapter(loop), RecordingStream()
     stream.on_made = stream.abort
     others: list[socket.socket] = []
 
@@ -174,7 +174,7 @@ def test_socket_is_closed_once_when_the_stream_ends_as_it_is_made(
 
 
 def test_end_of_the_application_in_mid_dial_leaves_nothing_open(server: LoopbackServer) -> None:
-    stream = Recorder()
+    stream = RecordingStream()
     server.fall_silent()
 
     async def leave() -> None:
@@ -186,7 +186,7 @@ def test_end_of_the_application_in_mid_dial_leaves_nothing_open(server: Loopback
 
 
 def test_descriptors_above_1023_work(loop: asyncio.AbstractEventLoop, thousand_files: None) -> None:
-    adapter, stream, server = AsyncioAdapter(loop), Recorder(), LoopbackServer()
+    adapter, stream, server = AsyncioAdapter(loop), RecordingStream(), LoopbackServer()
     assert server.sock.fileno() > 1023
 
     async def talk() -> None:

@@ -16,7 +16,7 @@ import pytest
 from evamqp.abc import Adapter, Endpoint, Handle, Listener, Transport
 from evamqp.adapters.memory import MemoryAdapter, MemoryTransport, Peer
 from evamqp.errors import BadArgument, BadType, ConnectFailed, RequestCancelled, WrongState
-from evamqp.testing.contract import ListenerContract, LoopContract
+from evamqp.testing.contract import ListenerContract, LoopContract, RecordingStream
 
 
 class TestMemory(LoopContract, ListenerContract):
@@ -36,50 +36,25 @@ class TestMemory(LoopContract, ListenerContract):
         return super().pump(adapter, let_threads_end, seconds)
 
 
-class Recorder:
-    """A Stream that writes down what it was told."""
+class StrictStream(RecordingStream):
+    """A stream that records data as a call too, and fails at the first fault.
+
+    Attributes:
+        sizes: Bytes of each piece of data.
+    """
 
     def __init__(self) -> None:
-        self.log: list[str] = []
-        self.received = bytearray()
+        super().__init__()
         self.sizes: list[int] = []
-        self.reason: BaseException | None = None
-        self.inside = False
-        self._transport: Transport | None = None
-
-    @property
-    def transport(self) -> Transport:
-        assert self._transport is not None, self.log
-        return self._transport
-
-    def connection_made(self, transport: Transport) -> None:
-        self._note("made")
-        self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        self._note("data")
+        self.calls.append("data")
         self.sizes.append(len(data))
-        self.received += data
+        super().data_received(data)
 
-    def pause_writing(self) -> None:
-        self._note("pause")
-
-    def resume_writing(self) -> None:
-        self._note("resume")
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self._note("lost")
-        self.reason = exc
-
-    def _note(self, event: str) -> None:
-        assert not self.inside, f"{event} came inside a call"
-        self.log.append(event)
-
-    def calling(self, call: Callable[[], object]) -> None:
-        """Make a call during which nothing may come back."""
-        self.inside = True
-        call()
-        self.inside = False
+    def _check(self, name: str) -> None:
+        super()._check(name)
+        assert not self.faults
 
 
 @pytest.fixture
@@ -87,15 +62,15 @@ def adapter() -> MemoryAdapter:
     return MemoryAdapter()
 
 
-def dial(adapter: MemoryAdapter, host: str = "broker") -> tuple[Recorder, Handle]:
-    stream = Recorder()
-    stream.inside = True
-    attempt = adapter.connect(Endpoint(host, 5672, timeout=10.0), stream)
-    stream.inside = False
-    return stream, attempt
+def dial(adapter: MemoryAdapter, host: str = "broker") -> tuple[StrictStream, Handle]:
+    stream = StrictStream()
+    attempts: list[Handle] = []
+    endpoint = Endpoint(host, 5672, timeout=10.0)
+    stream.during("connect", lambda: attempts.append(adapter.connect(endpoint, stream)))
+    return stream, attempts[0]
 
 
-def connect(adapter: MemoryAdapter) -> tuple[Recorder, Peer]:
+def connect(adapter: MemoryAdapter) -> tuple[StrictStream, Peer]:
     peer = Peer()
     listener = adapter.listen("broker", 5672, lambda: peer)
     stream, _ = dial(adapter)
@@ -370,20 +345,20 @@ def test_connection_is_made_from_the_loop_and_carries_bytes_both_ways(
     adapter: MemoryAdapter,
 ) -> None:
     stream, peer = connect(adapter)
-    assert stream.log == ["made"]
+    assert stream.calls == ["made"]
     assert peer.is_connected
-    stream.calling(lambda: stream.transport.write(b"ping"))
+    stream.during("a call", lambda: stream.transport.write(b"ping"))
     peer.send(b"pong")
     adapter.run_until_idle()
-    assert (bytes(peer.received), bytes(stream.received)) == (b"ping", b"pong")
+    assert (bytes(peer.received), bytes(stream.data)) == (b"ping", b"pong")
 
 
 def test_connecting_to_nothing_is_refused(adapter: MemoryAdapter) -> None:
     stream, _ = dial(adapter)
     adapter.run_until_idle()
-    assert stream.log == ["lost"]
-    assert isinstance(stream.reason, ConnectFailed)
-    assert isinstance(stream.reason.__cause__, ConnectionRefusedError)
+    assert stream.calls == ["lost"]
+    assert isinstance(stream.error, ConnectFailed)
+    assert isinstance(stream.error.__cause__, ConnectionRefusedError)
 
 
 def test_unresolvable_name_is_lost(adapter: MemoryAdapter) -> None:
@@ -391,31 +366,31 @@ def test_unresolvable_name_is_lost(adapter: MemoryAdapter) -> None:
     adapter.unresolvable.add("broker")
     stream, _ = dial(adapter)
     adapter.run_until_idle()
-    assert stream.log == ["lost"]
-    assert "broker" in str(stream.reason)
+    assert stream.calls == ["lost"]
+    assert "broker" in str(stream.error)
 
 
 def test_host_that_does_not_answer_times_out(adapter: MemoryAdapter) -> None:
     adapter.unanswering.add("broker")
     stream, _ = dial(adapter)
     adapter.advance(4.9)
-    assert stream.log == []
+    assert stream.calls == []
     adapter.advance(0.2)
-    assert stream.log == ["lost"]
-    assert stream.reason is not None
-    assert isinstance(stream.reason.__cause__, TimeoutError)
+    assert stream.calls == ["lost"]
+    assert stream.error is not None
+    assert isinstance(stream.error.__cause__, TimeoutError)
 
 
 def test_peer_that_is_silent_in_tls_times_out(adapter: MemoryAdapter) -> None:
     peer = Peer()
     adapter.listen("broker", 5671, lambda: peer)
-    stream = Recorder()
+    stream = StrictStream()
     adapter.connect(Endpoint("broker", 5671, tls=ssl.create_default_context()), stream)
     adapter.advance(9.9)
-    assert stream.log == []
+    assert stream.calls == []
     assert peer.received[:1] == b"\x16"  # the client's first TLS record, and nothing else
     adapter.advance(0.2)
-    assert stream.log == ["lost"]
+    assert stream.calls == ["lost"]
     assert not peer.is_connected
 
 
@@ -424,13 +399,13 @@ def test_cancelled_connect_is_lost_once_and_never_made(adapter: MemoryAdapter, h
     adapter.listen("broker", 5672, Peer)
     adapter.unanswering.add("asleep")
     stream, attempt = dial(adapter, host)
-    stream.calling(attempt.cancel)
+    stream.during("a call", attempt.cancel)
     attempt.cancel()
     adapter.advance(60)
     attempt.cancel()
     adapter.run_until_idle()
-    assert stream.log == ["lost"]
-    assert isinstance(stream.reason, ConnectionAbortedError)
+    assert stream.calls == ["lost"]
+    assert isinstance(stream.error, ConnectionAbortedError)
 
 
 def test_cancel_after_connecting_changes_nothing(adapter: MemoryAdapter) -> None:
@@ -439,7 +414,7 @@ def test_cancel_after_connecting_changes_nothing(adapter: MemoryAdapter) -> None
     adapter.run_until_idle()
     attempt.cancel()
     adapter.run_until_idle()
-    assert stream.log == ["made"]
+    assert stream.calls == ["made"]
 
 
 def test_cancelled_listener_refuses_and_leaves_connections_alone(adapter: MemoryAdapter) -> None:
@@ -447,7 +422,7 @@ def test_cancelled_listener_refuses_and_leaves_connections_alone(adapter: Memory
     late, _ = dial(adapter)
     stream.transport.write(b"still here")
     adapter.run_until_idle()
-    assert late.log == ["lost"]
+    assert late.calls == ["lost"]
     assert peer.received == b"still here"
 
 
@@ -466,7 +441,7 @@ def test_every_connection_gets_a_stream_of_its_own(adapter: MemoryAdapter) -> No
     first.write(b"1")
     second.write(b"2")
     adapter.run_until_idle()
-    assert (bytes(one.received), bytes(two.received)) == (b"1", b"2")
+    assert (bytes(one.data), bytes(two.data)) == (b"1", b"2")
 
 
 # --- ends
@@ -483,10 +458,10 @@ def test_close_sends_what_is_queued_and_both_ends_are_lost_without_error(
         stream.transport.close()
         stream.transport.write(b"too late")
 
-    stream.calling(leave)
+    stream.during("a call", leave)
     adapter.run_until_idle()
     assert peer.received == b"x" * 300_000
-    assert (stream.log[-1], stream.log.count("lost"), stream.reason) == ("lost", 1, None)
+    assert (stream.calls[-1], stream.calls.count("lost"), stream.error) == ("lost", 1, None)
     assert (peer.is_connected, peer.reason) == (False, None)
 
 
@@ -498,10 +473,10 @@ def test_abort_drops_what_is_queued_and_the_peer_sees_a_reset(adapter: MemoryAda
         stream.transport.abort()
         stream.transport.abort()
 
-    stream.calling(leave)
+    stream.during("a call", leave)
     adapter.run_until_idle()
-    assert stream.log == ["made", "lost"]
-    assert stream.reason is None
+    assert stream.calls == ["made", "lost"]
+    assert stream.error is None
     assert not peer.received
     assert isinstance(peer.reason, ConnectionResetError)
 
@@ -512,10 +487,10 @@ def test_abort_ends_a_close_that_waits_for_a_stalled_peer(adapter: MemoryAdapter
     stream.transport.write(b"x")
     stream.transport.close()
     adapter.advance(3600)
-    assert stream.log == ["made"]
-    stream.calling(stream.transport.abort)
+    assert stream.calls == ["made"]
+    stream.during("a call", stream.transport.abort)
     adapter.run_until_idle()
-    assert stream.log == ["made", "lost"]
+    assert stream.calls == ["made", "lost"]
 
 
 def test_peer_close_delivers_its_bytes_before_the_end(adapter: MemoryAdapter) -> None:
@@ -523,8 +498,8 @@ def test_peer_close_delivers_its_bytes_before_the_end(adapter: MemoryAdapter) ->
     peer.send(b"bye")
     peer.transport.close()
     adapter.run_until_idle()
-    assert stream.log == ["made", "data", "lost"]
-    assert stream.reason is None
+    assert stream.calls == ["made", "data", "lost"]
+    assert stream.error is None
 
 
 def test_peer_reset_delivers_its_bytes_before_the_error(adapter: MemoryAdapter) -> None:
@@ -532,16 +507,16 @@ def test_peer_reset_delivers_its_bytes_before_the_error(adapter: MemoryAdapter) 
     peer.send(b"320 going down")
     peer.transport.reset()
     adapter.run_until_idle()
-    assert stream.received == b"320 going down"
-    assert stream.log[-1] == "lost"
-    assert isinstance(stream.reason, ConnectionResetError)
+    assert stream.data == b"320 going down"
+    assert stream.calls[-1] == "lost"
+    assert isinstance(stream.error, ConnectionResetError)
 
 
 def test_closing_inside_data_received_is_legal(adapter: MemoryAdapter) -> None:
-    class Hasty(Recorder):
+    class Hasty(StrictStream):
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
-            self.calling(self.transport.abort)
+            self.during("a call", self.transport.abort)
 
     stream = Hasty()
     peer = Peer()
@@ -550,8 +525,8 @@ def test_closing_inside_data_received_is_legal(adapter: MemoryAdapter) -> None:
     adapter.run_until_idle()
     peer.send(b"x" * 200_000)
     adapter.run_until_idle()
-    assert stream.log.count("lost") == 1
-    assert stream.log[-1] == "lost"
+    assert stream.calls.count("lost") == 1
+    assert stream.calls[-1] == "lost"
     assert not peer.is_connected
 
 
@@ -561,13 +536,13 @@ def test_closing_inside_data_received_is_legal(adapter: MemoryAdapter) -> None:
 def test_stalled_peer_pauses_writing_until_it_reads_again(adapter: MemoryAdapter) -> None:
     stream, peer = connect(adapter)
     peer.transport.pause_reading()
-    stream.calling(lambda: stream.transport.write(b"x" * 100_000))
+    stream.during("a call", lambda: stream.transport.write(b"x" * 100_000))
     adapter.run_until_idle()
-    assert stream.log == ["made", "pause"]
+    assert stream.calls == ["made", "pause"]
     assert not peer.received
     peer.transport.resume_reading()
     adapter.run_until_idle()
-    assert stream.log == ["made", "pause", "resume"]
+    assert stream.calls == ["made", "pause", "resume"]
     assert len(peer.received) == 100_000
 
 
@@ -589,10 +564,10 @@ def test_paused_reading_delivers_nothing_not_even_the_end(adapter: MemoryAdapter
     peer.send(b"bye")
     peer.transport.close()
     adapter.advance(60)
-    assert stream.log == ["made"]
-    stream.calling(stream.transport.resume_reading)
+    assert stream.calls == ["made"]
+    stream.during("a call", stream.transport.resume_reading)
     adapter.run_until_idle()
-    assert stream.log == ["made", "data", "lost"]
+    assert stream.calls == ["made", "data", "lost"]
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
@@ -604,7 +579,7 @@ def test_chunk_size_bounds_every_delivery_and_changes_no_byte(
     peer.send(bytes(range(100)))
     peer.transport.close()
     adapter.run_until_idle()
-    assert stream.received == bytes(range(100))
+    assert stream.data == bytes(range(100))
     assert max(stream.sizes) == min(size, 100)
 
 
@@ -613,11 +588,11 @@ def test_wire_cut_after_n_bytes_delivers_exactly_those(adapter: MemoryAdapter) -
     peer.transport.peer.cut_after(5)
     peer.send(b"abc")
     adapter.run_until_idle()
-    assert stream.log == ["made", "data"]
+    assert stream.calls == ["made", "data"]
     peer.send(b"defgh")
     adapter.run_until_idle()
-    assert stream.received == b"abcde"
-    assert isinstance(stream.reason, ConnectionResetError)
+    assert stream.data == b"abcde"
+    assert isinstance(stream.error, ConnectionResetError)
     assert isinstance(peer.reason, ConnectionResetError)
 
 
@@ -625,7 +600,7 @@ def test_wire_cut_after_nothing_breaks_without_traffic(adapter: MemoryAdapter) -
     stream, peer = connect(adapter)
     peer.transport.cut_after(0)
     adapter.run_until_idle()
-    assert stream.log == ["made", "lost"]
+    assert stream.calls == ["made", "lost"]
     assert not peer.is_connected
 
 
@@ -639,11 +614,11 @@ def test_silent_wire_loses_bytes_and_ends_and_own_close_still_ends(
     peer.send(b"nor that")
     peer.transport.close()
     adapter.advance(3600)
-    assert stream.log == ["made"]
+    assert stream.calls == ["made"]
     assert not peer.received
     stream.transport.abort()
     adapter.run_until_idle()
-    assert stream.log == ["made", "lost"]
+    assert stream.calls == ["made", "lost"]
 
 
 def test_peer_that_nobody_reached_says_so() -> None:
@@ -657,7 +632,7 @@ def test_same_script_gives_the_same_events() -> None:
         adapter = MemoryAdapter()
         log: list[tuple[str, float]] = []
 
-        class Logger(Recorder):
+        class Logger(StrictStream):
             def _note(self, event: str) -> None:
                 log.append((event, adapter.time()))
 

@@ -29,7 +29,7 @@ from evamqp.adapters._timers import CANCELLED_TIMERS, Timers
 from evamqp.adapters.memory import Peer
 from evamqp.adapters.select import Result, SelectAdapter
 from evamqp.errors import BadType, RequestCancelled, WrongState
-from evamqp.testing.contract import LoopbackServer, Recorder, pattern
+from evamqp.testing.contract import LoopbackServer, RecordingStream, pattern
 from tests.adapters.conftest import Handler
 
 TIMEOUT = 10.0
@@ -80,7 +80,7 @@ def test_raising_timer_leaves_run_and_loses_nothing_else(adapter: SelectAdapter)
 
 
 def test_raising_stream_leaves_the_connection_alive(adapter: SelectAdapter) -> None:
-    server, stream = LoopbackServer(), Recorder()
+    server, stream = LoopbackServer(), RecordingStream()
     adapter.connect(Endpoint("127.0.0.1", server.port), stream)
     _run_while(adapter, lambda: not stream.is_made)
     peer = server.accept()
@@ -168,7 +168,7 @@ def test_stop_from_another_thread_wakes_the_loop(adapter: SelectAdapter) -> None
 
 
 def test_callbacks_that_never_end_do_not_starve_the_sockets(adapter: SelectAdapter) -> None:
-    server, stream = LoopbackServer(), Recorder()
+    server, stream = LoopbackServer(), RecordingStream()
     adapter.connect(Endpoint("127.0.0.1", server.port), stream)
 
     def again() -> None:
@@ -550,7 +550,7 @@ def test_timer_may_be_due_never(adapter: SelectAdapter) -> None:
 
 
 def test_descriptors_above_1023_work(adapter: SelectAdapter, thousand_files: None) -> None:
-    server, stream = LoopbackServer(), Recorder()
+    server, stream = LoopbackServer(), RecordingStream()
     assert server.sock.fileno() > 1023
     adapter.connect(Endpoint("127.0.0.1", server.port), stream)
     _run_while(adapter, lambda: not stream.is_made)
@@ -567,8 +567,8 @@ def test_listener_without_descriptors_rests_and_tries_again(
     resource = pytest.importorskip("resource")
     monkeypatch.setattr(_listener, "ACCEPT_RETRY", 0.01)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    streams: list[Recorder] = []
-    handle = adapter.listen("127.0.0.1", 0, lambda: _keep(streams, Recorder()))
+    streams: list[RecordingStream] = []
+    handle = adapter.listen("127.0.0.1", 0, lambda: _keep(streams, RecordingStream()))
     with socket.create_connection(("127.0.0.1", handle.port)) as client:
         resource.setrlimit(resource.RLIMIT_NOFILE, (client.fileno() + 1, hard))
         try:
@@ -587,7 +587,7 @@ def test_partly_sent_output_is_copied_once_however_slow_the_peer() -> None:
     near.setblocking(False)
     selector = selectors.DefaultSelector()
     adapter = SelectAdapter()
-    stream = Recorder()
+    stream = RecordingStream()
     transport = SocketTransport(selector, adapter.call_soon, near, stream)
     sent = pattern(4 * 1024 * 1024)
     for start in range(0, len(sent), 100_000):
@@ -677,7 +677,7 @@ def test_signal_ends_the_sleep_of_a_turn_that_leaves_its_lock_held(
 
 
 def test_loop_tells_whether_output_waits_for_its_sockets(adapter: SelectAdapter) -> None:
-    server, stream = LoopbackServer(), Recorder()
+    server, stream = LoopbackServer(), RecordingStream()
     adapter.connect(Endpoint("127.0.0.1", server.port), stream)
     _run_while(adapter, lambda: not stream.is_made)
     peer = server.accept()
@@ -706,7 +706,7 @@ def _result(adapter: SelectAdapter) -> Result[Any]:
     return adapter.create_future().future
 
 
-def _keep(streams: list[Recorder], stream: Recorder) -> Recorder:
+def _keep(streams: list[RecordingStream], stream: RecordingStream) -> RecordingStream:
     streams.append(stream)
     return stream
 

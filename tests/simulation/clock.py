@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from evamqp.abc import Callback, Handle
+from evamqp.abc import Handle, LoopCallback
 from evamqp.adapters.memory import MemoryAdapter
 
 
@@ -21,7 +21,7 @@ class Clock(MemoryAdapter):
         super().__init__()
         self._set: dict[_Timer, None] = {}
 
-    def call_later(self, delay: float, callback: Callback) -> Handle:
+    def call_later(self, delay: float, callback: LoopCallback) -> Handle:
         timer = _Timer(self._set, callback)
         timer.handle = super().call_later(delay, timer.run)
         return timer
@@ -45,7 +45,7 @@ class _Timer:
 
     handle: Handle
 
-    def __init__(self, known: dict[_Timer, None], callback: Callback) -> None:
+    def __init__(self, known: dict[_Timer, None], callback: LoopCallback) -> None:
         self._set = known
         self.callback = callback
         known[self] = None

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
 
-from evamqp.abc import Adapter, Callback, Handle, ListenHandle, Stream
+from evamqp.abc import Adapter, Handle, ListenHandle, LoopCallback, Stream
 from evamqp.codec.properties import Properties
 from evamqp.errors import WrongState
 from evamqp.testing.broker.channel import ServerChannel
@@ -357,7 +357,7 @@ class Broker:
 
     # For connections and faults
 
-    def call_later(self, delay: float, callback: Callback) -> Handle:
+    def call_later(self, delay: float, callback: LoopCallback) -> Handle:
         """A timer that ends with the broker."""
         timer = _Timer(self._timers, callback)
         timer.handle = self.adapter.call_later(delay, timer.run)
@@ -431,7 +431,7 @@ class _Timer:
 
     handle: Handle
 
-    def __init__(self, all: set[_Timer], callback: Callback) -> None:
+    def __init__(self, all: set[_Timer], callback: LoopCallback) -> None:
         self._all = all
         self._callback = callback
         all.add(self)

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable
 from typing import Literal
 
-from evamqp.abc import Callback, Handle, Stream, Transport
+from evamqp.abc import Handle, LoopCallback, Stream, Transport
 from evamqp.codec.frames import FRAME_OVERHEAD, PROTOCOL_HEADER
 from evamqp.driver import Driver
 from evamqp.parameters import Parameters
@@ -18,7 +18,7 @@ from evamqp.testing.broker.connection import ServerConnection
 
 Direction = Literal["sent", "received"]
 Unit = Literal["bytes", "frames"]
-CallSoon = Callable[[Callback], Handle]
+CallSoon = Callable[[LoopCallback], Handle]
 
 _FRAME_HEAD = FRAME_OVERHEAD - 1
 _NOBODY = Parameters()

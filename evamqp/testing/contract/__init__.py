@@ -14,7 +14,7 @@ futures have no ``result()`` overrides outcome().
 
     calls  futures  connecting  ending  flow  tls  listening      the checks, by subject
     rig                                   one adapter under test, and what holds in every check
-    recorder  server  certificates       the two ends of a connection
+    recording_stream  loopback_server  certificates    the two ends of a connection
 
 This file gathers the names; no check lives in it.
 """
@@ -27,7 +27,7 @@ from evamqp.testing.contract.flow import FlowContract
 from evamqp.testing.contract.futures import FuturesContract
 from evamqp.testing.contract.listening import ListenerContract
 from evamqp.testing.contract.loopback_server import LoopbackServer, Peer
-from evamqp.testing.contract.recorder import Recorder
+from evamqp.testing.contract.recording_stream import RecordingStream
 from evamqp.testing.contract.rig import TOO_MUCH, Rig, pattern
 from evamqp.testing.contract.tls import TlsContract
 
@@ -39,7 +39,7 @@ __all__ = [
     "LoopContract",
     "LoopbackServer",
     "Peer",
-    "Recorder",
+    "RecordingStream",
     "Rig",
     "TlsContract",
     "client_context",
@@ -57,4 +57,4 @@ class ConnectionContract(ConnectingContract, EndingContract, FlowContract):
 
 
 class AdapterContract(LoopContract, ConnectionContract, TlsContract):
-    """All that an adapter with real sockets owes; add ListenerContract if it listens."""
+    """All that an adapter with real sockets must do; add ListenerContract if it listens."""

@@ -1,4 +1,4 @@
-"""Time and calls: the clock, turns of the loop, timers, and the door for threads and signals.
+"""Time and calls: the clock, turns of the loop, timers, and the entry for threads and signals.
 
 No future and no connection is checked here.
 """

@@ -12,7 +12,7 @@ import pytest
 
 from evamqp.errors import ConnectFailed
 from evamqp.testing.contract.loopback_server import closed_port, our_end
-from evamqp.testing.contract.recorder import Recorder
+from evamqp.testing.contract.recording_stream import RecordingStream
 from evamqp.testing.contract.rig import Contract, Rig, failure_of
 
 
@@ -27,7 +27,7 @@ class ConnectingContract(Contract):
         rig.until(lambda: stream.data == b"and back")
 
     def test_name_is_resolved_and_each_address_is_tried(self, rig: Rig) -> None:
-        # ``localhost`` is often ::1 first, where nobody listens.
+        # ``localhost`` is often ::1 first, where no socket listens.
         stream = rig.connect(rig.server().port, "localhost")
         assert stream.calls == ["made"], stream.error
 
@@ -137,7 +137,7 @@ class ConnectingContract(Contract):
 
     def test_connect_in_a_callback_is_legal(self, rig: Rig) -> None:
         server = rig.server()
-        streams: list[Recorder] = []
+        streams: list[RecordingStream] = []
         rig.adapter.call_soon(lambda: streams.append(rig.dial(server.port)[0]))
         rig.until(lambda: streams and streams[0].calls)
         assert streams[0].calls == ["made"]

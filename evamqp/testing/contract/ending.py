@@ -1,6 +1,6 @@
 """The ends of a plain connection: the peer's, our own, and the network's.
 
-Every one is told once and last, which the rig sees to; what TLS adds is not checked here.
+connection_lost comes once and last, which the rig checks; what TLS adds is not checked here.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class _Work:
 
 
 class _Followed:
-    """An awaitable that is followed, its ends, and whether one was told inside a call."""
+    """An awaitable that runs, its ends, and whether one was reported inside a call."""
 
     def __init__(self, rig: Rig, awaitable: Any) -> None:
         self.ends: list[BaseException | None] = []

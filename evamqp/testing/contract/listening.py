@@ -5,12 +5,12 @@ Both ends are the adapter's, so that one without sockets can be checked; no sock
 
 from __future__ import annotations
 
-from evamqp.testing.contract.recorder import Recorder
+from evamqp.testing.contract.recording_stream import RecordingStream
 from evamqp.testing.contract.rig import TOO_MUCH, Contract, Rig, failure_of, pattern
 
 
 class ListenerContract(Contract):
-    """What an adapter with ``listen()`` owes besides; it needs no sockets of the test's own."""
+    """What an adapter with ``listen()`` must do besides; it needs no sockets of the test's own."""
 
     def test_accepted_connection_carries_bytes_both_ways(self, rig: Rig) -> None:
         near, far = self._join(rig)
@@ -70,7 +70,7 @@ class ListenerContract(Contract):
         rig.wait()
         assert isinstance(failure_of(rig.connect(handle.port)), ConnectionRefusedError)
 
-    def _join(self, rig: Rig) -> tuple[Recorder, Recorder]:
+    def _join(self, rig: Rig) -> tuple[RecordingStream, RecordingStream]:
         handle, accepted = rig.listen()
         near = rig.connect(handle.port)
         rig.until(lambda: accepted and accepted[0].is_made)

@@ -112,7 +112,7 @@ class LoopbackServer:
 
 
 def closed_port() -> int:
-    """A port of 127.0.0.1 where nobody listens."""
+    """A port of 127.0.0.1 where no socket listens."""
     server = LoopbackServer()
     server.close()
     return server.port

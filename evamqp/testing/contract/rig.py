@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from evamqp.abc import Adapter, Callback, Endpoint, Handle, Listener, ListenHandle
+from evamqp.abc import Adapter, Endpoint, Handle, Listener, ListenHandle, LoopCallback
 from evamqp.errors import ConnectFailed
 from evamqp.testing.contract.certificates import client_context, server_context
 from evamqp.testing.contract.loopback_server import (
@@ -21,7 +21,7 @@ from evamqp.testing.contract.loopback_server import (
     LoopbackServer,
     Peer,
 )
-from evamqp.testing.contract.recorder import Recorder
+from evamqp.testing.contract.recording_stream import RecordingStream
 
 #: Bytes that no pair of loopback socket buffers takes without a reader.
 TOO_MUCH = 16 * 1024 * 1024
@@ -44,31 +44,33 @@ class Rig:
         self.adapter = adapter
         self.notes: list[Any] = []
         self._pump = pump
-        self._recorders: list[Recorder] = []
-        self._harbours: list[LoopbackServer] = []
+        self._streams: list[RecordingStream] = []
+        self._servers: list[LoopbackServer] = []
         self._handles: list[Handle] = []
 
     def server(self, host: str = LOCALHOST) -> LoopbackServer:
         """A port for the adapter to connect to."""
         server = LoopbackServer(host)
-        self._harbours.append(server)
+        self._servers.append(server)
         return server
 
-    def recorder(self) -> Recorder:
-        recorder = Recorder()
-        self._recorders.append(recorder)
-        return recorder
+    def stream(self) -> RecordingStream:
+        stream = RecordingStream()
+        self._streams.append(stream)
+        return stream
 
-    def dial(self, port: int, host: str = LOCALHOST, **options: Any) -> tuple[Recorder, Handle]:
+    def dial(
+        self, port: int, host: str = LOCALHOST, **options: Any
+    ) -> tuple[RecordingStream, Handle]:
         """Begin to connect; ``options`` are Endpoint's."""
-        stream = self.recorder()
+        stream = self.stream()
         handles: list[Handle] = []
         endpoint = Endpoint(host, port, **options)
         stream.during("connect", lambda: handles.append(self.adapter.connect(endpoint, stream)))
         self._handles += handles
         return stream, handles[0]
 
-    def dial_tls(self, **options: Any) -> tuple[Recorder, Handle, LoopbackServer]:
+    def dial_tls(self, **options: Any) -> tuple[RecordingStream, Handle, LoopbackServer]:
         """Begin a TLS connection, until it waits for accept(); by default one that can succeed."""
         server = self.server()
         options = {"tls": client_context(), "server_hostname": "localhost", **options}
@@ -76,13 +78,15 @@ class Rig:
         self.until(server.is_called)
         return stream, handle, server
 
-    def connect(self, port: int, host: str = LOCALHOST, **options: Any) -> Recorder:
+    def connect(self, port: int, host: str = LOCALHOST, **options: Any) -> RecordingStream:
         """Connect, and wait for the outcome."""
         stream, _ = self.dial(port, host, **options)
         self.until(lambda: stream.calls)
         return stream
 
-    def pair(self, server: LoopbackServer | None = None, **options: Any) -> tuple[Recorder, Peer]:
+    def pair(
+        self, server: LoopbackServer | None = None, **options: Any
+    ) -> tuple[RecordingStream, Peer]:
         """A plain connection: our stream and the other end."""
         server = server or self.server()
         stream = self.connect(server.port, **options)
@@ -91,7 +95,7 @@ class Rig:
 
     def tls_pair(
         self, context: ssl.SSLContext | None = None, **options: Any
-    ) -> tuple[Recorder, Peer]:
+    ) -> tuple[RecordingStream, Peer]:
         """A TLS connection, as far as the handshake goes: it may have failed."""
         stream, _, server = self.dial_tls(**options)
         peer = server.accept(context or server_context())
@@ -99,19 +103,19 @@ class Rig:
         self.until(lambda: stream.calls)
         return stream, peer
 
-    def listen(self) -> tuple[ListenHandle, list[Recorder]]:
+    def listen(self) -> tuple[ListenHandle, list[RecordingStream]]:
         """Let the adapter accept connections; the list gets their streams."""
-        accepted: list[Recorder] = []
+        accepted: list[RecordingStream] = []
 
-        def accept() -> Recorder:
-            accepted.append(self.recorder())
+        def accept() -> RecordingStream:
+            accepted.append(self.stream())
             return accepted[-1]
 
         handle = cast(Listener, self.adapter).listen(LOCALHOST, 0, accept)
         self._handles.append(handle)
         return handle, accepted
 
-    def note(self, what: object) -> Callback:
+    def note(self, what: object) -> LoopCallback:
         """A callback that adds ``what`` to the notes."""
         return lambda: self.notes.append(what)
 
@@ -141,20 +145,20 @@ class Rig:
         """End everything, then check the laws that hold for every stream."""
         for handle in self._handles:
             handle.cancel()
-        for stream in self._recorders:
+        for stream in self._streams:
             if stream.is_made and not stream.is_lost:
                 stream.abort()
-        self.until(lambda: all(stream.is_lost for stream in self._recorders))
+        self.until(lambda: all(stream.is_lost for stream in self._streams))
         self.wait(0)  # connections that lost a race are closed a turn later
-        for server in self._harbours:
+        for server in self._servers:
             server.close()
-        for stream in self._recorders:
+        for stream in self._streams:
             assert stream.faults == []
             assert stream.calls.count("lost") == 1
             assert stream.calls.count("made") <= 1
 
 
-def failure_of(stream: Recorder) -> BaseException:
+def failure_of(stream: RecordingStream) -> BaseException:
     """What the last attempt of a connect that never succeeded failed with."""
     assert stream.calls == ["lost"]
     assert isinstance(stream.error, ConnectFailed)

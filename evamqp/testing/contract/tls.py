@@ -12,7 +12,7 @@ from typing import cast
 from evamqp.abc import Handle
 from evamqp.testing.contract.certificates import client_context, new_server_context
 from evamqp.testing.contract.loopback_server import Peer
-from evamqp.testing.contract.recorder import Recorder
+from evamqp.testing.contract.recording_stream import RecordingStream
 from evamqp.testing.contract.rig import TOO_MUCH, Contract, Rig, failure_of, pattern
 
 
@@ -145,14 +145,14 @@ class TlsContract(Contract):
         stream = rig.connect(rig.server().port, tls=client_context(), server_hostname=".example")
         assert isinstance(failure_of(stream), ValueError)
 
-    def _greet(self, rig: Rig) -> tuple[Recorder, Handle, Peer]:
+    def _greet(self, rig: Rig) -> tuple[RecordingStream, Handle, Peer]:
         """A peer that got the first message of the handshake and has not answered."""
         stream, handle, server = rig.dial_tls()
         peer = server.accept()
         rig.until(peer.read)
         return stream, handle, peer
 
-    def _secure(self, rig: Rig) -> tuple[Recorder, Peer]:
+    def _secure(self, rig: Rig) -> tuple[RecordingStream, Peer]:
         """A TLS connection that is made."""
         stream, peer = rig.tls_pair()
         assert stream.calls == ["made"], stream.error

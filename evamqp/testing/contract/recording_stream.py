@@ -1,6 +1,6 @@
-"""Our end of a connection: a Stream that writes down what the adapter tells it, and when.
+"""Our end of a connection: a Stream that records the adapter's calls, and when they came.
 
-It judges only what is wrong in every check.  What a check expects never lives here.
+Only what is wrong in every check is a fault here.  What a check expects never lives here.
 """
 
 from __future__ import annotations
@@ -10,8 +10,17 @@ from collections.abc import Callable
 from evamqp.abc import Transport
 
 
-class Recorder:
-    """A Stream that writes down what it is told, and whether it was told at the wrong time."""
+class RecordingStream:
+    """A Stream that records every call, and as a fault each one that came at the wrong time.
+
+    Attributes:
+        calls: ``made``, ``pause``, ``resume`` and ``lost``, in order.
+        data: What was received.
+        error: The argument of connection_lost.
+        faults: Calls that no adapter may make, in words.
+        on_made: Called inside connection_made.
+        on_data: Called inside data_received.
+    """
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -86,6 +95,6 @@ class Recorder:
 
     def _check(self, name: str) -> None:
         if self._inside is not None:
-            self.faults.append(f"{name} was told inside {self._inside}()")
+            self.faults.append(f"{name} came inside {self._inside}()")
         if self.is_lost:
             self.faults.append(f"{name} came after the loss")
