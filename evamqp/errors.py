@@ -59,6 +59,9 @@ UNEXPECTED_FRAME = 505
 RESOURCE_ERROR = 506
 NOT_ALLOWED = 530
 NOT_IMPLEMENTED = 540
+INTERNAL_ERROR = 541
+# Reply codes below are no errors: the operator's wish, a return.
+FIRST_ERROR = 400
 
 # Characters of a peer's text that a log line or a message shows.
 SHOWN_MAX = 200

@@ -72,7 +72,9 @@ class Reconnector(LoopBound):
             in seconds and reason.
         on_recovered: Called with the number of attempts and the seconds since the loss, once the
             connection serves again.
-        on_topology_error: Called with each entity that failed and the broker's reason.
+        on_topology_error: Called with each entity that failed and the broker's reason.  An entity
+            over which the broker closed the whole connection, such as a queue of a deprecated
+            kind, is tried again only after the connection is lost for another reason.
         backoff: The delays; None means full jitter up to 30 s.
 
     Raises:
@@ -111,6 +113,9 @@ class Reconnector(LoopBound):
         self._backoff = backoff or Backoff()
         self._members = Members(self.topology)
         self._recorded: set[Key] = set()  # what channels have added to ``topology``
+        # Entities over which the broker closed connections, until one is lost for another reason.
+        self._fatal: list[Entity] = []
+        self._was_fatal = False  # whether this connection ends over one
         # Members whose topology is being declared, in this epoch.
         self._waiting: list[Member] = []
         self._unopened = 0  # channels in a row that the broker did not open on this connection
@@ -247,7 +252,9 @@ class Reconnector(LoopBound):
             on_error=self._topology_error,
             on_failed=self._topology_failed,
             on_channel=partial(self.channel_tried, connection),
+            on_fatal=self._topology_fatal,
             is_wanted=self._members.want,
+            is_fatal=self._fatal.__contains__,
         )
         # Deferred: the caller must know the replay before it can end.
         self._defer(replay.start)
@@ -369,6 +376,9 @@ class Reconnector(LoopBound):
         was_ready = self.state is State.READY
         if not self._move(Event.LOST):
             return
+        if not self._was_fatal:
+            self._fatal.clear()  # the broker may accept them now
+        self._was_fatal = False
         self.connection = None
         self._stop_replays()
         now = self.adapter.time()
@@ -404,6 +414,20 @@ class Reconnector(LoopBound):
             self._recorded &= self.topology.keys
         if self._on_topology_error is not None:
             self._invoke("on_topology_error", None, self._on_topology_error, entity, reason)
+
+    def _topology_fatal(self, entity: Entity, reason: ChannelClosed) -> None:
+        """The broker closed the connection over an entity; leave it out of the next one.
+
+        While members are served, others declare beside a replay, and the broker does not say whose
+        declaration it blames.  On the next connection nobody else does.
+        """
+        if self.state is not State.REPLAYING:
+            return
+        self._was_fatal = True
+        self._fatal.append(entity)
+        self._topology_error(entity, reason)
+        if entity.policy == "fail" and self.state is State.REPLAYING:
+            self._topology_failed(entity, reason)
 
     def _topology_failed(self, entity: Entity, reason: ChannelClosed) -> None:
         error = TopologyFailed(f"could not declare {entity}: {reason}")

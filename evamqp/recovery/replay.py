@@ -10,7 +10,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from evamqp.core.handler import Handler
-from evamqp.errors import RESOURCE_LOCKED, ChannelClosed, OutputFull, UsageError, WrongState
+from evamqp.errors import (
+    FIRST_ERROR,
+    INTERNAL_ERROR,
+    RESOURCE_LOCKED,
+    ChannelClosed,
+    OutputFull,
+    UsageError,
+    WrongState,
+)
 from evamqp.recovery.topology import Entity, Key, Queue
 
 if TYPE_CHECKING:
@@ -34,7 +42,8 @@ class Replay(Handler):
 
     The broker closes a channel at the first request that fails.  Replay then applies that entity's
     policy, and continues with the next entity on a new channel.  An entity to retry is set aside
-    until all others were tried, and then tried again with growing delays until it works.
+    until all others were tried, and then tried again with growing delays until it works.  An entity
+    over which the broker closed a whole connection is not tried: it counts as failed.
 
     Args:
         connection: An open connection.
@@ -45,7 +54,9 @@ class Replay(Handler):
         on_failed: Called with an entity of policy ``fail`` that failed, and the reason; nothing
             more is declared then.
         on_channel: Called with whether the broker opened the scratch channel.
+        on_fatal: Called with the entity over which the broker closed the connection, and why.
         is_wanted: Returns whether to try a failed entity again.
+        is_fatal: Returns whether the broker closed a connection over an entity.
 
     Attributes:
         failing: Entities that are set aside, by key.
@@ -61,16 +72,24 @@ class Replay(Handler):
         on_error: Callable[[Entity, ChannelClosed], object],
         on_failed: Callable[[Entity, ChannelClosed], object],
         on_channel: Callable[[bool], object],
+        on_fatal: Callable[[Entity, ChannelClosed], object],
         is_wanted: Callable[[Entity], bool],
+        is_fatal: Callable[[Entity], bool],
     ) -> None:
-        self.failing: dict[Key, Entity] = {}
         self._connection = connection
-        self._entities = entities
+        self._is_fatal = is_fatal
+        self.failing: dict[Key, Entity] = {
+            entity.key: entity
+            for entity in entities
+            if is_fatal(entity) and entity.policy == "retry"
+        }
+        self._entities = [entity for entity in entities if not is_fatal(entity)]
         self._adapter = adapter
         self._on_round = on_round
         self._on_error = on_error
         self._on_failed = on_failed
         self._on_channel = on_channel
+        self._on_fatal = on_fatal
         self._is_wanted = is_wanted
         self._done = 0  # entities finished, in order
         self._sent = 0  # entities finished, or requested on this channel
@@ -95,7 +114,7 @@ class Replay(Handler):
 
     def _end_round(self) -> None:
         self._done = self._sent = 0
-        self._entities = list(self.failing.values())
+        self._entities = [each for each in self.failing.values() if not self._is_fatal(each)]
         if self._entities:
             self._start_after(self._delay, self._begin_round)
             self._delay = min(2 * self._delay, LONGEST_DELAY)
@@ -104,7 +123,11 @@ class Replay(Handler):
     def _begin_round(self) -> None:
         self._entities = [entity for entity in self._entities if self._is_wanted(entity)]
         wanted = {entity.key for entity in self._entities}
-        self.failing = {key: entity for key, entity in self.failing.items() if key in wanted}
+        self.failing = {
+            key: entity
+            for key, entity in self.failing.items()
+            if key in wanted or (self._is_fatal(entity) and self._is_wanted(entity))
+        }
         self.start()
 
     def _declare(self) -> None:
@@ -160,9 +183,13 @@ class Replay(Handler):
         self._on_channel(True)
 
     def on_channel_close(self, channel: Channel, reason: ChannelClosed) -> None:
-        if self._is_over() or channel is not self._channel:
+        if self._is_stopped or channel is not self._channel:
             return
         self._channel = None
+        if not self._connection.is_open:
+            if self._done < self._sent and _blames(reason, self._entities[self._done]):
+                self._on_fatal(self._entities[self._done], reason)
+            return
         if self._done == len(self._entities):
             self._end_round()
         elif not self._has_opened:
@@ -202,6 +229,14 @@ def _as_reason(error: UsageError) -> ChannelClosed:
     reason = ChannelClosed(str(error), by="client")
     reason.__cause__ = error
     return reason
+
+
+def _blames(reason: ChannelClosed, entity: Entity) -> bool:
+    """Whether the broker closed the whole connection over declaring an entity."""
+    if reason.by != "broker" or (reason.code or 0) < FIRST_ERROR:
+        return False
+    is_refused_feature = reason.code == INTERNAL_ERROR and "deprecated" in reason.text
+    return reason.method == entity.method or (reason.method is None and is_refused_feature)
 
 
 def _is_former_owner(entity: Entity, reason: ChannelClosed) -> bool:

@@ -8,14 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from evamqp.errors import ConnectionClosed
+from evamqp.errors import FIRST_ERROR, ConnectionClosed
 
 if TYPE_CHECKING:
     from evamqp.errors import ChannelClosed
     from evamqp.recovery.ledger import Publication
-
-# Reply codes below are no errors: the operator's wish, a return.
-FIRST_ERROR = 400
 
 
 class Suspects:

@@ -41,6 +41,11 @@ class Exchange(NamedTuple):
         """Identifies it among all entities."""
         return ("exchange", self.name)
 
+    @property
+    def method(self) -> str:
+        """The method that declares it, as the spec names it."""
+        return "exchange.declare"
+
     def declare(self, channel: Channel, **callbacks: Any) -> Request[Any]:
         return channel.exchange_declare(
             self.name, self.type, False, self.durable, self.auto_delete, self.internal,
@@ -62,6 +67,11 @@ class Queue(NamedTuple):
     def key(self) -> Key:
         """Identifies it among all entities."""
         return ("queue", self.name)
+
+    @property
+    def method(self) -> str:
+        """The method that declares it, as the spec names it."""
+        return "queue.declare"
 
     def declare(self, channel: Channel, **callbacks: Any) -> Request[Any]:
         return channel.queue_declare(
@@ -87,6 +97,11 @@ class Binding(NamedTuple):
         return (
             self.kind, self.destination, self.source, self.routing_key, encode_table(arguments)
         )  # fmt: skip
+
+    @property
+    def method(self) -> str:
+        """The method that declares it, as the spec names it."""
+        return f"{self.kind}.bind"
 
     def declare(self, channel: Channel, **callbacks: Any) -> Request[Any]:
         bind = channel.queue_bind if self.kind == "queue" else channel.exchange_bind
@@ -188,7 +203,7 @@ class Topology:
         self,
         name: str = "",
         *,
-        durable: bool = False,
+        durable: bool = True,
         exclusive: bool = False,
         auto_delete: bool = False,
         arguments: TableLike | None = None,
@@ -198,6 +213,7 @@ class Topology:
 
         Args:
             name: "" generates a name here, so that the queue keeps it over reconnections.
+            durable: RabbitMQ 4.3 and later refuse a queue that is neither durable nor exclusive.
 
         Raises:
             As for ``exchange``.

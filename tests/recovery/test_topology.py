@@ -36,12 +36,12 @@ def test_what_is_added_again_replaces_in_place_and_keeps_its_policy() -> None:
     topology = Topology("skip")
     for name in ("p", "q", "r"):
         topology.queue(name)
-    topology.queue("q", durable=True)
+    topology.queue("q", durable=False)
     topology.queue("r", policy="fail")
     topology.queue("r")
     queues = [entity for entity in topology if isinstance(entity, Queue)]
     assert [queue.name for queue in queues] == ["p", "q", "r"]
-    assert [queue.durable for queue in queues] == [False, True, False]
+    assert [queue.durable for queue in queues] == [True, False, True]
     assert [queue.policy for queue in queues] == ["skip", "skip", "fail"]
 
 
