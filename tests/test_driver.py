@@ -12,7 +12,7 @@ import pytest
 import evamqp
 from evamqp.abc import Handle, LoopCallback, Transport
 from evamqp.adapters.memory import MemoryAdapter, Peer
-from evamqp.codec.frames import PROTOCOL_HEADER, method_frame, split_frames
+from evamqp.codec.frames import PROTOCOL_HEADER, method_frame
 from evamqp.core.connection import Connection
 from evamqp.core.output import FLUSH_AT
 from evamqp.driver import TURN_BUDGET, Driver
@@ -29,18 +29,18 @@ from evamqp.errors import (
     WrongState,
 )
 from evamqp.parameters import Parameters
-from tests.core.peer import (
-    FRAME_MAX,
+from tests.support.client import outcome
+from tests.support.frames import (
     OPEN_OK,
-    Recorder,
+    FrameBuffer,
     connection_close,
     decode,
     deliver,
-    outcome,
     reply_to,
     start,
     tune,
 )
+from tests.support.recording_handler import RecordingHandler
 
 
 class Broker(Peer):
@@ -52,21 +52,21 @@ class Broker(Peer):
         polite: False: it answers nothing.
     """
 
-    __slots__ = ("bodies", "heard", "polite")
+    __slots__ = ("bodies", "buffer", "heard", "polite")
 
     def __init__(self) -> None:
         super().__init__()
         self.heard: list[str] = []
         self.bodies: list[bytes] = []
         self.polite = True
+        self.buffer = FrameBuffer(expects_header=True)
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self.received[:8] == PROTOCOL_HEADER:
-            del self.received[:8]
+        has_greeted = self.buffer.has_header
+        arrived = self.buffer.feed_sent(data)
+        if self.buffer.has_header and not has_greeted:
             self._answer(start())
-        _, used = split_frames(bytes(self.received), 0, FRAME_MAX, FRAME_MAX)
-        for sent in decode(bytes(self.received[:used])):
+        for sent in arrived:
             self.heard.append(sent.name)
             if sent.name == "body":
                 self.bodies.append(sent.arguments[0])
@@ -76,7 +76,6 @@ class Broker(Peer):
                 self._answer(OPEN_OK)
             else:
                 self._answer(reply_to(sent))
-        del self.received[:used]
 
     def _answer(self, data: bytes) -> None:
         if self.polite:
@@ -104,7 +103,7 @@ class Stage:
         self.loop = Loop()
         self.brokers: list[Broker] = []
         self.loop.listen("broker", 5672, self._accept)
-        self.recorder = Recorder()
+        self.recorder = RecordingHandler()
         self.recorder.in_loop = True
 
     def _accept(self) -> Broker:
@@ -741,7 +740,7 @@ def test_a_connection_that_ended_leaves_no_reference_cycle(end: Callable[[Stage]
         del end_of_wire.peer.peer  # the two ends of the memory wire know each other
     stage.brokers.clear()
     stage.loop.accepted.clear()
-    stage.recorder = Recorder()
+    stage.recorder = RecordingHandler()
     assert cycles() == []
 
 

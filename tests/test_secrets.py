@@ -33,14 +33,12 @@ from evamqp.errors import (
     NotExecuted,
     shown,
 )
-from tests.core.peer import (
+from tests.support.client import Client, opened, outcome
+from tests.support.frames import (
     OPEN_OK,
-    Client,
     channel_close,
     connection_close,
     deliver,
-    opened,
-    outcome,
     returned,
     start,
     tune,

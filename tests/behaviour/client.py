@@ -22,16 +22,15 @@ from evamqp.codec.frames import (
     body_frames,
     content_header_frame,
     method_frame,
-    split_frames,
 )
 from evamqp.codec.methods import decode_arguments
 from evamqp.codec.properties import Properties
 from evamqp.codec.spec import BY_KEY, BY_NAME
+from tests.support.frames import FrameBuffer
 
 #: Seconds after which something that has not come is given up.
 TIMEOUT = 10.0
 FRAME_MAX = 131_072
-HEADER_MAX = 2**20
 CLIENT_PROPERTIES = {
     "product": "behaviour",
     "capabilities": {
@@ -117,7 +116,7 @@ class Client:
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
-        self._input = b""
+        self._input = FrameBuffer(frame_max=FRAME_MAX)
         self._frames: deque[tuple[int, int, bytes]] = deque()
         self.events: deque[Event] = deque()
         self.server_properties: dict[str, Any] = {}
@@ -321,8 +320,5 @@ class Client:
             data = self._wire.receive(seconds)
             if not data:
                 raise HungUp
-            self._input += data
-            frames, used = split_frames(self._input, 0, FRAME_MAX, HEADER_MAX)
-            self._input = self._input[used:]
-            self._frames.extend(frames)
+            self._frames.extend(self._input.feed(data))
         return self._frames.popleft()

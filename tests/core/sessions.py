@@ -18,7 +18,7 @@ from evamqp.core.connection import Connection
 from evamqp.core.message import Message
 from evamqp.driver import Driver
 from evamqp.parameters import Parameters
-from tests.core.peer import Recorder
+from tests.support.recording_handler import RecordingHandler
 
 RECORDED = Path(__file__).with_name("session.recorded")
 #: What the tour was recorded with; small frames, so that bodies take several.
@@ -39,7 +39,7 @@ PROPERTIES = Properties(
 )
 
 
-class Tour(Recorder):
+class Tour(RecordingHandler):
     """Visits everything that a broker may say to a channel, then closes the connection."""
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Tour(Recorder):
     def fill(self, declared: Any) -> None:
         """The queue that the broker named: bind, publish, get, consume."""
         channel, queue = self.channel, declared.queue
-        self._told("declared", (), tuple(declared))
+        self._record("declared", (), tuple(declared))
         channel.queue_bind(queue, "tour.to")
         for body in BODIES * 2:
             channel.basic_publish("tour.from", "a.key", body, PROPERTIES, mandatory=True)
@@ -75,10 +75,10 @@ class Tour(Recorder):
 
     def got(self, message: Message | None) -> None:
         """It is not settled, since basic.recover has brought it back by now."""
-        self._told("got", (), message and (message.body, message.properties.headers))
+        self._record("got", (), message and (message.body, message.properties.headers))
 
     def consume(self, queue: str, nacked: list[int]) -> None:
-        self._told("confirmed", (), nacked)
+        self._record("confirmed", (), nacked)
         self.channel.basic_consume(queue, partial(self.settle, queue), consumer_tag="tour")
 
     def settle(self, queue: str, message: Message) -> None:

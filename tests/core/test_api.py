@@ -28,17 +28,8 @@ from evamqp.errors import (
     WrongThread,
 )
 from evamqp.types import DeclareOk
-from tests.core.peer import (
-    NO_PROPERTIES,
-    Client,
-    Sent,
-    channel_close,
-    deliver,
-    got,
-    names,
-    opened,
-    outcome,
-)
+from tests.support.client import Client, opened, outcome
+from tests.support.frames import NO_PROPERTIES, Sent, channel_close, deliver, got, names
 
 
 class Call(NamedTuple):

@@ -11,15 +11,8 @@ import pytest
 
 from evamqp.codec.frames import HEARTBEAT_FRAME, content_header_frame, frame, method_frame
 from evamqp.core.message import Message
-from tests.core.peer import (
-    Client,
-    channel_close,
-    connection_close,
-    deliver,
-    is_done,
-    names,
-    opened,
-)
+from tests.support.client import Client, is_done, opened
+from tests.support.frames import channel_close, connection_close, deliver, names
 
 MIB = 1024 * 1024
 READ = 64 * 1024

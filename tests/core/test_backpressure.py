@@ -8,7 +8,8 @@ from evamqp.codec.frames import method_frame
 from evamqp.core.output import FLUSH_AT, UNCAPPED_ROOM
 from evamqp.core.state import TransportAction
 from evamqp.errors import ConnectionClosed, OutputFull
-from tests.core.peer import HEARTBEAT, decode, deliver, is_done, names, opened, outcome
+from tests.support.client import is_done, opened, outcome
+from tests.support.frames import HEARTBEAT, decode, deliver, names
 
 KIB = 1024
 

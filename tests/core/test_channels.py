@@ -19,20 +19,8 @@ from evamqp.errors import (
     ProtocolError,
     WrongState,
 )
-from tests.core.peer import (
-    Client,
-    Sent,
-    ack,
-    channel_close,
-    content,
-    deliver,
-    got,
-    in_state,
-    names,
-    opened,
-    outcome,
-    reply_to,
-)
+from tests.support.client import Client, in_state, opened, outcome
+from tests.support.frames import Sent, ack, channel_close, content, deliver, got, names, reply_to
 
 OPEN_OK = method_frame(1, "channel.open-ok")
 CLOSE_OK = method_frame(1, "channel.close-ok")

@@ -17,17 +17,15 @@ from evamqp.errors import (
     ProtocolError,
     WrongState,
 )
-from tests.core.peer import (
+from tests.support.client import Client, opened, outcome
+from tests.support.frames import (
     HEARTBEAT,
     OPEN_OK,
-    Client,
     Sent,
     channel_close,
     connection_close,
     deliver,
     names,
-    opened,
-    outcome,
     reply_to,
     start,
     tune,

@@ -12,8 +12,9 @@ from evamqp.codec.frames import method_frame
 from evamqp.core.channel import Channel
 from evamqp.core.confirms import Confirms
 from evamqp.errors import NotExecuted, WrongState
-from tests.core.peer import Client, ack, channel_close, nack, opened, outcome
 from tests.perf.steady import count_steps
+from tests.support.client import Client, opened, outcome
+from tests.support.frames import ack, channel_close, nack
 
 
 def published(count: int) -> tuple[Client, Channel]:

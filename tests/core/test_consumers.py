@@ -7,7 +7,8 @@ import pytest
 from evamqp.codec.frames import method_frame
 from evamqp.core.base_channel import FORMER_TAGS_KEPT
 from evamqp.core.numbers import NUMBER_REST
-from tests.core.peer import Sent, channel_close, deliver, names, opened, outcome
+from tests.support.client import opened, outcome
+from tests.support.frames import Sent, channel_close, deliver, names
 
 CANCEL_OK = method_frame(1, "basic.cancel-ok", "tag")
 

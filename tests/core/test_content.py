@@ -20,19 +20,8 @@ from evamqp.core.content import Content
 from evamqp.core.parser import MAX_TEMPLATES, PINNED_MAX, WAITS_WHOLE, FrameParser
 from evamqp.core.state import TransportAction
 from evamqp.errors import Closed, MalformedData, ProtocolError
-from tests.core.peer import (
-    NO_PROPERTIES,
-    Client,
-    ack,
-    content,
-    deliver,
-    got,
-    nack,
-    names,
-    opened,
-    outcome,
-    returned,
-)
+from tests.support.client import Client, opened, outcome
+from tests.support.frames import NO_PROPERTIES, ack, content, deliver, got, nack, names, returned
 
 ANNOUNCE = method_frame(1, "basic.deliver", "tag", 1, False, "", "q")
 

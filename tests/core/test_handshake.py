@@ -22,15 +22,13 @@ from evamqp.errors import (
     VhostRefused,
     WrongState,
 )
-from tests.core.peer import (
+from tests.support.client import Client, is_done, opened
+from tests.support.frames import (
     OPEN_OK,
     SERVER_PROPERTIES,
-    Client,
     Sent,
     connection_close,
-    is_done,
     names,
-    opened,
     start,
     tune,
 )

@@ -22,10 +22,9 @@ from evamqp.errors import (
     NotExecuted,
     RequestTimeout,
 )
-from tests.core.peer import (
+from tests.support.client import Client, opened, outcome
+from tests.support.frames import (
     OPEN_OK,
-    Client,
-    Recorder,
     Sent,
     ack,
     channel_close,
@@ -34,13 +33,12 @@ from tests.core.peer import (
     got,
     nack,
     names,
-    opened,
-    outcome,
     reply_to,
     returned,
     start,
     tune,
 )
+from tests.support.recording_handler import RecordingHandler
 
 # --- every callback there is, provoked
 
@@ -605,7 +603,7 @@ def test_what_owed_callbacks_owe_waits_for_the_next_turn() -> None:
 
 def test_a_channel_handler_replaces_the_connection_handler_for_its_events() -> None:
     client = opened()
-    own = Recorder()
+    own = RecordingHandler()
     own.in_loop = True
     channel = client.connection.channel(own)
     client.serve()

@@ -8,17 +8,8 @@ from evamqp.codec.frames import method_frame
 from evamqp.core.heartbeat import Heartbeat
 from evamqp.core.state import TransportAction
 from evamqp.errors import BlockedTimeout, HeartbeatTimeout, WrongState
-from tests.core.peer import (
-    HEARTBEAT,
-    Client,
-    Sent,
-    ack,
-    deliver,
-    names,
-    opened,
-    start,
-    tune,
-)
+from tests.support.client import Client, opened
+from tests.support.frames import HEARTBEAT, Sent, ack, deliver, names, start, tune
 
 BLOCKED = method_frame(0, "connection.blocked", "memory")
 UNBLOCKED = method_frame(0, "connection.unblocked")

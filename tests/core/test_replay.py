@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from evamqp.codec.frames import PROTOCOL_HEADER
 from evamqp.core.parser import MAX_TEMPLATES, FrameParser
-from tests.core.peer import Client, decode, names
 from tests.core.sessions import BODIES, RECORDED, SETTINGS, Tour
+from tests.support.client import Client
+from tests.support.frames import decode, names
 
 
 def replayed(

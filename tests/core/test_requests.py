@@ -21,16 +21,8 @@ from evamqp.errors import (
     WrongState,
 )
 from evamqp.types import DeclareOk
-from tests.core.peer import (
-    Client,
-    Sent,
-    channel_close,
-    got,
-    names,
-    opened,
-    outcome,
-    reply_to,
-)
+from tests.support.client import Client, opened, outcome
+from tests.support.frames import Sent, channel_close, got, names, reply_to
 
 SECRET_OK = method_frame(0, "connection.update-secret-ok")
 

@@ -12,14 +12,11 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from evamqp.codec.frames import FRAME_METHOD, PROTOCOL_HEADER, method_frame, split_frames
-from evamqp.codec.methods import decode_arguments
-from evamqp.codec.spec import BY_KEY
-from tests.core.peer import OPEN_OK, Sent, reply_to, start, tune
+from evamqp.codec.frames import PROTOCOL_HEADER, method_frame
+from tests.support.frames import FRAME_MAX, OPEN_OK, FrameBuffer, Sent, reply_to, start, tune
 
 HOST = "127.0.0.1"
 TIMEOUT = 5.0
-FRAME_MAX = 2**20
 
 
 class Talk:
@@ -34,7 +31,7 @@ class Talk:
         self._socket = sock
         self._patience = patience
         self._over = over
-        self._input = b""
+        self._input = FrameBuffer()
         self._methods: deque[Sent] = deque()  # what came and was not expected yet
         self.received = 0
 
@@ -60,15 +57,11 @@ class Talk:
             data = self.read()
             if not data:
                 raise ConnectionResetError("the client hung up")
-            data = (self._input + data).removeprefix(PROTOCOL_HEADER)
-            frames, used = split_frames(data, 0, FRAME_MAX, FRAME_MAX)
-            self._input = data[used:]
-            for kind, channel, payload in frames:
-                if kind == FRAME_METHOD:
-                    method = BY_KEY[int.from_bytes(payload[:4], "big")]
-                    self._methods.append(
-                        Sent(channel, method.name, decode_arguments(method, payload))
-                    )
+            self._methods += [
+                sent
+                for sent in self._input.feed_sent(data.removeprefix(PROTOCOL_HEADER))
+                if sent.is_method
+            ]
         return self._methods.popleft()
 
     def shake_hands(self, heartbeat: int = 0) -> None:

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from evamqp.codec.frames import content_header_frame, frame, method_frame
-from tests.core.peer import deliver, start, tune
 from tests.hostile.attacker import HOST, Attacker, Talk
+from tests.support.frames import deliver, start, tune
 
 #: Seconds a client is given; more than any of them says that it takes.
 LIMIT = 25.0

@@ -16,7 +16,9 @@ from evamqp.codec.frames import HEARTBEAT_FRAME, frame, method_frame
 from evamqp.codec.properties import Properties
 from evamqp.core.channel import Channel
 from evamqp.errors import UsageError
-from tests.core.peer import (
+from tests.hostile.states import ANNOUNCE, STATES, body, header
+from tests.hostile.victim import Victim
+from tests.support.frames import (
     OPEN_OK,
     ack,
     channel_close,
@@ -29,8 +31,6 @@ from tests.core.peer import (
     start,
     tune,
 )
-from tests.hostile.states import ANNOUNCE, STATES, body, header
-from tests.hostile.victim import Victim
 
 ARGUMENTS = Properties(content_type="text/plain", headers={"key": ["value", 1, {"k": None}]}).raw
 #: What an honest broker says, somewhere.

@@ -17,10 +17,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
 from evamqp.codec.frames import HEARTBEAT_FRAME, frame, method_frame  # noqa: E402
-from tests.core.peer import ack, deliver, returned  # noqa: E402
 from tests.hostile import states  # noqa: E402
 from tests.hostile.states import ANNOUNCE, body, header  # noqa: E402
 from tests.hostile.victim import Victim  # noqa: E402
+from tests.support.frames import ack, deliver, returned  # noqa: E402
 
 MIB = 1024 * 1024
 LIMITS: dict[str, Any] = {

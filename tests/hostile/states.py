@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from evamqp.codec.frames import content_header_frame, frame, method_frame
-from tests.core.peer import OPEN_OK, ack, channel_close, deliver, returned, start, tune
 from tests.hostile.victim import Victim
+from tests.support.frames import OPEN_OK, ack, channel_close, deliver, returned, start, tune
 
 #: A delivery's method frame, for the consumer ``tag`` of channel 1.
 ANNOUNCE = method_frame(1, "basic.deliver", "tag", 1, False, "", "queue")

@@ -18,7 +18,9 @@ from evamqp.errors import (
     ProtocolMismatch,
     VhostRefused,
 )
-from tests.core.peer import (
+from tests.hostile import states
+from tests.hostile.states import ANNOUNCE, STATES, body, header
+from tests.support.frames import (
     OPEN_OK,
     ack,
     channel_close,
@@ -31,8 +33,6 @@ from tests.core.peer import (
     start,
     tune,
 )
-from tests.hostile import states
-from tests.hostile.states import ANNOUNCE, STATES, body, header
 
 #: A protocol error's code; or an error's class; or nothing, or no more than channel 1, is lost.
 Expected = int | type[Closed] | Literal["survived", "channel 1 ends"]

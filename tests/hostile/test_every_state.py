@@ -16,9 +16,9 @@ from evamqp.errors import (
     ProtocolMismatch,
     VhostRefused,
 )
-from tests.core.peer import OPEN_OK, ack, connection_close, deliver, returned, start, tune
 from tests.hostile.states import STATES, body, header
 from tests.hostile.victim import Victim
+from tests.support.frames import OPEN_OK, ack, connection_close, deliver, returned, start, tune
 
 
 def head(kind: int, channel: int, size: int) -> bytes:

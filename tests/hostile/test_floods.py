@@ -14,10 +14,10 @@ from evamqp.codec.frames import HEARTBEAT_FRAME, content_header_frame, method_fr
 from evamqp.core.output import COALESCE_AFTER, COALESCE_PIECES, UNCAPPED_ROOM
 from evamqp.core.parser import MAX_TEMPLATES
 from evamqp.errors import ConnectionClosed, ProtocolError
-from tests.core.peer import OPEN_OK, ack, channel_close, deliver, returned, tune
 from tests.hostile import states
 from tests.hostile.states import ANNOUNCE, body, header
 from tests.hostile.victim import Victim
+from tests.support.frames import OPEN_OK, ack, channel_close, deliver, returned, tune
 
 COUNT = 6_000
 CANCEL = method_frame(1, "basic.cancel", "nobody", False)

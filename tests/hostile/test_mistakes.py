@@ -16,8 +16,9 @@ import evamqp
 from evamqp import Channel, Connection, Handler, Message, Properties
 from evamqp.adapters.memory import MemoryAdapter
 from evamqp.errors import BadArgument, BadType, UsageError, WrongState
-from tests.core.peer import Client, deliver, names, opened, start
 from tests.hostile import states
+from tests.support.client import Client, opened
+from tests.support.frames import deliver, names, start
 
 #: What every argument of some annotation refuses.
 NO_CALLBACKS: tuple[object, ...] = (5, "x", object(), [])

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from evamqp.codec.frames import content_header_frame, method_frame
-from tests.core.peer import deliver
 from tests.hostile import corpus
 from tests.hostile.attacker import Talk
 from tests.hostile.targets import TARGETS
 from tests.hostile.test_sockets import attacked
+from tests.support.frames import deliver
 from tests.support.loops import Loop
 
 KEPT = sorted(Path(__file__).with_name("regressions").glob("*.bin"))

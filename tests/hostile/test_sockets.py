@@ -20,10 +20,10 @@ from evamqp.errors import (
     ProtocolError,
     ProtocolMismatch,
 )
-from tests.core.peer import connection_close, deliver, start, tune
 from tests.hostile.attacker import HOST, Attacker, Talk
 from tests.hostile.states import ANNOUNCE, body, header
 from tests.hostile.victim import LIMITS, Witness
+from tests.support.frames import connection_close, deliver, start, tune
 from tests.support.loops import Loop
 
 #: Seconds.  What is not the test's subject has time enough on a busy machine.

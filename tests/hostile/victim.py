@@ -26,7 +26,7 @@ from evamqp.errors import (
     RequestTimeout,
 )
 from evamqp.types import Tags
-from tests.core.peer import Client
+from tests.support.client import Client
 
 #: Limits so small that a peer reaches each of them within a few kilobytes.
 LIMITS: dict[str, Any] = {

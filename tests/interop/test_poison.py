@@ -12,21 +12,17 @@ import pytest
 
 import evamqp
 from evamqp.codec.frames import (
-    FRAME_METHOD,
     PROTOCOL_HEADER,
     body_frames,
     content_header_frame,
     method_frame,
-    split_frames,
 )
-from evamqp.codec.methods import decode_arguments
 from evamqp.codec.properties import Properties
-from evamqp.codec.spec import BY_KEY
 from evamqp.errors import MalformedData
 from tests.interop.rig import OnEveryLoopPlain, Rig
+from tests.support.frames import FrameBuffer
 from tests.support.loops import Loop, opened
 
-LONGEST_FRAME = 2**20
 SHORT_STRINGS = {
     "content_type": 0x8000,
     "content_encoding": 0x4000,
@@ -49,7 +45,7 @@ class RawPublisher:
         parts = urlsplit(url)
         assert parts.hostname is not None
         self._socket = socket.create_connection((parts.hostname, parts.port or 5672), 10)
-        self._input = b""
+        self._input = FrameBuffer()
         self._methods = self._read_methods()
         self._socket.sendall(PROTOCOL_HEADER)
         self._wait_for("connection.start")
@@ -84,13 +80,9 @@ class RawPublisher:
 
     def _read_methods(self) -> Iterator[tuple[str, tuple[object, ...]]]:
         while data := self._socket.recv(65_536):
-            self._input += data
-            frames, used = split_frames(self._input, 0, LONGEST_FRAME, LONGEST_FRAME)
-            self._input = self._input[used:]
-            for kind, _, payload in frames:
-                if kind == FRAME_METHOD:
-                    method = BY_KEY[int.from_bytes(payload[:4], "big")]
-                    yield method.name, decode_arguments(method, payload)
+            for sent in self._input.feed_sent(data):
+                if sent.is_method:
+                    yield sent.name, sent.arguments
         pytest.fail("the broker hung up on the publisher")
 
 

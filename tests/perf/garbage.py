@@ -19,8 +19,7 @@ from typing import Any
 import evamqp
 from evamqp.abc import Adapter, Endpoint, Transport
 from evamqp.adapters.memory import MemoryAdapter, Peer
-from evamqp.codec.frames import PROTOCOL_HEADER, method_frame, split_frames
-from evamqp.codec.spec import BY_KEY
+from tests.support.frames import FrameBuffer, reply_to, start, tune
 
 # Of each kind.
 CONNECTIONS = 20
@@ -37,23 +36,16 @@ class Broker:
     """Answers what a client asks, in bytes."""
 
     def __init__(self) -> None:
-        self._held = b""
-        self._greeted = False
+        self._input = FrameBuffer(expects_header=True, frame_max=FRAME_MAX)
 
     def answer(self, data: bytes) -> bytes:
-        data = self._held + data
-        answers = []
-        if not self._greeted and data.startswith(PROTOCOL_HEADER):
-            self._greeted = True
-            data = data[len(PROTOCOL_HEADER) :]
-            answers.append(method_frame(0, "connection.start", 0, 9, {}, "PLAIN", "en_US"))
-        frames, offset = split_frames(data, 0, FRAME_MAX, FRAME_MAX)
-        self._held = data[offset:]
-        for _, number, payload in frames:
-            method = BY_KEY[int.from_bytes(payload[:4], "big")]
-            if method.name == "connection.start-ok":
-                answers.append(method_frame(0, "connection.tune", 0, FRAME_MAX, 0))
-            answers += [method_frame(number, reply) for reply in method.replies]
+        has_greeted = self._input.has_header
+        arrived = self._input.feed_sent(data)
+        answers = [start()] if self._input.has_header and not has_greeted else []
+        for sent in arrived:
+            if sent.name == "connection.start-ok":
+                answers.append(tune(heartbeat=0))
+            answers.append(reply_to(sent))
         return b"".join(answers)
 
 

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from evamqp.abc import Listener, Transport
 from evamqp.codec.frames import PROTOCOL_HEADER, method_frame, split_frames
 from evamqp.codec.spec import BY_NAME
-from tests.core import peer
-from tests.core.peer import FRAME_MAX, Sent
+from tests.support import frames as sending
+from tests.support.frames import FRAME_MAX, Sent
 
 HOST = "broker"
 PORT = 5672
@@ -79,15 +79,15 @@ class Publish:
         return f"<Publish {self.tag} {self.body!r}>"
 
     def ack(self, multiple: bool = False) -> None:
-        self.channel.send(peer.ack(self.channel.number, self.tag, multiple))
+        self.channel.send(sending.ack(self.channel.number, self.tag, multiple))
 
     def nack(self, multiple: bool = False) -> None:
-        self.channel.send(peer.nack(self.channel.number, self.tag, multiple))
+        self.channel.send(sending.nack(self.channel.number, self.tag, multiple))
 
     def give_back(self) -> None:
         """Return it as unroutable."""
         values = (312, "NO_ROUTE", self.exchange, self.routing_key)
-        frames = peer.content(
+        frames = sending.content(
             self.channel.number,
             "basic.return",
             *values,
@@ -138,7 +138,7 @@ class Channel:
         self, code: int = 541, text: str = "INTERNAL_ERROR", blamed: str | None = None
     ) -> None:
         """Close it from the broker's side."""
-        self.send(peer.channel_close(self.number, code, text, blamed))
+        self.send(sending.channel_close(self.number, code, text, blamed))
         self.end()
 
     def end(self) -> None:
@@ -190,10 +190,10 @@ class Wire:
         if self._buffer.startswith(PROTOCOL_HEADER):
             self._buffer = self._buffer[len(PROTOCOL_HEADER) :]
             if not self.server.is_mute:
-                self.send(peer.start())
+                self.send(sending.start())
         _, used = split_frames(self._buffer, 0, FRAME_MAX, FRAME_MAX)
         whole, self._buffer = self._buffer[:used], self._buffer[used:]
-        for sent in peer.decode(whole):
+        for sent in sending.decode(whole):
             self.sent.append(sent)
             self._take(sent)
 
@@ -224,7 +224,7 @@ class Wire:
     def close(self, code: int = 320, text: str = "FORCED", blamed: str | None = None) -> None:
         """Send connection.close."""
         self._end()
-        self.send(peer.connection_close(code, text, blamed))
+        self.send(sending.connection_close(code, text, blamed))
 
     def block(self) -> None:
         self.send(method_frame(0, "connection.blocked", "low on memory"))
@@ -260,7 +260,7 @@ class Wire:
             return
         handle = getattr(self, "_" + sent.name.replace(".", "_").replace("-", "_"), None)
         arguments = sent.arguments
-        answer = peer.reply_to(sent) if handle is None else handle(channel, *arguments)
+        answer = sending.reply_to(sent) if handle is None else handle(channel, *arguments)
         if sent.name in self.server.held:
             self._kept.append(answer)
         elif answer:
@@ -491,7 +491,7 @@ class Server:
                     message = queue.ready.pop(0)
                     tag = next(channel.delivered)
                     channel.unsettled[tag] = (name, message)
-                    deliver = peer.deliver(
+                    deliver = sending.deliver(
                         channel.number, consumer.tag, tag, message.body,
                         redelivered=message.redelivered, exchange="", routing_key=name,
                     )  # fmt: skip
