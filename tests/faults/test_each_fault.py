@@ -19,7 +19,7 @@ VHOST = "faults"
 FAULTS = {fault.__name__: fault for fault in WEIGHTS}
 MESSAGES = 2000
 # Of the soak, which is longer by ``make soak``.
-SOAK_MESSAGES, SOAK_FAULTS = (100_000, 60) if ALL else (15_000, 12)
+SOAK_MESSAGES, SOAK_FAULTS = (100_000, 60) if ALL else (8_000, 8)
 
 
 def pairs() -> Iterator[tuple[str, str]]:
