@@ -123,7 +123,7 @@ __all__ = [
 ]
 
 
-# What only reconnecting programs need, and where it lives: loaded when first asked for.
+# Names that only reconnecting programs need: their modules are imported on first access.
 _LAZY = {
     "Backoff": "evamqp.recovery.backoff",
     "Consumer": "evamqp.consumer",
@@ -158,16 +158,17 @@ def connect(
     Args:
         target: A URL, Parameters, or a list of them.  A list is tried in order while name, TCP
             or TLS fail; a failed AMQP handshake ends this connection.
-        handler: Gets the callbacks; see ``Handler`` for the laws they obey.
-        adapter: The loop.  None means the asyncio loop that is running.
-        callbacks: Functions by the names of Handler's methods, which come before ``handler``.
+        handler: Gets the callbacks; see ``Handler`` for their rules.
+        adapter: The loop.  None means the running asyncio loop.
+        callbacks: Functions by the names of Handler's methods; they take precedence over
+            ``handler``.
 
     Returns:
-        The connection, for ``wait_open()`` and ``close()``.  Whatever fails from here on is told
-        by ``on_open_error``.
+        The connection, for ``wait_open()`` and ``close()``.  ``on_open_error`` reports failures
+        from here on.
 
     Raises:
-        BadArgument: A malformed URL or an unknown callback.
+        BadArgument: A URL is malformed, or a callback unknown.
         WrongState: No adapter was given and no asyncio loop is running.
     """
     targets = parse_targets(target)

@@ -1,6 +1,6 @@
-"""A consumer that always comes back: after a lost connection, a closed channel, a deleted queue.
+"""A consumer that always resumes: after a lost connection, a closed channel, a deleted queue.
 
-Messages are the broker's until they are settled; nothing is kept here but who is at work.
+The broker keeps messages until they are settled; only the running handlers are kept here.
 """
 
 from __future__ import annotations
@@ -40,37 +40,36 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Seconds until a message whose handler was interrupted goes back to its queue: by then a program
-# that ends has ended, and one that lives on does not keep it for ever.
+# Seconds before a message whose handler was interrupted goes back to its queue: a program that ends
+# has ended by then, and one that lives on does not keep it for ever.
 INTERRUPTED_DELAY = 1.0
-# So often a message above body_max is refused before on_error decides.
+# Times that a message above body_max is refused before on_error decides.
 OVERSIZED = 2
-# So many times ``prefetch`` may be held here before the broker counts as one that ignores it.
+# A broker ignores ``prefetch`` if more than this many times that number of messages is held here.
 EXCESS = 2
-# Seconds: so long asyncio may wait for threads when a program ends.
+# Seconds that asyncio may wait for threads when a program ends.
 LONGEST_END = 300.0
 
-#: When a message is acknowledged: when its handler has succeeded, or by the handler itself.
+#: Who acknowledges a message: the consumer when its handler has succeeded, or the handler.
 AckMode: TypeAlias = Literal["auto", "manual"]
-#: What becomes of a message whose handler failed: dropped or dead-lettered, delivered again after
-#: a while, or left unsettled until the channel ends.
+#: What to do with a message whose handler failed: drop or dead-letter it, have it delivered again
+#: after a while, or leave it unsettled until the channel ends.
 ErrorPolicy: TypeAlias = Literal["reject", "requeue", "leave"]
 
 
 class Consumer(ReconnectingClient[int]):
     """Consumes a queue over reconnections.
 
-    A message is acknowledged when its handler has returned, or when the awaitable that it returned
-    has succeeded, unless the handler has settled it already.  Delivery is at least once: what was
-    not acknowledged when a connection was lost is delivered again, so at most ``prefetch``
-    messages per loss come twice.  Settling a message of a former connection is a no-op that is
-    counted, since the broker has requeued it.
+    A message is acknowledged when its handler returns, or when the awaitable that it returned
+    succeeds, unless the handler settled it before.  Delivery is at least once: after a loss the
+    broker delivers again what was not acknowledged, at most ``prefetch`` messages.  Settling a
+    message of a former connection is a no-op that is counted: the broker has requeued it.
 
-    Forwarding takes one line: ``return publisher.publish(...)``, also in a list with others.  Only
-    CONFIRMED is success; every other Outcome is a failure of the handler.  What a handler returns,
-    publishes or their outcomes, decides.  If it returns none, an async handler has failed when a
-    publish that it awaited was not confirmed; one that deals with that itself returns the outcome
-    that counts, or settles the message.  A publish neither returned nor awaited does not count.
+    Forwarding takes one line: ``return publisher.publish(...)``, or a list of several.  Only
+    CONFIRMED is success; every other Outcome fails the handler.  The publishes or outcomes that a
+    handler returns decide.  If it returns none, an async handler fails if a publish that it awaited
+    was not confirmed; to deal with that yourself, return the outcome that counts, or settle the
+    message.  A publish that you neither return nor await does not count.
 
     A handler that is cancelled or interrupted, as when the program ends, has not failed: its
     message goes back to the queue.
@@ -79,22 +78,22 @@ class Consumer(ReconnectingClient[int]):
         target: A URL, Parameters, a list of them, or a Reconnector to share.
         queue: Name of the queue.
         on_message: Called with each Message.  It may be an async function, or return an awaitable
-            of the loop; at most ``prefetch`` of these run at a time, those that work on messages
-            of a former connection included.
+            of the loop; at most ``prefetch`` of these run at a time, including those for messages
+            of a former connection.
         adapter: The loop; None means the running asyncio loop, or the shared Reconnector's.
-        topology: Declared before anything is consumed, on each connection, and again when the
+        topology: Declared on each connection before anything is consumed, and again after the
             queue was deleted.
         prefetch: Messages that may be unacknowledged, 1..65535.
         ack: ``"manual"`` leaves settling to the handler.
-        on_error: What becomes of a message whose handler failed; the error is logged.  With
-            ``"requeue"`` it is held for 0.1 s first, which doubles with each failure of the same
-            message up to 30 s, and counts as unacknowledged meanwhile.  Quorum queues drop or
-            dead-letter it after their ``x-delivery-limit``.  It also decides about messages above
-            ``body_max``: with ``"reject"`` they are rejected unread, from the third time on that
-            one comes; with the others the consumer stops then, with an ERROR, until resume().
+        on_error: What to do with a message whose handler failed; the error is logged.
+            ``"requeue"`` holds it for 0.1 s first, doubled with each failure of the same message
+            up to 30 s; it counts as unacknowledged meanwhile.  Quorum queues drop or dead-letter
+            it after their ``x-delivery-limit``.  The policy also applies to messages above
+            ``body_max``, from the third delivery on: ``"reject"`` rejects them unread; with the
+            others the consumer logs an ERROR and stops until resume().
         exclusive: Refuse other consumers of the queue.
         arguments: For instance ``x-priority``.
-        on_reconnecting: See Reconnector, which gets these three unless it is shared.
+        on_reconnecting: See Reconnector; a shared one has its own of these three.
         on_recovered: See Reconnector.
         on_topology_error: See Reconnector.
 
@@ -131,7 +130,7 @@ class Consumer(ReconnectingClient[int]):
             on_topology_error=on_topology_error,
         )
         self.queue = queue
-        self.handled = 0  # messages whose handler has succeeded or failed
+        self.handled = 0  # messages whose handler succeeded or failed
         self._on_message = on_message
         self._prefetch = prefetch
         self._ack = ack
@@ -141,35 +140,37 @@ class Consumer(ReconnectingClient[int]):
         self._tag = ""
         self._is_paused = False
         self._at_work: dict[Message, Handle] = {}
-        # Those whose handlers wait for our end, and by what.
+        # Messages whose handlers await our close(), and the requests that they await.
         self._closers: list[tuple[Message, Request[int]]] = []
-        # Messages that came while as many were at work as may be.
+        # Messages that came while ``prefetch`` handlers were running.
         self._waiting: deque[Message] = deque()
-        self._returning: dict[Message, Handle] = {}  # those that go back after a while
+        # Messages that go back to the queue after a while.
+        self._returning: dict[Message, Handle] = {}
         self._failures = Failures()
-        self._oversized = 0  # messages that were refused for being above body_max
-        # When a handler was last interrupted, and ``handled`` at that time.
+        self._oversized = 0  # messages refused because they exceed body_max
+        # When a handler was last interrupted, and ``handled`` then.
         self._interrupted: tuple[float, int] | None = None
         self._backoff = Backoff()
-        self._since: float | None = None  # when we last began to consume; None if it ended
+        # When consuming last began; None once a retry is scheduled.
+        self._since: float | None = None
 
     def __repr__(self) -> str:
         return f"<Consumer of {self.queue!r}, {self.reconnector.state.value}>"
 
     @property
     def is_consuming(self) -> bool:
-        """Whether a consumer stands on the broker, as far as we know."""
+        """Whether the consumer exists on the broker, as far as we know."""
         return bool(self._tag)
 
     @property
     def at_work(self) -> int:
-        """Messages whose awaitable handlers have not ended."""
+        """Messages whose handlers are running."""
         return len(self._at_work)
 
     def pause(self) -> None:
         """Take no further messages until resume().  Idempotent.
 
-        Those that are under way go back to the queue; handlers at work go on.
+        Messages that arrive meanwhile go back to the queue; running handlers go on.
 
         Raises:
             WrongThread: Not the thread of the loop.
@@ -190,20 +191,20 @@ class Consumer(ReconnectingClient[int]):
         self._consume()
 
     def close(self, timeout: float | None = None) -> Request[int]:
-        """Take nothing more, let the handlers at work finish, then disconnect.
+        """Take no further messages, let running handlers finish, then disconnect.
 
-        Idempotent: every call gets the same report.  An async handler may await it, and is not
-        waited for itself: it goes on when the others have ended, and we disconnect behind it.
+        Idempotent: every call returns the same report.  An async handler may await it: that
+        handler resumes when all others have ended, and the consumer disconnects after it.
 
         Args:
             timeout: Seconds that handlers may take; then they are cancelled, and their messages
                 go back to the queue.  None waits for ever.
 
         Returns:
-            A request for the number of handlers that were cancelled; it never fails.
+            A request for the number of cancelled handlers; it never fails.
 
         Raises:
-            BadArgument, BadType: The timeout is no number.
+            BadArgument, BadType: The timeout is not a number.
             WrongThread: Not the thread of the loop.
         """
         request = self._close(timeout)
@@ -213,15 +214,15 @@ class Consumer(ReconnectingClient[int]):
         return request
 
     def _close_for(self, message: Message, request: Request[int]) -> None:
-        """A handler waits for our end, which must not wait for that handler."""
-        # Twisted begins it at once, when it does not count as at work yet.
+        """A handler awaits our end, so our end must not wait for that handler."""
+        # Deferred: Twisted starts a handler at once, before it counts as running.
         self._closers.append((message, request))
         self._defer(self._close_if_done)
 
     # Consuming
 
     def _open_channel(self) -> None:
-        """A channel of our own, for prefetch and consumer."""
+        """Open a channel, set its prefetch and consume."""
         connection = None if self._is_closing else self._ready_connection()
         if connection is None:
             return
@@ -254,20 +255,20 @@ class Consumer(ReconnectingClient[int]):
                 on_cancel=self._cancelled,
             )
         except (OutputFull, WrongState):
-            channel.close()  # its end brings us back
+            channel.close()  # its end schedules a retry
 
     def _cancel(self) -> None:
-        """Have what is under way, and what waits here, go back to the queue."""
+        """Cancel the consumer; what waits here goes back to the queue."""
         tag, self._tag = self._tag, ""
         self._drop_waiting()
         if tag and self._channel is not None:
             try:
                 self._channel.basic_cancel(tag)
             except (OutputFull, WrongState):
-                self._channel.close()  # which is always possible, and cancels as well
+                self._channel.close()  # always possible, and ends the consumer too
 
     def _drop_waiting(self) -> None:
-        """Have what waits here go back to the queue, unless it is there already."""
+        """Return what waits here to the queue, unless it is there already."""
         waiting, self._waiting = self._waiting, deque()
         for message in waiting:
             message.nack()
@@ -276,9 +277,9 @@ class Consumer(ReconnectingClient[int]):
         """The broker cancelled the consumer: its queue was deleted, or moved."""
         if tag != self._tag:
             return
-        log.warning("the broker cancelled the consumer of %s", self.queue)
+        log.warning("broker cancelled the consumer of %s", self.queue)
         self._tag = ""
-        # Those of a consumer that timed out are in the queue again, and would be handled twice.
+        # The queue has the messages of a consumer that timed out, and would deliver them twice.
         self._drop_waiting()
         self._come_back(partial(self._declare, self._consume))
 
@@ -289,35 +290,35 @@ class Consumer(ReconnectingClient[int]):
         if reason.code == CONTENT_TOO_LARGE and reason.method == "basic.deliver":
             self._refused_oversized(reason)
         if channel.connection.is_open and not self._is_closing:
-            log.warning("the channel of the consumer of %s closed: %s", self.queue, reason)
-            # The queue may be missing, so declare first.
+            log.warning("channel of the consumer of %s closed: %s", self.queue, reason)
+            # The queue may be missing: declare it first.
             self._come_back(partial(self._declare, self._open_channel))
 
     def _refused_oversized(self, reason: ChannelClosed) -> None:
-        """A message above body_max heads the queue, and would be refused for ever."""
+        """A message above body_max is first in the queue, and would be refused for ever."""
         self._oversized += 1
         if self._oversized < OVERSIZED:
             return
         if self._on_error == "reject":
-            log.error("from now on %s has what is too large rejected: %s", self.queue, reason)
+            log.error("rejecting oversized messages of %s from now on: %s", self.queue, reason)
         else:
             log.error("stopped consuming %s until resume(): %s", self.queue, reason)
             self._oversized = 0
             self._is_paused = True
 
     def _oversized_rejected(self, why: str) -> None:
-        log.error("a message of %s was rejected: %s", self.queue, why)
+        log.error("rejected a message of %s: %s", self.queue, why)
 
     def _forget_channel(self) -> None:
         self._channel = None
         self._tag = ""
-        # They are the broker's again.
+        # The broker requeues them.
         self._waiting.clear()
         cancel_all(*self._returning.values())
         self._returning.clear()
 
     def _come_back(self, step: Callable[[], object]) -> None:
-        """Try again, sooner or later."""
+        """Schedule ``step`` after the backoff."""
         since, self._since = self._since, None
         if since is not None and self.adapter.time() - since >= STABLE_AFTER:
             self._backoff.reset()
@@ -330,10 +331,10 @@ class Consumer(ReconnectingClient[int]):
     # Messages
 
     def _deliver(self, message: Message) -> None:
-        """A message has come.
+        """Handle a message, or keep it until a handler ends.
 
-        ``prefetch`` makes the broker wait for acks; a handler that acks before it has ended, or
-        whose connection was lost, is still at work.
+        ``prefetch`` limits unacknowledged messages on the broker; a handler that acknowledges
+        early, or whose connection was lost, still runs.
         """
         if len(self._at_work) < self._prefetch:
             self._handle(message)
@@ -342,12 +343,12 @@ class Consumer(ReconnectingClient[int]):
         self._check_prefetch()
 
     def _check_prefetch(self) -> None:
-        """What a broker sends beyond ``prefetch`` must not pile up here: close the channel."""
+        """Close the channel of a broker that ignores ``prefetch``, before messages pile up."""
         held = len(self._waiting) + len(self._returning)
         if held <= EXCESS * self._prefetch or self._channel is None:
             return
         text = f"{held} messages are unacknowledged, though prefetch is {self._prefetch}"
-        log.error("the broker ignores what it was asked for %s: %s", self.queue, text)
+        log.error("broker ignores the prefetch of %s: %s", self.queue, text)
         channel = self._channel
         self._forget_channel()
         channel.close(RESOURCE_ERROR, text)
@@ -377,7 +378,7 @@ class Consumer(ReconnectingClient[int]):
 
     def _ended_work(self, message: Message, work: Work, error: BaseException | None) -> None:
         if self._at_work.pop(message, None) is None:
-            return  # cancelled by close(), which left the message to the broker
+            return  # cancelled by close(); the broker requeues the message
         if error is None:
             self._returned(message, work)
         else:
@@ -389,10 +390,10 @@ class Consumer(ReconnectingClient[int]):
             self._close_if_done()
 
     def _returned(self, message: Message, work: Work | None) -> None:
-        """The handler has not raised."""
+        """The handler did not raise."""
         forward = None if work is None or message.is_settled else work.failed_forward
         if forward is not None:
-            log.error("the handler of %r could not forward it: %r", message, forward)
+            log.error("handler of %r could not forward it: %r", message, forward)
             self._fail(message)
             return
         self.handled += 1
@@ -400,21 +401,21 @@ class Consumer(ReconnectingClient[int]):
             message.ack()
 
     def _failed(self, message: Message, error: BaseException) -> None:
-        """The handler has raised."""
+        """The handler raised."""
         if is_interruption(error):
             self._interrupted = (self.adapter.time(), self.handled)
         elif not self._is_ending:
-            log.error("the handler of %r raised %r", message, error, exc_info=error)
+            log.error("handler of %r raised %r", message, error, exc_info=error)
             self._fail(message)
             return
-        log.warning("the handler of %r was interrupted: %r", message, error)
+        log.warning("handler of %r was interrupted: %r", message, error)
         self._return_later(message, INTERRUPTED_DELAY, message.nack)
 
     @property
     def _is_ending(self) -> bool:
         """Whether the program may be about to end.
 
-        A handler was interrupted, and none has succeeded since.  Those that begin now may find
+        A handler was interrupted, and none has succeeded since.  Handlers that start now may find
         executors and pools closed, which says nothing about their messages.
         """
         if self._interrupted is None:
@@ -432,9 +433,9 @@ class Consumer(ReconnectingClient[int]):
     def _return_later(
         self, message: Message, delay: float, give_back: Callable[[], object]
     ) -> None:
-        """Give a message back after a while, unless it is settled by then.
+        """Return a message to the queue after a while, unless it is settled by then.
 
-        RabbitMQ counts a reject against the delivery limit of a quorum queue, a nack it does not.
+        RabbitMQ counts a reject against the delivery limit of a quorum queue, but not a nack.
         """
         if message.is_settled or message.channel is not self._channel:
             return
@@ -457,7 +458,7 @@ class Consumer(ReconnectingClient[int]):
         return queue == self.queue
 
     def _writable(self, writable: bool) -> None:
-        """Acknowledgements are not held back."""
+        """Do nothing: acknowledgements need no backpressure."""
 
     # The end
 

@@ -1,19 +1,19 @@
-"""Every exception of evamqp, in one tree, and what each tells a program that wants to try again.
+"""Every exception of evamqp, in one tree, and whether each is worth another attempt.
 
 No protocol logic lives here, and no exception of the package is defined anywhere else.
 
     AmqpError
-    ├── UsageError                   yours: raised by the call, nothing was sent, nothing changed
+    ├── UsageError                   yours: raised by the call; nothing was sent or changed
     │   ├── BadArgument              also a ValueError
     │   ├── BadType                  also a TypeError
     │   ├── WrongState               closed, not open yet, or no channel number left
     │   │   └── WrongThread          another thread, or a forked child
-    │   ├── AlreadySettled           the message was acked, nacked or rejected before
+    │   ├── AlreadySettled           the message was acked, nacked or rejected already
     │   └── OutputFull               the output buffer is at its cap
     ├── MalformedData                bytes that are not AMQP; raised when a bad property is read
     ├── NotExecuted                  a request's channel or connection ended first (see __cause__)
     ├── RequestTimeout               the broker left a request unanswered
-    ├── PublishFailed                a blocking publish was not taken by the broker
+    ├── PublishFailed                the broker did not accept a blocking publish
     │   ├── PublishReturned          no queue takes it
     │   ├── PublishNacked            the broker refused it
     │   └── BatchFailed              either, for some messages of a batch
@@ -33,8 +33,8 @@ No protocol logic lives here, and no exception of the package is defined anywher
             ├── HeartbeatTimeout     the peer sent no byte for two heartbeat intervals
             └── BlockedTimeout       the broker blocked us for longer than ``blocked_timeout``
 
-``retry`` on each class tells recovery what to do: ``"soon"`` (the usual backoff), ``"slow"``
-(a human probably has to act; try rarely) or ``"never"``.
+``retry`` of each class says when to try again: ``"soon"`` (the usual backoff), ``"slow"`` (a human
+probably has to act; try rarely) or ``"never"``.
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ INTERNAL_ERROR = 541
 # Reply codes below are no errors: the operator's wish, a return.
 FIRST_ERROR = 400
 
-# Characters of a peer's text that a log line or a message shows.
+# Characters of a peer's text in a log line or a message.
 SHOWN_MAX = 200
 
 
 def shown(text: str) -> str:
-    """A peer's text as a log may hold it: one line, nothing but printable characters, and short.
+    """A peer's text, safe to log: one short line of printable characters.
 
-    Whoever may set a message's routing key or a queue's name must not write lines of our log.
+    Someone who can set a routing key or a queue's name must not be able to forge log lines.
     """
     line = _escape(text[: SHOWN_MAX + 1])
     return line if len(line) <= SHOWN_MAX else f"{line[: SHOWN_MAX - 3]}..."
@@ -90,7 +90,7 @@ class AmqpError(Exception):
     retry: ClassVar[Retry] = "soon"
 
     def copy(self: E) -> E:
-        """A fresh instance for one more recipient: a raised exception collects tracebacks."""
+        """A fresh instance for another recipient: a raised exception collects tracebacks."""
         twin = type(self).__new__(type(self))
         twin.__dict__.update(self.__dict__)
         twin.args = self.args
@@ -98,7 +98,7 @@ class AmqpError(Exception):
         return twin
 
     def __reduce__(self) -> tuple[object, ...]:
-        # By default a pickle calls the class with ``args`` alone, which is not what made it.
+        # By default pickle calls the class with ``args`` only, which its constructor may not take.
         return _revive, (type(self), self.args), self.__dict__
 
 
@@ -109,13 +109,13 @@ def _revive(kind: type[E], arguments: tuple[object, ...]) -> E:
 
 
 class UsageError(AmqpError):
-    """A call that cannot be carried out.  Nothing was sent and nothing changed."""
+    """A call that is not possible.  Nothing was sent and nothing changed."""
 
     retry: ClassVar[Retry] = "never"
 
 
 class BadArgument(UsageError, ValueError):
-    """An argument has the right type and an impossible value."""
+    """An argument has the right type but an invalid value."""
 
 
 class BadType(UsageError, TypeError):
@@ -123,7 +123,7 @@ class BadType(UsageError, TypeError):
 
 
 class WrongState(UsageError):
-    """The connection or channel is not in a state that allows the call."""
+    """The state of the connection or channel does not allow the call."""
 
 
 class WrongThread(WrongState):
@@ -131,7 +131,7 @@ class WrongThread(WrongState):
 
 
 class AlreadySettled(UsageError):
-    """The message was settled before, or came to an ``auto_ack`` consumer."""
+    """The message is settled already, or came to an ``auto_ack`` consumer."""
 
 
 class OutputFull(UsageError):
@@ -156,7 +156,7 @@ class MalformedData(AmqpError):
 class NotExecuted(AmqpError):
     """A request got no reply because its channel or connection ended.
 
-    Whether the broker carried it out is unknown, unless ``is_culprit``.
+    Whether the broker executed it is unknown, unless ``is_culprit``.
 
     Args:
         request: The request in words, such as ``"queue.declare on channel 3"``.
@@ -187,12 +187,12 @@ class RequestCancelled(AmqpError):
 
 
 class RpcError(AmqpError):
-    """An RPC call failed at its server; or raised there, to be sent to the caller.
+    """An RPC call failed at its server.  A handler raises it to send an error to the caller.
 
     Args:
         text: For a human at the caller's end.
-        kind: What a program can tell errors apart by; ``"unroutable"`` comes from the client, when
-            no queue takes the call.
+        kind: For programs to distinguish errors; ``"unroutable"`` comes from the client: no queue
+            takes the call.
     """
 
     retry: ClassVar[Retry] = "never"
@@ -207,7 +207,7 @@ class RpcError(AmqpError):
 
 
 class PublishFailed(AmqpError):
-    """A publish that waited for its confirm ended without the broker's consent."""
+    """A publish that waited for its confirm did not get it."""
 
 
 class PublishReturned(PublishFailed):
@@ -215,7 +215,7 @@ class PublishReturned(PublishFailed):
 
     Args:
         code: AMQP reply code: 312 NO_ROUTE.
-        text: The broker's words.
+        text: The broker's reply text.
         exchange: As published.
         routing_key: As published.
     """
@@ -236,22 +236,22 @@ class PublishNacked(PublishFailed):
 
 
 class BatchFailed(PublishFailed):
-    """The broker took a batch but for some of its messages.
+    """The broker did not accept some messages of a batch.
 
     Args:
-        failures: What was not taken: the place in the batch, from 0, and why; ascending.
+        failures: For each such message its position in the batch, from 0, and why; ascending.
     """
 
     def __init__(self, failures: Sequence[tuple[int, PublishFailed]]) -> None:
         first = f"the first is {failures[0][0]}: {failures[0][1]}" if failures else "none"
-        super().__init__(f"{len(failures)} messages of the batch were not taken; {first}")
+        super().__init__(f"{len(failures)} messages of the batch were not accepted; {first}")
         self.failures = tuple(failures)
 
 
 class TopologyFailed(AmqpError):
     """Recovery gave up: an entity whose policy is ``fail`` could not be declared.
 
-    ``__cause__`` is why the broker closed the channel.
+    ``__cause__`` is the reason of the channel's end.
     """
 
     retry: ClassVar[Retry] = "never"
@@ -261,13 +261,13 @@ class Closed(AmqpError):
     """Why a connection or channel ended.
 
     Args:
-        text: One sentence for a human; never empty.  The broker's own words stand here as they
-            came; ``str()`` shows them escaped, and 200 characters of them at the most.
+        text: One sentence for a human; never empty.  A broker's text is here unchanged; ``str()``
+            escapes it and cuts it to 200 characters.
         code: AMQP reply code, or None where the end has no AMQP code (a lost socket).
         method: The spec's name of the method the broker blames, such as ``"queue.declare"``;
             None if it blames none.
-        by: Whose doing it was: ``"client"``, you asked for it; ``"broker"``, it closed, or broke a
-            rule or a limit so that we had to; ``"network"``, the transport failed.
+        by: Who caused it: ``"client"``, you asked for it; ``"broker"``, it closed, or broke a rule
+            or a limit so that we had to close; ``"network"``, the transport failed.
     """
 
     def __init__(
@@ -294,9 +294,9 @@ class Closed(AmqpError):
 class ChannelClosed(Closed):
     """Why a channel ended.
 
-    ``culprit`` is what the broker blames, when that can be told: the spec's name of the failed
-    request, publish or acknowledgement; None if it cannot.  Where the broker left a request
-    unanswered it is that: ``"channel.open"`` tells that channels do not open on this connection.
+    ``culprit`` is what the broker blames, if known: the spec's name of the failed request, publish
+    or acknowledgement; else None.  If the broker left a request unanswered, it is that request:
+    ``"channel.open"`` means that channels do not open on this connection.
     """
 
     culprit: str | None = None
@@ -310,7 +310,7 @@ class ConnectFailed(ConnectionClosed):
     """No target could be reached.
 
     Args:
-        attempts: What failed, in order: ``(target, error)``, the target as ``"host:port"``.
+        attempts: The failures in order: ``(target, error)``, the target as ``"host:port"``.
     """
 
     def __init__(self, text: str, attempts: Sequence[tuple[str, BaseException]] = ()) -> None:
@@ -319,7 +319,7 @@ class ConnectFailed(ConnectionClosed):
 
 
 class HandshakeTimeout(ConnectionClosed):
-    """The peer accepted the connection and did not finish the handshake in time."""
+    """The peer accepted the connection but did not finish the handshake in time."""
 
 
 class ProtocolMismatch(ConnectionClosed):
@@ -331,8 +331,8 @@ class ProtocolMismatch(ConnectionClosed):
 class AuthenticationFailed(ConnectionClosed):
     """The broker refused the credentials, or no common mechanism exists.
 
-    ``code`` is None when the broker hung up where brokers that give no reason do; the
-    credentials are then the probable cause, not the proven one.
+    ``code`` is None if the broker hung up at this point without a reason, as some do; then the
+    credentials are the probable cause, not the certain one.
     """
 
     retry: ClassVar[Retry] = "slow"

@@ -1,9 +1,9 @@
-"""How to reach a broker and what to ask of it: Parameters, each field spelled once.
+"""Parameters: how to reach a broker and what to negotiate with it, each field defined once.
 
-A field's line holds its type, its default, its check, its key in a URL and its documentation;
-validation, URLs, ``help(Parameters)`` and docs/parameters.md are made from it.  No socket, no loop
-and no ``import ssl`` at module level belongs here.  A password that enters this file leaves it
-through ``Credentials.password`` and the TLS context alone: no message quotes a URL.
+A field's definition holds its type, default, check, URL key and documentation; validation, URLs,
+``help(Parameters)`` and docs/parameters.md are made from it.  No socket, no loop and no ``import
+ssl`` at module level belongs here.  A password leaves this file only through
+``Credentials.password`` and the TLS context: no message quotes a URL.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ TLS_PORT = 5671
 FRAME_MIN_SIZE = 4096
 # OpenSSL's PEM_BUFSIZE, less the NUL at the end.
 KEYFILE_PASSWORD_MAX = 1023
-# Without heartbeats the kernel has to notice a dead peer.  It is given what two of our default
-# heartbeat intervals would take.
+# Without heartbeats the kernel has to notice a dead peer, in the time of two default heartbeat
+# intervals.
 SILENT_PEER_SECONDS = 120.0
 _LONG = 2**32 - 1
 _BYTES = 2**63 - 1
 
 
 class Setting(NamedTuple):
-    """What is known of a field of Parameters beside its name, type and default."""
+    """A field of Parameters, besides its name, type and default."""
 
     check: checks.Check
     doc: str
@@ -49,7 +49,7 @@ class Setting(NamedTuple):
 
 
 def _setting(default: Any, *setting: Any, **flags: Any) -> Any:
-    """A field of Parameters; what follows its default are the fields of its Setting."""
+    """A field of Parameters: its default, then the fields of its Setting."""
     return field(default=default, metadata={"setting": Setting(*setting, **flags)})
 
 
@@ -63,7 +63,7 @@ def _check_mechanisms(name: str, value: object) -> tuple[str | Mechanism, ...]:
     if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
         raise BadType(f"{name} must be a list or tuple, not {type_name(value)}")
     if not value:
-        raise BadArgument(f"{name} must name one mechanism at least")
+        raise BadArgument(f"{name} must name at least one mechanism")
     return tuple(_check_mechanism(f"{name}[{index}]", entry) for index, entry in enumerate(value))
 
 
@@ -92,12 +92,12 @@ _size = integer(1, _BYTES)
 class Parameters:
     """One broker: where it is, who we are, and every limit.  Immutable; compares by value.
 
-    The repr shows no password.  A copy is the object itself.  Pickling works only where no
-    password is held, that is with a callable for ``credentials``.
+    The repr shows no password.  A copy is the object itself.  Pickling works only without a
+    password, that is, with a callable for ``credentials``.
 
     Raises:
         BadType: A field has the wrong type.
-        BadArgument: A field is out of its limits, or does not go with another.
+        BadArgument: A field is out of range, or contradicts another.
     """
 
     host: str = _setting("localhost", checks.host, "DNS name or IP literal; IPv6 without brackets.")
@@ -108,15 +108,15 @@ class Parameters:
     credentials: CredentialsSource = _setting(
         Credentials("guest", "guest"),
         _check_credentials,
-        "Who we are; or a function without arguments that returns it.  The function is called on"
-        " the loop at every attempt to connect, so it must not block nor be async.",
+        "The user; or a function without arguments that returns Credentials.  Every attempt to"
+        " connect calls it on the loop, so it must neither block nor be async.",
     )
     _: KW_ONLY
     mechanisms: Sequence[str | Mechanism] = _setting(
         ("PLAIN",),
         _check_mechanisms,
         "SASL mechanisms, by name (PLAIN, AMQPLAIN, EXTERNAL, ANONYMOUS; case does not matter) or"
-        " as Mechanism objects.  The first that the broker offers is taken.",
+        " as Mechanism objects.  The first one that the broker offers is used.",
         "auth_mechanism",
         repeats=True,
     )
@@ -126,35 +126,34 @@ class Parameters:
     ssl_context: ssl.SSLContext | None = _setting(
         None,
         optional(checks.ssl_context),
-        "A ready context, used as it is; None means one made from the files below, for TLS 1.2 or"
-        " newer.",
+        "A context to use as it is; None makes one from the files below, for TLS 1.2 or newer.",
         needs_tls=True,
     )
     cacertfile: str | PathLike[str] | None = _setting(
         None,
         _optional_file,
-        "PEM file of the authorities to trust; None means those of the system.",
+        "PEM file of the trusted authorities; None means the system's.",
         "cacertfile",
         needs_tls=True,
     )
     certfile: str | PathLike[str] | None = _setting(
         None,
         _optional_file,
-        "PEM file of our certificate chain; None means that we show none.",
+        "PEM file of our certificate chain; None means no client certificate.",
         "certfile",
         needs_tls=True,
     )
     keyfile: str | PathLike[str] | None = _setting(
         None,
         _optional_file,
-        "PEM file of its private key; None means that ``certfile`` holds it.",
+        "PEM file of its private key; None means that ``certfile`` contains it.",
         "keyfile",
         needs_tls=True,
     )
     keyfile_password: str | None = _setting(
         None,
         optional(checks.text_up_to(KEYFILE_PASSWORD_MAX)),
-        "Opens ``keyfile``; None means that it is not encrypted.",
+        "Password of ``keyfile``; None means that it is not encrypted.",
         "password",
         needs_tls=True,
     )
@@ -170,37 +169,37 @@ class Parameters:
     server_hostname: str | None = _setting(
         None,
         optional(checks.host),
-        "Name sent as SNI and looked for in the certificate; None means ``host``.",
+        "Name sent as SNI and checked against the certificate; None means ``host``.",
         "server_name_indication",
         needs_tls=True,
     )
     heartbeat: int | Callable[[int], int] = _setting(
         60,
         _check_heartbeat,
-        "Seconds to ask for, 0..65535; 0 leaves it to the broker, else the smaller wish of both"
-        " counts.  Or a function of the broker's wish whose result counts, whatever the broker"
-        " wishes: 0 means none.",
+        "Seconds to propose, 0..65535.  The smaller of our value and the broker's counts; 0 leaves"
+        " it to the broker.  Or a function that takes the broker's value and returns the interval;"
+        " then 0 means none.",
         "heartbeat",
         url.whole_number,
     )
     channel_max: int = _setting(
-        2047, integer(1, 65535), "Channels to ask for, 1..65535.", "channel_max", url.whole_number
+        2047, integer(1, 65535), "Channels to propose, 1..65535.", "channel_max", url.whole_number
     )
     frame_max: int = _setting(
         131_072,
         integer(FRAME_MIN_SIZE, _LONG),
-        "Bytes of a frame to ask for, 4096 or more.",
+        "Bytes of a frame to propose, 4096 or more.",
         "frame_max",
         url.whole_number,
     )
     name: str | None = _setting(
-        None, optional(checks.text), "What the broker shows the connection as.", "name"
+        None, optional(checks.text), "Name of the connection in the broker's management.", "name"
     )
     client_properties: TableLike = field(
         default_factory=dict,
         metadata={
             "setting": Setting(
-                checks.table, "Further entries for the client properties that the broker shows."
+                checks.table, "More client properties, which the broker's management shows."
             )
         },
     )
@@ -224,7 +223,7 @@ class Parameters:
     request_timeout: float = _setting(
         30,
         checks.seconds,
-        "Seconds that the broker may take to answer one request.",
+        "Seconds in which the broker has to answer a request.",
         "request_timeout",
         url.seconds,
     )
@@ -236,24 +235,24 @@ class Parameters:
         url.seconds,
     )
     close_timeout: float = _setting(
-        3, checks.seconds, "Seconds without progress after which a close is cut short."
+        3, checks.seconds, "Seconds without progress after which a close is aborted."
     )
     close_limit: float = _setting(30, checks.seconds, "Seconds that a close may take in all.")
     output_high_water: int = _setting(
-        1024 * 1024, _size, "Bytes waiting to be sent at which ``on_writable(False)`` comes."
+        1024 * 1024, _size, "Bytes of unsent output at which ``on_writable(False)`` is called."
     )
     output_max: int = _setting(
         64 * 1024 * 1024,
         _size,
-        "Bytes waiting to be sent at which ``basic_publish`` raises OutputFull.",
+        "Bytes of unsent output at which ``basic_publish`` raises OutputFull.",
     )
     body_max: int = _setting(
-        128 * 1024 * 1024, _size, "Bytes of one message body accepted from the broker."
+        128 * 1024 * 1024, _size, "Bytes of the largest message body accepted from the broker."
     )
     header_max: int = _setting(
         1024 * 1024,
         integer(FRAME_MIN_SIZE, _LONG),
-        "Bytes of one content header frame accepted, which RabbitMQ does not hold to"
+        "Bytes of the largest content header frame accepted; RabbitMQ does not limit it to"
         " ``frame_max``.",
     )
 
@@ -287,20 +286,20 @@ class Parameters:
     def from_url(cls, url: str, **overrides: object) -> Parameters:
         """Read ``amqp[s]://user:password@host:port/virtual_host?key=value&...``.
 
-        Everything but the scheme may be left out.  No path and a bare ``/`` mean the virtual host
-        ``/``; a user without password has an empty one.  Write characters that would end a part
+        You may omit everything but the scheme.  No path and a bare ``/`` mean the virtual host
+        ``/``; a user without a password has an empty one.  Write characters that would end a part
         as ``%XX`` in UTF-8, such as ``%2F`` for a slash; ``+`` is a plus.
 
-        The keys are those that RabbitMQ documents, and a few of ours: the class lists them by
+        The keys are those that RabbitMQ documents, and a few of ours; the class lists them by
         field.
 
         Args:
             url: The URL.
-            overrides: Fields of Parameters that win over what the URL says.
+            overrides: Fields of Parameters that override the URL.
 
         Raises:
             BadType: ``url`` is not a str.
-            BadArgument: Not such a URL.  The message never quotes it.
+            BadArgument: The URL is malformed.  The message never quotes it.
         """
         values = _parse_url(url, URL_KEYS)
         userinfo = values.pop("userinfo", None)
@@ -309,7 +308,7 @@ class Parameters:
         return cls(**{**values, **overrides})
 
     def replace(self, **changes: object) -> Parameters:
-        """The same with some fields changed.  A default port follows a change of ``tls``.
+        """Return a copy with some fields changed.  A default port follows a change of ``tls``.
 
         Raises:
             BadType, BadArgument: As the constructor.
@@ -325,10 +324,10 @@ class Parameters:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def ask_credentials(self) -> Credentials:
-        """Whom to log in as now.
+        """Return the Credentials to use now.
 
         Raises:
-            BadType: The callable returned something else.  What it raises itself comes through.
+            BadType: The callable returned something else.  Its own exceptions pass through.
         """
         if isinstance(self.credentials, Credentials):
             return self.credentials
@@ -338,7 +337,7 @@ class Parameters:
         return answer
 
     def endpoint(self) -> Endpoint:
-        """What an adapter needs to connect.  Reads the TLS files, so a renewed one takes effect.
+        """Return what an adapter needs to connect.  Reads the TLS files, so renewed ones count.
 
         Raises:
             BadArgument: A TLS file is missing or unusable; the OSError is its cause.
@@ -434,7 +433,7 @@ _DEFAULT = Parameters()
 
 
 def _documentation() -> str:
-    """The Args section of the class, as if it had been written by hand."""
+    """The Args section of the class."""
     lines = ["Args:"]
     for name, setting in SETTINGS.items():
         key = f"  URL key ``{setting.url_key}``." if setting.url_key else ""
@@ -447,7 +446,7 @@ if Parameters.__doc__:  # python -OO drops it
 
 
 def _shown(name: str, value: Any) -> str:
-    """What repr() shows: of a foreign object its type only, since its repr may hold a secret."""
+    """What repr() shows; of a foreign object only its type, since its repr may show a secret."""
     if name == "keyfile_password":
         return "..."
     if name == "mechanisms":

@@ -1,6 +1,6 @@
 """A publisher that reconnects and keeps each message until it has one outcome.
 
-What is kept lives in ``recovery/ledger.py``, how it comes back in ``recovery/reconnector.py``.
+``recovery/ledger.py`` keeps the messages, ``recovery/reconnector.py`` makes the connections.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Seconds before the resends of a nacked message: a quorum queue without a leader nacks for some
+# Seconds before a nacked message is sent again: a quorum queue without a leader nacks for some
 # tenths of a second.
 FIRST_RESEND = 0.05
 LONGEST_RESEND = 1.0
-# RabbitMQ 3.10 nacks for ever on a channel that published to a quorum queue while that had no
-# leader; a new channel knows the new one.  So many resends may fail on one channel, and so many
-# seconds pass between two channels.
+# RabbitMQ 3.10 nacks for ever on a channel that published to a quorum queue while the queue had no
+# leader; a new channel finds the new leader.  These are the resends that may fail on one channel,
+# and the seconds that a channel lasts at least.
 RESENDS_PER_CHANNEL = 2
 CHANNEL_LIFE = 0.5
-# 0.05 * 2**5 is past the longest; a power without a limit would overflow.
+# 0.05 * 2**5 exceeds the longest; a power without a limit would overflow.
 HIGHEST_POWER = 5
-# Seconds until a message that is larger than the room in the output buffer is tried again.
+# Seconds before the next attempt at a message that does not fit the output buffer.
 ROOM_DELAY = 0.01
 # Bytes of a content header besides the properties: class, weight and body size.
 HEADER_OVERHEAD = 12
@@ -64,38 +64,38 @@ _TRANSIENT = Properties()
 
 
 class Publisher(ReconnectingClient[list[Publication]]):
-    """Publishes over reconnections; nothing that was accepted is lost or forgotten.
+    """Publishes over reconnections, and keeps every accepted message until its one Outcome.
 
-    Each ``publish`` ends in exactly one Outcome.  Delivery is at least once: a message whose
-    confirm was lost with its connection is published again, so a consumer may see it twice.
-    Duplicates per loss are at most the messages that were under way, hence ``max_messages``.
+    Delivery is at least once: a message whose confirm was lost with its connection is published
+    again, so a consumer may see it twice.  Each loss duplicates at most the messages without an
+    outcome, hence ``max_messages``.
 
     ``persistent`` and ``mandatory`` are on by default.  Without the first, a broker that restarts
-    forgets messages that it has confirmed; without the second, it confirms messages that no queue
+    loses messages that it has confirmed; without the second, it confirms messages that no queue
     takes.
 
     Args:
         target: A URL, Parameters, a list of them, or a Reconnector to share.
         adapter: The loop; None means the running asyncio loop, or the shared Reconnector's.
-        topology: Declared before anything is published, on each connection.
-        max_messages: Messages without an outcome that are kept; more are refused.
+        topology: Declared on each connection before anything is published.
+        max_messages: Messages without an outcome that it keeps; it rejects more.
         max_bytes: Their bytes.
         persistent: Give ``delivery_mode`` 2 to messages that have none.
         mandatory: Have unroutable messages returned.
-        resends: How often a nacked message is sent again before it counts as NACKED.
-        confirm_timeout: Seconds that a confirm may take while the broker takes publishes; then the
-            channel is replaced, and all that was under way on it is published again.  It is found
-            out up to half as much later.  Doubled, up to 16 times as long, for each channel that
-            confirmed nothing at all.  None waits for ever.
-        on_writable: Called with True and False: whether publishing now will not just pile up.
-            It joins connection, socket, alarm and ``max_messages`` into one signal.
-        on_reconnecting: See Reconnector, which gets these three unless it is shared.
+        resends: How often to send a nacked message again before it ends as NACKED.
+        confirm_timeout: Seconds that a confirm may take while the broker accepts publishes; then
+            the channel is replaced, and everything outstanding on it is published again.  The check
+            may come half as much later.  Doubled, up to 16 times, for each channel in a row that
+            confirmed nothing.  None waits for ever.
+        on_writable: Called with True when publishing makes sense, with False when messages would
+            only pile up.  One signal for connection, socket, alarm and ``max_messages``.
+        on_reconnecting: See Reconnector; a shared one has its own of these three.
         on_recovered: See Reconnector.
         on_topology_error: See Reconnector.
 
     Attributes:
-        unmatched_returns: Returns so far of which could not be told whose they are.  Then all
-            that was under way is published again, one message at a time, so that it can be told.
+        unmatched_returns: Returns so far whose message could not be determined.  After one,
+            everything outstanding is published again, one message at a time.
 
     Raises:
         BadArgument, BadType: A target or limit is wrong.
@@ -138,13 +138,13 @@ class Publisher(ReconnectingClient[list[Publication]]):
         self._on_writable = on_writable
         self._ledger = Ledger(max_messages, max_bytes)
         self._accepted = 0
-        # Exchange and routing key last seen, which need no second check; the properties last
-        # seen, and as they are sent.  Many messages share theirs.
+        # The last exchange and routing key, which need no second check, and the last properties
+        # with their completed form: many messages share theirs.
         self._names = ("", "")
         self._completed = (_TRANSIENT, _PERSISTENT)
         self._suspects = Suspects()
         self._channel_backoff = Backoff()
-        # When a stale channel has no publish under way any more, another is opened.
+        # A stale channel is replaced once nothing is outstanding on it.
         self._is_stale = False
         self._channel_since = 0.0
         self._deadlines = Deadlines(self.adapter, self._expire)
@@ -172,26 +172,27 @@ class Publisher(ReconnectingClient[list[Publication]]):
         timeout: float | None = None,
         callback: Callable[[Publication], object] | None = None,
     ) -> Publication:
-        """Accept a message.  Legal at any time: before the first connection and between two.
+        """Accept a message.  Legal at any time, also before the first connection and between two.
 
         Args:
-            exchange: Name; "" is the default exchange, which routes to the queue of that name.
+            exchange: Name; "" is the default exchange, which routes by queue name.
             routing_key: Up to 255 bytes of UTF-8.
-            body: Bytes-like; anything but bytes is copied at the call.
-            properties: None sends none but, if persistent, the delivery mode.
-            mandatory: None means the publisher's.
-            persistent: None means the publisher's.
-            timeout: Seconds until it counts as EXPIRED; None means never.
+            body: Bytes-like; anything but bytes is copied at once.
+            properties: None sends none but the delivery mode, if persistent.
+            mandatory: None means the publisher's setting.
+            persistent: None means the publisher's setting.
+            timeout: Seconds until it ends as EXPIRED; None means never.
             callback: Called with the Publication when it has its outcome.
 
         Returns:
-            The handle of this message, to be awaited or ignored.
+            The handle of this message; await it or ignore it.
 
         Raises:
-            OutputFull: The publisher is full; wait for ``on_writable(True)``.  Nothing was taken.
-            BadArgument, BadType: It cannot be sent.  Nothing was taken.  Where it is only known at
-                the next connection that its properties fit no frame, it ends as REFUSED.
-            MalformedData: Its properties came from a broker and are broken.  Nothing was taken.
+            OutputFull: It is full; wait for ``on_writable(True)``.  Nothing was accepted.
+            BadArgument, BadType: It cannot be sent.  Nothing was accepted.  If only the next
+                connection shows that its properties fit no frame, it ends as REFUSED.
+            MalformedData: Its properties came from a broker and are malformed.  Nothing was
+                accepted.
             WrongState: The publisher is closed or closing.
             WrongThread: Not the thread of the loop.
         """
@@ -218,7 +219,7 @@ class Publisher(ReconnectingClient[list[Publication]]):
         try:
             self._ledger.accept(entry)
         except OutputFull:
-            self._refresh_writable()  # so that True follows
+            self._refresh_writable()  # so that on_writable(True) follows
             raise
         self._accepted += 1
         if timeout is not None:
@@ -248,17 +249,17 @@ class Publisher(ReconnectingClient[list[Publication]]):
     def close(self, timeout: float | None = None) -> Request[list[Publication]]:
         """Accept nothing more, wait for the outcomes of what was accepted, then disconnect.
 
-        Idempotent: every call gets the same report.
+        Idempotent: every call returns the same report.
 
         Args:
-            timeout: Seconds to wait; then what is left ends as ABANDONED, and the connection within
-                another second, whatever the broker does.  None waits for ever.
+            timeout: Seconds to wait; then what is left ends as ABANDONED, and the connection ends
+                within another second, whatever the broker does.  None waits for ever.
 
         Returns:
             A request for the abandoned publishes, in publish order; it never fails.
 
         Raises:
-            BadArgument, BadType: The timeout is no number.
+            BadArgument, BadType: The timeout is not a number.
             WrongThread: Not the thread of the loop.
         """
         return self._close(timeout)
@@ -293,17 +294,17 @@ class Publisher(ReconnectingClient[list[Publication]]):
                     entry.properties,
                     entry.mandatory,
                 )
-            except WrongState:  # the channel is ending, which will be told
+            except WrongState:  # the channel is ending, and its end will be reported
                 ledger.put_back(entry)
                 return
             except OutputFull:
                 ledger.put_back(entry)
-                # It does not fit beside what waits already, and that may be so little that nobody
-                # is told when it is gone.
+                # It does not fit into the room that is left, though the output may be below the
+                # threshold that on_writable reports.
                 if self._room_timer is None:
                     self._room_timer = self.adapter.call_later(ROOM_DELAY, self._try_room)
                 return
-            except AmqpError as error:  # it does not fit the frames of this broker
+            except AmqpError as error:  # it does not fit this broker's frames
                 self._defer(self._refuse, entry, error)
             except BaseException:
                 ledger.put_back(entry)
@@ -312,7 +313,7 @@ class Publisher(ReconnectingClient[list[Publication]]):
                 ledger.mark_sent(entry, tag)
 
     def _must_wait(self, channel: Channel) -> bool:
-        """Whether the next suspect has to wait for an outcome: ours, or another member's."""
+        """Whether the next suspect must wait for an outcome of ours or another member's."""
         if channel.unconfirmed:
             return True
         return bool(self._suspects.witnesses) and not self.reconnector.admit(self)
@@ -397,12 +398,12 @@ class Publisher(ReconnectingClient[list[Publication]]):
             return
         self.unmatched_returns += 1
         log.error(
-            "whose return this is cannot be told: %s %s, exchange %s, routing key %s",
+            "a return matches no single publish: %s %s, exchange %s, routing key %s",
             returned.code, shown(returned.text), shown(returned.exchange),
             shown(returned.routing_key),
         )  # fmt: skip
         if ledger.may_be_returned:
-            # None of them may count as confirmed.  Sent one at a time, it can be told.
+            # None of them may count as confirmed.  Sent one at a time, a return is certain.
             self._suspects.isolate(ledger.under_way)
             self._renew_channel()
 
@@ -429,7 +430,7 @@ class Publisher(ReconnectingClient[list[Publication]]):
         self._pump()
 
     def _renew_channel(self, *, last: bool = False) -> None:
-        """Go on with another channel; what is under way is sent again there, first or last."""
+        """Replace the channel, and send what is outstanding again on the new one, first or last."""
         channel, self._channel = self._channel, None
         self._confirm_clock.stop()
         if channel is not None:
@@ -439,11 +440,11 @@ class Publisher(ReconnectingClient[list[Publication]]):
 
     def _miss_confirms(self, channel: Channel) -> None:
         log.warning(
-            "no confirm for %d of the publishes on %r in time: they are published again",
+            "no confirm in time for %d publishes on %r; publishing them again",
             len(channel.unconfirmed), channel,
         )  # fmt: skip
         self._channel_backoff.next()
-        # A suspect that gets no outcome must not keep all the others from theirs.
+        # A suspect without an outcome must not hold up all others.
         was_alone = bool(self._suspects.isolated)
         for entry in self._ledger.under_way if was_alone else ():
             self._acquit(entry)
@@ -460,22 +461,22 @@ class Publisher(ReconnectingClient[list[Publication]]):
         self._refresh_writable()
         if channel.connection.is_open:
             delay = 0.0 if is_blamed else self._channel_backoff.next()
-            log.warning("the channel of a publisher closed, next in %.2f s: %s", delay, reason)
+            log.warning("channel of a publisher closed, next in %.2f s: %s", delay, reason)
             self._try_later(delay, self._open_channel)
         self._defer(self._close_if_done)
 
     # Culprits
 
     def _is_blamed(self, channel: Channel, reason: ChannelClosed) -> bool:
-        """Whether a publish of ours is to blame.
+        """Whether the broker blames a publish of ours.
 
-        The end of a connection that others share may be the doing of one of theirs.
+        On a shared connection it may be the publish of another member.
         """
         is_ours = channel.connection.is_open or self._is_owner
         return is_ours and reason.by == "broker" and reason.method == "basic.publish"
 
     def _judge(self, channel: Channel, reason: ChannelClosed, is_blamed: bool) -> None:
-        """Find out whether it was a publish of ours over which the broker closed; refuse it."""
+        """Refuse the publish that made the broker close, if it is known."""
         under_way, unconfirmed = self._ledger.under_way, len(channel.unconfirmed)
         culprits: list[Publication] = []
         if is_blamed:
@@ -488,7 +489,7 @@ class Publisher(ReconnectingClient[list[Publication]]):
             self._refuse(entry, reason)
 
     def _acquit(self, entry: Publication) -> None:
-        """It is no suspect any more; who shares the connection may send the next of theirs."""
+        """Clear a suspect, and let other members of the connection send theirs."""
         suspects = self._suspects
         if suspects.isolated or suspects.witnesses:
             suspects.acquit(entry)
@@ -539,7 +540,7 @@ class Publisher(ReconnectingClient[list[Publication]]):
 
 
 class _Events(ChannelEvents):
-    """What a publisher hears of its channel."""
+    """Passes the events of its channel to a publisher."""
 
     def __init__(self, publisher: Publisher) -> None:
         super().__init__(publisher)

@@ -1,7 +1,7 @@
-"""Requests and replies over RabbitMQ, on every loop: RpcClient asks, RpcServer answers.
+"""Calls and replies over RabbitMQ, on every loop: RpcClient calls, RpcServer answers.
 
-The client's replies come by direct reply-to (``amq.rabbitmq.reply-to``), so no queue is declared
-for them.  What a reconnection does to a call is decided here; how one is made is in ``recovery/``.
+Replies come by direct reply-to (``amq.rabbitmq.reply-to``), so no queue is declared for them.  What
+a reconnection means for a call is decided here; ``recovery/`` makes the connections.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: The pseudo-queue by which RabbitMQ sends replies straight to the channel that asked.
+#: The pseudo-queue through which RabbitMQ sends replies to the channel of the call.
 REPLY_TO = "amq.rabbitmq.reply-to"
 #: The header that marks a reply as an error; its value is the kind, the body its text in UTF-8.
 ERROR_HEADER = "x-rpc-error"
-# Seconds before a call that the broker nacked is sent again: a quorum queue without a leader.
+# Seconds before a nacked call is sent again: a quorum queue without a leader nacks.
 RESEND_DELAY = 0.1
 
 
 class RpcReply(NamedTuple):
-    """What a handler of an RpcServer may return in place of bytes.
+    """What a handler of an RpcServer may return instead of bytes.
 
     Attributes:
         body: The payload of the reply.
@@ -67,14 +67,14 @@ class RpcCall(Request["Message"]):
     """One call of an RpcClient.  ``await`` it for the reply, a Message.
 
     It fails with RpcError (the server's error, or no queue took the call), RequestTimeout,
-    ChannelClosed (the broker refused it), ConnectionClosed (lost, and not to be sent again) or
+    ChannelClosed (the broker refused it), ConnectionClosed (lost, and ``resend`` is False) or
     WrongState (the client was closed first).
 
     Attributes:
         routing_key: As given.
         body: As given.
         properties: As sent.
-        resend: Whether a lost connection sends it again.
+        resend: Whether it is sent again after a loss.
     """
 
     __slots__ = ("_client", "_timer", "body", "properties", "resend", "routing_key")
@@ -101,7 +101,7 @@ class RpcCall(Request["Message"]):
         return f"rpc call to {self.routing_key!r}"
 
     def cancel(self) -> None:
-        """Drop the reply when it comes.  The call itself cannot be recalled."""
+        """Ignore the reply.  The call itself cannot be recalled."""
         if not self.is_done:
             super().cancel()
             self._client._forget(self)
@@ -110,16 +110,16 @@ class RpcCall(Request["Message"]):
 class RpcClient(ReconnectingClient[int]):
     """Calls servers and gets their replies, over reconnections.
 
-    A call that has no reply when the connection is lost is sent again on the next one, unless it
-    was made with ``resend=False``: so a server may see it twice.  Every call ends by its timeout.
+    A call without a reply when the connection is lost is sent again on the next one, so a server
+    may see it twice; ``resend=False`` prevents that.  Every call ends at its timeout at the latest.
 
     Args:
         target: A URL, Parameters, a list of them, or a Reconnector to share.
         adapter: The loop; None means the running asyncio loop, or the shared Reconnector's.
         exchange: Where calls are published; "" routes to the queue named by the routing key.
-        topology: Declared before the first call is sent, on each connection.
-        timeout: Seconds that a call may take, unless it says otherwise.
-        max_calls: Calls without a reply that are kept; more are refused.
+        topology: Declared on each connection before calls are sent.
+        timeout: Seconds that a call may take by default.
+        max_calls: Calls without a reply that it keeps; it rejects more.
 
     Raises:
         BadArgument, BadType: An argument is wrong.
@@ -142,13 +142,13 @@ class RpcClient(ReconnectingClient[int]):
         self._timeout = _checked_seconds(timeout)
         super().__init__(target, adapter, topology)
         self.exchange = exchange
-        self.late_replies = 0  # whose call had ended before
+        self.late_replies = 0  # replies whose call had ended
         self._max_calls = max_calls
         self._made = 0
-        self._calls: dict[str, RpcCall] = {}  # without an end, by correlation id, in order
-        self._unsent: deque[RpcCall] = deque()  # some may have their end already
+        self._calls: dict[str, RpcCall] = {}  # pending, by correlation id, in order
+        self._unsent: deque[RpcCall] = deque()  # some may have ended
         self._unconfirmed: dict[int, RpcCall] = {}  # by delivery tag
-        # Of these one closed the channel: they are sent one at a time, until it does so again.
+        # One of these closed the channel: they are sent one at a time until it does so again.
         self._suspects: set[RpcCall] = set()
         self._backoff = Backoff()
 
@@ -157,7 +157,7 @@ class RpcClient(ReconnectingClient[int]):
 
     @property
     def pending(self) -> int:
-        """How many calls have no end yet."""
+        """How many calls have not ended."""
         return len(self._calls)
 
     def call(
@@ -171,22 +171,22 @@ class RpcClient(ReconnectingClient[int]):
         callback: Callback[Message] | None = None,
         on_error: ErrorCallback | None = None,
     ) -> RpcCall:
-        """Call a server.  Legal at any time: before the first connection and between two.
+        """Call a server.  Legal at any time, also before the first connection and between two.
 
         Args:
-            routing_key: The server's queue, or what the exchange makes of it.
-            body: Bytes-like; anything but bytes is copied at the call.
-            properties: The client sets ``reply_to``, ``correlation_id`` and ``expiration``, by
-                which the broker drops a call that has waited for its whole timeout.
+            routing_key: The server's queue, or a key that the exchange routes by.
+            body: Bytes-like; anything but bytes is copied at once.
+            properties: The client sets ``reply_to``, ``correlation_id`` and ``expiration``, which
+                makes the broker drop a call that no server took in time.
             timeout: Seconds until RequestTimeout; None means the client's.
-            resend: Send it again after a loss.  False lets a loss fail it instead: for what must
+            resend: Send it again after a loss.  With False a loss fails the call: for what must
                 not be done twice.
             callback: Called with the reply.
             on_error: Called with the error.
 
         Raises:
-            OutputFull: ``max_calls`` have no reply yet; nothing was taken.
-            BadArgument, BadType: It cannot be sent; nothing was taken.
+            OutputFull: ``max_calls`` have no reply yet; nothing was accepted.
+            BadArgument, BadType: It cannot be sent; nothing was accepted.
             WrongState: The client is closed or closing.
             WrongThread: Not the thread of the loop.
         """
@@ -215,14 +215,14 @@ class RpcClient(ReconnectingClient[int]):
         """Take no further calls, wait for the replies, then disconnect.  Idempotent.
 
         Args:
-            timeout: Seconds to wait; calls left then fail with WrongState.  None means until each
-                has its reply or its timeout.
+            timeout: Seconds to wait; then the calls left fail with WrongState.  None waits until
+                each has its reply or its timeout.
 
         Returns:
             A request for the number of calls that were left; it never fails.
 
         Raises:
-            BadArgument, BadType: The timeout is no number.
+            BadArgument, BadType: The timeout is not a number.
             WrongThread: Not the thread of the loop.
         """
         return self._close(timeout)
@@ -243,7 +243,7 @@ class RpcClient(ReconnectingClient[int]):
             channel.confirm_select()
             channel.basic_consume(REPLY_TO, self._on_reply, auto_ack=True)
         except (OutputFull, WrongState):
-            channel.close()  # its end brings us back
+            channel.close()  # its end schedules a retry
             return
         self._pump()
 
@@ -289,11 +289,11 @@ class RpcClient(ReconnectingClient[int]):
         self._channel = None
         self._take_back(reason, is_refusal=reason.culprit == "basic.publish")
         if channel.connection.is_open and not self._is_closed:
-            log.warning("the channel of an RpcClient closed: %s", reason)
+            log.warning("channel of an RpcClient closed: %s", reason)
             self._try_later(self._backoff.next(), self._open_channel)
 
     def _take_back(self, reason: Closed, *, is_refusal: bool = False) -> None:
-        """The channel is gone: what has no reply goes again, but for what must not."""
+        """The channel is gone: send pending calls again, and fail those that must not be."""
         unconfirmed = [call for call in self._unconfirmed.values() if not call.is_done]
         self._unconfirmed.clear()
         unsent = {call for call in self._unsent if not call.is_done}
@@ -334,7 +334,7 @@ class RpcClient(ReconnectingClient[int]):
         call.fail(error)
 
     def _forget(self, call: RpcCall) -> None:
-        """The call has its end: wait for it no more."""
+        """Remove a call that has ended."""
         cancel_all(call._timer)
         call._timer = None
         self._suspects.discard(call)
@@ -353,7 +353,7 @@ class RpcClient(ReconnectingClient[int]):
             self._pump()
 
     def _stop(self) -> None:
-        """Calls under way are waited for."""
+        """Do nothing: pending calls go on."""
 
     def _close_if_done(self) -> None:
         if self._is_closing and not self._calls:
@@ -370,7 +370,7 @@ class RpcClient(ReconnectingClient[int]):
 
 
 class _Events(ChannelEvents):
-    """What a client hears of its channel."""
+    """Passes the events of its channel to a client."""
 
     def __init__(self, client: RpcClient) -> None:
         super().__init__(client)
@@ -386,19 +386,18 @@ class _Events(ChannelEvents):
 class RpcServer:
     """Answers calls from a queue, over reconnections, on every loop.
 
-    A call is acknowledged when its reply is confirmed, so a call whose server died is done again
-    by another.  A caller that is gone is no error.  A handler answers by returning bytes, an
+    A call is acknowledged when its reply is confirmed, so another server repeats a call whose
+    server died.  A caller that is gone is not an error.  A handler answers by returning bytes, an
     RpcReply, None for an empty body, or an awaitable of one of these.  If it raises RpcError, the
-    caller gets kind and text; if it raises anything else, that is logged, and the caller learns
-    the type only.
+    caller gets kind and text; any other exception is logged, and the caller gets only its type.
 
     Args:
         target: A URL, Parameters, a list of them, or a Reconnector to share.
-        queue: Where the calls come.
+        queue: The queue of the calls.
         handler: Called with each Message.
         adapter: The loop; None means the running asyncio loop, or the shared Reconnector's.
-        topology: Declared before anything is consumed; it should hold the queue.
-        concurrency: Calls that are worked on at a time, 1..65535.
+        topology: Declared before anything is consumed; it should contain the queue.
+        concurrency: Calls handled at a time, 1..65535.
 
     Raises:
         BadArgument, BadType: An argument is wrong.
@@ -422,7 +421,7 @@ class RpcServer:
         self.reconnector = (
             target if isinstance(target, Reconnector) else Reconnector(target, adapter=adapter)
         )
-        # A reply to a caller that is gone is returned, which is known at once and harms nobody.
+        # A reply to a caller that is gone is returned at once, which does no harm.
         self._publisher = Publisher(self.reconnector, max_messages=65535, persistent=False)
         self._consumer = Consumer(
             self.reconnector,
@@ -438,31 +437,31 @@ class RpcServer:
 
     @property
     def adapter(self) -> Adapter:
-        """The loop that it runs on."""
+        """The loop."""
         return self.reconnector.adapter
 
     @property
     def answered(self) -> int:
-        """Calls that were answered, with a result or an error."""
+        """Calls answered with a result or an error."""
         return self._consumer.handled
 
     @property
     def at_work(self) -> int:
-        """Calls that are worked on now."""
+        """Calls being handled now."""
         return self._consumer.at_work
 
     def close(self, timeout: float | None = None) -> Request[int]:
-        """Take no further calls, answer those at work, then disconnect.  Idempotent.
+        """Take no further calls, let running handlers answer, then disconnect.  Idempotent.
 
         Args:
             timeout: Seconds that handlers may take; then they are cancelled, and their calls go
                 back to the queue for another server.  None waits for ever.
 
         Returns:
-            A request for the number of handlers that were cancelled; it never fails.
+            A request for the number of cancelled handlers; it never fails.
 
         Raises:
-            BadArgument, BadType: The timeout is no number.
+            BadArgument, BadType: The timeout is not a number.
             WrongThread: Not the thread of the loop.
         """
         request: Request[int] = Request(self._consumer, "RpcServer.close")
@@ -486,10 +485,10 @@ class RpcServer:
         except RpcError as error:
             reply = _error_reply(error.kind, error.text)
         except Exception as error:
-            log.exception("the handler of %r raised", message)
+            log.exception("handler of %r raised", message)
             reply = _error_reply(type(error).__name__, "the server failed")
         if not reply_to:
-            log.warning("%r wants no reply: it has no reply_to", message)
+            log.warning("no reply for %r: it has no reply_to", message)
             return Outcome.CONFIRMED
         properties = (reply.properties or Properties()).replace(
             correlation_id=message.properties.correlation_id

@@ -1,4 +1,4 @@
-"""The types that signatures speak of.
+"""The types in signatures.
 
 Only aliases and small value types live here; nothing with behaviour.
 """
@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
-#: A value that a field table can hold, as it is read.
+#: A value of a field table, as read.
 FieldValue: TypeAlias = (
     bool
     | int
@@ -26,11 +26,11 @@ FieldValue: TypeAlias = (
     | dict[str, "FieldValue"]
     | None
 )
-#: A field table, as it is read.
+#: A field table, as read.
 Table: TypeAlias = dict[str, FieldValue]
-#: A field table, as it is accepted: any mapping, whose values are those above, tuples included.
+#: A field table, as accepted: any mapping to the values above, tuples included.
 TableLike: TypeAlias = Mapping[str, object]
-#: A message body, as it is accepted.
+#: A message body, as accepted.
 Body: TypeAlias = bytes | bytearray | memoryview
 
 #: What a request calls with its result.
@@ -50,7 +50,7 @@ class DeliveryMode(IntEnum):
 
 
 class DeclareOk(NamedTuple):
-    """The reply to ``queue_declare``: the name, and how much stands ready in the queue."""
+    """The reply to ``queue_declare``: the queue's name, its ready messages and its consumers."""
 
     queue: str
     message_count: int

@@ -177,7 +177,7 @@ def test_only_blocked_timeout_may_be_endless() -> None:
         ({"virtual_host": "ü" * 128}, "virtual_host must be at most 255 bytes"),
         ({"virtual_host": "\ud800"}, "virtual_host holds characters"),
         ({"name": "\ud800"}, "name holds characters"),
-        ({"mechanisms": ()}, "mechanisms must name one"),
+        ({"mechanisms": ()}, "mechanisms must name at least one"),
         ({"mechanisms": ("PLAIN", "SCRAM")}, r"mechanisms\[1\] must be one of PLAIN, AMQPLAIN"),
         ({"output_high_water": 2, "output_max": 1}, "output_high_water must not be above"),
         ({"client_properties": {"k" * 256: 1}}, "a key of client_properties"),

@@ -65,7 +65,7 @@ BUGS = (
     ),
     Bug(
         "on_writable(True) never follows a full publisher",
-        "            self._refresh_writable()  # so that True follows\n",
+        "            self._refresh_writable()  # so that on_writable(True) follows\n",
         "",
     ),
     Bug(
@@ -115,7 +115,7 @@ BUGS = (
     ),
     Bug(
         "a closed member stays with its reconnector",
-        "        self._members.pop(member, None)\n",
+        "        self._members.remove(member)\n",
         "        pass\n",
     ),
     Bug(

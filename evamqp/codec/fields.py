@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     _Entry = tuple[str, int, Callable[[bytes, int], tuple[Any, ...]], int]
     _Container = dict[str, FieldValue] | list[FieldValue]
 
-# Enough for any sane header, and few enough that a peer cannot exhaust our stack or memory.
+# Enough for any sensible header, and a peer cannot exhaust our stack or memory.
 DEPTH_MAX = 100
 
 #: What a longstr, a table or an array can hold, in bytes.
 LONG_MAX = 0xFFFFFFFF
 
-# Names of table entries recur, so both directions remember them: a bounded number, each of bounded
-# size, since the wire allows 255 bytes.  A full memory stays as it is: with more names than that
-# in use, clearing and filling it again and again would cost more than it saves.
+# Names of table entries recur, so both directions cache them: a bounded number, each of bounded
+# size, since the wire allows 255 bytes.  A full cache stays as it is: with more names in use,
+# clearing and refilling it would cost more than it saves.
 _MEMORY_MAX = 1024
 _known_keys: dict[str, bytes] = {}
 _known_entries: dict[bytes, _Entry] = {}
@@ -46,7 +46,7 @@ _STRINGS = b"Sx"
 _FLOATS = b"fd"
 _NESTED = b"FA"
 
-# The plain numbers, signed as RabbitMQ signs them, which is not quite as the specification does.
+# The plain numbers, signed as in RabbitMQ, which differs a little from the specification.
 _NUMBERS = {
     ord("b"): Struct(">b"),
     ord("B"): Struct(">B"),
@@ -83,14 +83,14 @@ _unpack_decimal = Struct(">Bi").unpack_from
 
 
 def encode_shortstr(value: str, what: str) -> bytes:
-    """A length octet and UTF-8; surrogates made by a decoder become the bytes they came from.
+    """Encode a length octet and UTF-8; a decoder's surrogates become their original bytes.
 
     Args:
         what: Names the value in errors.
 
     Raises:
         BadType: Not a str.
-        BadArgument: Above 255 bytes, or no UTF-8 exists for it.
+        BadArgument: More than 255 bytes, or no UTF-8 exists for it.
     """
     try:
         raw = str.encode(value, "utf-8", "surrogateescape")
@@ -104,7 +104,7 @@ def encode_shortstr(value: str, what: str) -> bytes:
 
 
 def encode_longstr(value: str | bytes, what: str) -> bytes:
-    """A four-byte length and the bytes; a str as UTF-8.  Errors as for ``encode_shortstr``."""
+    """Encode a four-byte length and the bytes; a str as UTF-8.  Raises as ``encode_shortstr``."""
     if isinstance(value, str):
         value = _encode_text(value, what)
     elif not isinstance(value, (bytes, bytearray)):
@@ -119,12 +119,13 @@ def _encode_text(text: str, what: str) -> bytes:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
         problem = str(error)
-    # Raised here, since the UnicodeEncodeError holds the text, which may be a secret.
+    # Raised outside the handler: the UnicodeEncodeError holds the text, which may be a secret.
     raise BadArgument(f"{what} has no UTF-8 form: {problem}")
 
 
 def decode_shortstr(data: bytes, offset: int) -> tuple[str, int]:
-    """The string and the offset behind it; bytes that are not UTF-8 become surrogates.
+    """Decode a string; return it and the offset after it.  Bytes that are not UTF-8 become
+    surrogates.
 
     Raises:
         MalformedData: The data ends within it.
@@ -137,7 +138,7 @@ def decode_shortstr(data: bytes, offset: int) -> tuple[str, int]:
 
 
 def decode_longstr(data: bytes, offset: int) -> tuple[bytes, int]:
-    """The bytes and the offset behind them.  Errors as for ``decode_shortstr``."""
+    """Decode bytes; return them and the offset after them.  Raises as ``decode_shortstr``."""
     start, end = _open(data, offset, len(data), "long string")
     return data[start:end], end
 
@@ -146,9 +147,9 @@ def decode_longstr(data: bytes, offset: int) -> tuple[bytes, int]:
 
 
 def decode_table(data: bytes, offset: int = 0) -> tuple[Table, int]:
-    """The table that starts with its length at ``offset``, and the offset behind it.
+    """Decode the table at ``offset``; return it and the offset after it.
 
-    Of a key that comes twice the last value stays.
+    If a key occurs twice, the last value counts.
 
     Raises:
         MalformedData: Not a table, whatever is wrong with it.
@@ -168,9 +169,9 @@ def decode_table(data: bytes, offset: int = 0) -> tuple[Table, int]:
 
 
 def skip_table(data: bytes, offset: int) -> int:
-    """The offset behind the table that starts with its length at ``offset``.
+    """Return the offset after the table at ``offset``.
 
-    Tables may be nested as deep as they like, since brokers take that.
+    Tables may be nested to any depth, since brokers accept that.
 
     Raises:
         MalformedData: Not a table, or one with a float that is not finite, over which RabbitMQ
@@ -206,9 +207,9 @@ def skip_table(data: bytes, offset: int) -> int:
 def _fill_nested(
     container: _Container, inner: _Container | None, data: bytes, position: int, end: int
 ) -> None:
-    """Go on with ``inner``, found in ``container``, and then with all that follows.
+    """Decode ``inner``, found in ``container``, and then everything after it.
 
-    Containers wait in a list, not in calls, so that no depth of nesting can exhaust the stack.
+    A list holds the open containers, not the call stack, which deep nesting would exhaust.
     """
     outer: list[tuple[_Container, int]] = []
     while True:
@@ -231,7 +232,7 @@ def _fill_nested(
 def _fill_table(
     table: Table, data: bytes, position: int, end: int
 ) -> tuple[int, _Container | None]:
-    """Read entries until ``end``, or until one holds a container: then return that, still empty.
+    """Read entries up to ``end``, or up to one that holds a container; return that, still empty.
 
     A value may be read past ``end``, even past the data: slices and structs stay within the data,
     and the position is compared with ``end`` before anything comes of it.
@@ -247,7 +248,7 @@ def _fill_table(
             start += 4
             position = start + _unpack_long(data, start - 4)[0]
             try:
-                table[key] = data[start:position].decode()  # naming a codec takes thrice as long
+                table[key] = data[start:position].decode()  # naming a codec takes thrice the time
             except UnicodeDecodeError:
                 table[key] = data[start:position].decode("utf-8", "surrogateescape")
         elif size:
@@ -273,7 +274,7 @@ def _fill_table(
 def _fill_array(
     array: list[FieldValue], data: bytes, position: int, end: int
 ) -> tuple[int, _Container | None]:
-    """As ``_fill_table``; items have no key."""
+    """Like ``_fill_table``; items have no key."""
     while position < end:
         kind = data[position]
         if kind in _NESTED:
@@ -288,7 +289,7 @@ def _fill_array(
 
 
 def _open(data: bytes, offset: int, limit: int, what: str) -> tuple[int, int]:
-    """Where the contents behind a four-byte length start and end."""
+    """Where the contents after a four-byte length start and end."""
     start = offset + 4
     if start > limit:
         raise _ends_early(what, offset)
@@ -299,7 +300,7 @@ def _open(data: bytes, offset: int, limit: int, what: str) -> tuple[int, int]:
 
 
 def _decode_entry(raw: bytes) -> _Entry:
-    """What the key of an entry and its kind of value mean; remembered while there is room."""
+    """Decode an entry's key and kind of value; cached while there is room."""
     kind = raw[raw[0] + 1]
     unpack, size = _UNPACKERS.get(kind, _NO_UNPACKER)
     entry = raw[1:-1].decode("utf-8", "surrogateescape"), kind, unpack, size
@@ -309,7 +310,7 @@ def _decode_entry(raw: bytes) -> _Entry:
 
 
 def _decode_value(kind: int, data: bytes, start: int) -> tuple[FieldValue, int]:
-    """A value of any kind but a container, and the offset behind it."""
+    """Decode a value that is not a container; return it and the offset after it."""
     if kind in _NUMBERS:
         number = _NUMBERS[kind]
         return number.unpack_from(data, start)[0], start + number.size
@@ -329,12 +330,12 @@ def _decode_value(kind: int, data: bytes, start: int) -> tuple[FieldValue, int]:
 
 
 def _decode_decimal(scale: int, unscaled: int) -> Decimal:
-    # Built from digits, since arithmetic would round as the thread's decimal context says.
+    # Built from digits: arithmetic would round by the thread's decimal context.
     return Decimal((unscaled < 0, tuple(map(int, str(abs(unscaled)))), -scale))
 
 
 def decode_timestamp(seconds: int) -> datetime | int:
-    """An aware datetime in UTC; the number itself where datetime cannot go (year 10000)."""
+    """An aware datetime in UTC; the number itself where datetime ends (year 10000)."""
     try:
         return _from_timestamp(seconds, _UTC)
     except (ValueError, OverflowError, OSError):
@@ -349,7 +350,7 @@ def _ends_early(what: str, offset: int) -> MalformedData:
 
 
 class _Refused(Exception):
-    """A value that cannot be encoded; containers add their part of the path as it passes."""
+    """A value that cannot be encoded; each container adds its part of the path."""
 
     def __init__(self, kind: type[UsageError], text: str) -> None:
         super().__init__(text)
@@ -358,7 +359,7 @@ class _Refused(Exception):
         self.path: list[str] = []
 
     def within(self, part: str) -> _Refused:
-        """This, seen from the container that holds the value under ``part``."""
+        """The same error, from the container that holds the value under ``part``."""
         self.path.append(part)
         return self
 
@@ -368,19 +369,19 @@ class _Refused(Exception):
 
 
 def encode_table(table: Mapping[str, object] | None, what: str = "table") -> bytes:
-    """The table behind its four-byte length; None is an empty one.
+    """Encode a table after its four-byte length; None is an empty one.
 
     Args:
         what: Names the table in errors, which give the path to the culprit: ``headers.a[3]``.
 
     Raises:
-        BadType: A key that is not a str, or a value of a type that no table can hold.
-        BadArgument: A key or value that does not fit, or a table that contains itself.
+        BadType: A key is not a str, or no table can hold a value's type.
+        BadArgument: A key or value does not fit, or a table contains itself.
     """
     if table is None:
         return b"\x00\x00\x00\x00"
     try:
-        if not isinstance(table, (dict, Mapping)):  # dict first: asking an ABC takes long
+        if not isinstance(table, (dict, Mapping)):  # dict first: checking against an ABC is slow
             raise _Refused(BadType, f"must be a mapping, not {type(table).__name__}")
         return _encode_entries(table, 1)
     except _Refused as refused:
@@ -390,11 +391,11 @@ def encode_table(table: Mapping[str, object] | None, what: str = "table") -> byt
 
 
 def encode_timestamp(value: datetime | int, what: str) -> bytes:
-    """Eight bytes: whole seconds since 1970.
+    """Encode eight bytes: whole seconds since 1970.
 
     Raises:
         BadType: Neither a datetime nor an int.
-        BadArgument: A naive datetime, or one before 1970, or a number that 64 bits cannot hold.
+        BadArgument: A naive datetime, one before 1970, or a number above 64 bits.
     """
     try:
         if isinstance(value, datetime):
@@ -415,7 +416,7 @@ def _encode_entries(table: Mapping[str, object], depth: int) -> bytes:
     try:
         for key, value in table.items():
             parts.append(known.get(key) or _encode_key(key))
-            # The two commonest kinds on the spot: a call costs as much as the encoding.
+            # The two most common kinds inline: a call costs as much as the encoding.
             if type(value) is str:
                 raw = value.encode("utf-8", "surrogateescape")
                 size = len(raw)
@@ -435,7 +436,7 @@ def _encode_entries(table: Mapping[str, object], depth: int) -> bytes:
 
 
 def _encode_key(key: str) -> bytes:
-    """A key as it stands in a table; remembered while there is room."""
+    """Encode a key; cached while there is room."""
     if not isinstance(key, str):
         raise _Refused(BadType, f"is no key: keys are str, not {type(key).__name__}")
     raw = key.encode("utf-8", "surrogateescape")
@@ -473,7 +474,7 @@ def _encode_int(value: int, depth: int) -> bytes:
 
 
 def _encode_float(value: float, depth: int) -> bytes:
-    # RabbitMQ's parser knows no other floats: it closes the connection with 541.
+    # RabbitMQ's parser accepts no other floats: it closes the connection with 541.
     if not isfinite(value):
         raise _Refused(BadArgument, f"is {value}; only finite numbers can be sent")
     return _pack_double(_DOUBLE, value)
@@ -495,12 +496,12 @@ def _seconds(value: datetime) -> int:
 
 
 def _encode_decimal(value: Decimal, depth: int) -> bytes:
-    """A scale octet and, as the specification has it, the unscaled value in 32 *signed* bits."""
+    """Encode a scale octet and the unscaled value in 32 *signed* bits, as specified."""
     sign, digits, exponent = value.as_tuple()
     if not isinstance(exponent, int):
         raise _Refused(BadArgument, f"is {value}, which a decimal field cannot hold")
     scale, zeros = max(-exponent, 0), 0 if digits == (0,) else max(exponent, 0)
-    # More than ten digits exceed 32 bits; looking first spares the arithmetic of 1E+999999.
+    # More than ten digits exceed 32 bits; check first, to avoid the arithmetic of 1E+999999.
     if len(digits) + zeros > 10 or scale > 255:
         raise _out_of_decimal(value)
     unscaled = int("".join(map(str, digits))) * 10**zeros
@@ -545,7 +546,7 @@ def _deeper(depth: int) -> int:
 
 _Encoder = Callable[[Any, int], bytes]
 
-# The order decides for subclasses: an IntEnum is an int, a named tuple is a tuple.
+# The order matters for subclasses: an IntEnum is an int, a named tuple is a tuple.
 _ENCODERS: dict[type, _Encoder] = {
     str: _encode_str,
     bool: _encode_bool,

@@ -1,4 +1,4 @@
-"""Frames: the envelope of everything AMQP sends, written and split.
+"""Frames, the envelope of everything in AMQP: how to build and split them.
 
 ``split_frames`` is the plain reader, the twin that the core's fused path is held against; what a
 frame's content means, and which frame may follow which, is the core's.
@@ -32,28 +32,28 @@ _unpack_head = Struct(">BHI").unpack_from
 _pack_next_head = Struct(">BBHI").pack
 _pack_content_header = Struct(">BHIHHQ").pack
 
-# Below this, copying a body costs less than the two more pieces that spare the copy.
+# Below this size, copying a body costs less than two more pieces.
 _COPIED_BODY = 4096
 
 
 def frame(kind: int, channel: int, payload: bytes) -> bytes:
-    """One whole frame."""
+    """Build a frame."""
     return b"".join((_pack_head(kind, channel, len(payload)), payload, _END))
 
 
 def method_frame(channel: int, name: str, *values: object) -> bytes:
-    """One whole method frame; ``values`` and errors as in ``encode_method``."""
+    """Build a method frame; ``values`` and errors as in ``encode_method``."""
     return frame(FRAME_METHOD, channel, encode_method(name, *values))
 
 
 def content_header_frame(channel: int, raw_properties: bytes, body_size: int) -> bytes:
-    """The frame between the method and the body; ``body_size`` in bytes."""
+    """Build the frame between method and body; ``body_size`` in bytes."""
     head = _pack_content_header(FRAME_HEADER, channel, 12 + len(raw_properties), 60, 0, body_size)
     return b"".join((head, raw_properties, _END))
 
 
 def body_frames(channel: int, body: Body, frame_max: int) -> list[bytes | memoryview]:
-    """The body's frames as pieces to be joined; a big body is not copied here.
+    """Build the frames of a body, as pieces to join; a big body is not copied here.
 
     Args:
         body: C-contiguous; it must not change until the pieces are joined.
@@ -90,7 +90,7 @@ def split_frames(
             these to frame_max.
 
     Raises:
-        MalformedData: 501: an unknown kind, a size above its limit (told by the first seven
+        MalformedData: 501: an unknown kind, a size above its limit (known from the first seven
             bytes, before the rest has come) or a wrong end octet.
     """
     frames = []

@@ -44,15 +44,15 @@ _pack_ids = Struct(">HH").pack
 
 
 def encode_method(name: str, *values: object) -> bytes:
-    """The payload of a method frame: class id, method id and arguments.
+    """Encode the payload of a method frame: class id, method id and arguments.
 
     Args:
         name: The specification's, such as ``"queue.declare"``.
         values: One for each of the method's ``arguments``, in their order.
 
     Raises:
-        BadType: A value of the wrong type, or the wrong number of values.
-        BadArgument: A value that does not fit.
+        BadType: A value has the wrong type, or the number of values is wrong.
+        BadArgument: A value does not fit.
     """
     method = BY_NAME[name]
     if len(values) != len(method.arguments):
@@ -79,7 +79,7 @@ def encode_method(name: str, *values: object) -> bytes:
 
 
 def decode_arguments(method: Method, payload: bytes, offset: int = 4) -> tuple[Any, ...]:
-    """The values of ``method.arguments``, read from ``offset`` to the end of the payload.
+    """Decode the values of ``method.arguments``, from ``offset`` to the end of the payload.
 
     Raises:
         MalformedData: 502: the payload ends early or late, or an argument is malformed.
@@ -110,7 +110,7 @@ def decode_arguments(method: Method, payload: bytes, offset: int = 4) -> tuple[A
 
 
 def _read_flag(value: object, what: str) -> bool:
-    """True and False, and the numbers 1 and 0; anything else is a mistake, ``"false"`` too."""
+    """Accept True, False, 1 and 0; anything else is a mistake, even ``"false"``."""
     if isinstance(value, int) and value in (0, 1):
         return bool(value)
     raise BadType(f"{what} must be bool, not {value!r:.40}")
@@ -137,7 +137,7 @@ def _decode_argument(kind: str, payload: bytes, offset: int) -> tuple[object, in
 
 # --- the hot methods, as whole frames -------------------------------------------------------
 #
-# The channel is ours to get right.
+# The channel number is the caller's to get right.
 
 _METHOD_FRAME = 1
 _FRAME_END = 0xCE
@@ -153,7 +153,7 @@ _pack_tag_and_bits = Struct(">BHIIQBB").pack
 
 
 def pack_publish(channel: int, exchange: str, routing_key: str, mandatory: bool) -> bytes:
-    """The frame of basic.publish.  Errors as for ``encode_method``."""
+    """Encode the frame of basic.publish.  Raises as ``encode_method``."""
     try:
         source = exchange.encode("utf-8", "surrogateescape")
         key = routing_key.encode("utf-8", "surrogateescape")
@@ -161,36 +161,36 @@ def pack_publish(channel: int, exchange: str, routing_key: str, mandatory: bool)
         head = _pack_publish_head(_METHOD_FRAME, channel, size, _PUBLISH, 0, len(source))
         return b"".join((head, source, _pack_octet(len(key)), key, _PUBLISH_ENDS[mandatory]))
     except (AttributeError, LookupError, TypeError, ValueError, StructError):
-        encode_method("basic.publish", exchange, routing_key, mandatory, False)  # says what is bad
+        encode_method("basic.publish", exchange, routing_key, mandatory, False)  # raises
         raise
 
 
 def pack_ack(channel: int, delivery_tag: int, multiple: bool) -> bytes:
-    """The frame of basic.ack.  Errors as for ``encode_method``."""
+    """Encode the frame of basic.ack.  Raises as ``encode_method``."""
     if type(delivery_tag) is not int or type(multiple) is not bool:
-        encode_method("basic.ack", delivery_tag, multiple)  # says what is wrong, if anything
+        encode_method("basic.ack", delivery_tag, multiple)  # raises if a value is wrong
     try:
         bits = 1 if multiple else 0
         return _pack_tag_and_bits(_METHOD_FRAME, channel, 13, _ACK, delivery_tag, bits, _FRAME_END)
     except StructError:
-        encode_method("basic.ack", delivery_tag, multiple)  # says what is wrong
+        encode_method("basic.ack", delivery_tag, multiple)  # raises
         raise
 
 
 def pack_nack(channel: int, delivery_tag: int, multiple: bool, requeue: bool) -> bytes:
-    """The frame of basic.nack.  Errors as for ``encode_method``."""
+    """Encode the frame of basic.nack.  Raises as ``encode_method``."""
     if type(delivery_tag) is not int or not type(multiple) is type(requeue) is bool:
         encode_method("basic.nack", delivery_tag, multiple, requeue)
     try:
         bits = (1 if multiple else 0) | (2 if requeue else 0)
         return _pack_tag_and_bits(_METHOD_FRAME, channel, 13, _NACK, delivery_tag, bits, _FRAME_END)
     except StructError:
-        encode_method("basic.nack", delivery_tag, multiple, requeue)  # says what is wrong
+        encode_method("basic.nack", delivery_tag, multiple, requeue)  # raises
         raise
 
 
 def pack_reject(channel: int, delivery_tag: int, requeue: bool) -> bytes:
-    """The frame of basic.reject.  Errors as for ``encode_method``."""
+    """Encode the frame of basic.reject.  Raises as ``encode_method``."""
     if type(delivery_tag) is not int or type(requeue) is not bool:
         encode_method("basic.reject", delivery_tag, requeue)
     try:
@@ -199,5 +199,5 @@ def pack_reject(channel: int, delivery_tag: int, requeue: bool) -> bytes:
             _METHOD_FRAME, channel, 13, _REJECT, delivery_tag, bits, _FRAME_END
         )
     except StructError:
-        encode_method("basic.reject", delivery_tag, requeue)  # says what is wrong
+        encode_method("basic.reject", delivery_tag, requeue)  # raises
         raise

@@ -1,4 +1,4 @@
-"""The fourteen properties of a message, kept as the bytes of the wire.
+"""The fourteen properties of a message, stored as encoded bytes.
 
 Reading one decodes that one, so bytes that nobody reads cost nothing and bad ones hurt nobody but
 their reader.  What the properties mean to a broker is not known here.
@@ -28,7 +28,7 @@ _pack_flags = Struct(">H").pack
 _unpack_long = Struct(">I").unpack_from
 _unpack_timestamp = Struct(">Q").unpack_from
 
-# The properties in the order of the wire, with their flags and the bytes each takes there.
+# The properties in wire order, with their flags and encoded sizes.
 _STRING, _TABLE = 0, -1
 _LAYOUT = (
     ("content_type", 0x8000, _STRING),
@@ -51,11 +51,11 @@ _NAMES = frozenset(name for name, _, _ in _LAYOUT)
 # Bit 0 announces another word of flags, bit 1 a property that does not exist.
 _FOREIGN_FLAGS = 0x0003
 
-# Bytes that fit the content header of any frame that a broker may insist on: 4096 bytes, less the
+# Bytes that fit the content header at the smallest frame_max that a broker may set: 4096 less the
 # envelope, class, weight and body size.
 SMALL = 4096 - 8 - 12
 
-# What lies before a property, by the flags down to its own; there are less than 2**14 of them.
+# What precedes a property, by the flags down to its own; fewer than 2**14 entries.
 _before: dict[int, tuple[int, ...]] = {}
 
 
@@ -81,16 +81,16 @@ class Properties:
         cluster_id: Deprecated by the specification.
 
     Raises:
-        BadType: A value of the wrong type; the text names the property.
-        BadArgument: A value that does not fit.
+        BadType: A value has the wrong type; the text names the property.
+        BadArgument: A value does not fit.
 
-    Reading a property that came malformed raises ``MalformedData``.
+    Reading a property that arrived malformed raises ``MalformedData``.
     """
 
     __slots__ = ("_headers", "_raw", "_sendable")
 
-    # The same bytes where nobody has to look before they are published: what is small, and was
-    # made here or looked at.  Unset elsewhere, so that looking costs the others nothing.
+    # The same bytes if they need no check before they are published: small, and made or checked
+    # here.  Unset otherwise, so that the check costs other messages nothing.
     _sendable: bytes
     _raw: bytes
     _headers: Table | None
@@ -99,9 +99,9 @@ class Properties:
 
         @property
         def raw(self) -> bytes:
-            """The bytes of the wire: the flags and the values."""
+            """The encoded bytes: flags and values."""
     else:
-        # Read often; a function of our own would cost ten times as much.
+        # Read often; a Python property would cost ten times as much.
         raw = property(attrgetter("_raw"), doc="The bytes of the wire: the flags and the values.")
 
     def __init__(
@@ -174,19 +174,19 @@ class Properties:
 
     @staticmethod
     def from_raw(raw: bytes) -> Properties:
-        """The properties that came as ``raw``; they are not looked at before they are read."""
+        """Wrap encoded properties; each is decoded only when read."""
         properties = _new(Properties)
         properties._raw = raw
         properties._headers = None
         return properties
 
     def check(self) -> bytes:
-        """Look whether a broker would take these properties, and return ``raw``.
+        """Check that a broker would accept these properties, and return ``raw``.
 
-        Those made here are right already; those that came from a broker are checked to the end.
+        Properties made here are valid; those from a broker are checked to the end.
 
         Raises:
-            MalformedData: They cannot be told apart; a broker would close the connection.
+            MalformedData: They cannot be parsed; a broker would close the connection.
         """
         raw = self._raw
         if getattr(self, "_sendable", None) is None:
@@ -196,12 +196,12 @@ class Properties:
         return raw
 
     def replace(self, **changes: object) -> Properties:
-        """A copy with some properties changed, or unset by None; the others keep their bytes.
+        """Return a copy with some properties changed, or unset by None; others keep their bytes.
 
         Raises:
-            BadType: Not a property, or as for the constructor.
+            BadType: Unknown property, or as for the constructor.
             BadArgument: As for the constructor.
-            MalformedData: The bytes of these properties cannot be told apart.
+            MalformedData: The bytes of these properties cannot be parsed.
         """
         unknown = changes.keys() - _NAMES
         if unknown:
@@ -228,7 +228,7 @@ class Properties:
 
     @property
     def headers(self) -> Table | None:
-        """The same dict each time; changing it changes nothing that is sent."""
+        """The same dict each time; changing it does not change what is sent."""
         if self._headers is None:
             offset = self._find(0x2000, "headers")
             if offset:
@@ -264,7 +264,7 @@ class Properties:
 
     @property
     def timestamp(self) -> datetime | int | None:
-        """In UTC; an int (seconds since 1970) where datetime cannot go."""
+        """In UTC; an int (seconds since 1970) beyond the range of datetime."""
         offset = self._find(0x0040, "timestamp")
         if not offset:
             return None
@@ -319,7 +319,7 @@ class Properties:
             if not flags & flag:
                 return 0
             offset = 2
-            # The flags from the highest down to this one tell what to step over.
+            # The flags above this one say what to skip.
             key = flags & -flag
             sizes = _before.get(key)
             if sizes is None:
@@ -399,7 +399,7 @@ def _split(raw: bytes) -> dict[str, bytes]:
 
 
 def _check(raw: bytes) -> None:
-    """Raise MalformedData unless ``raw`` is properties from the first byte to the last."""
+    """Raise MalformedData unless ``raw`` is valid from the first byte to the last."""
     if len(raw) < 2:
         raise _ends_within("their flags")
     flags = raw[0] << 8 | raw[1]

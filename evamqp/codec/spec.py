@@ -1,7 +1,7 @@
-"""The methods of AMQP 0-9-1 and of RabbitMQ's extensions, as one table to be checked by eye.
+"""The methods of AMQP 0-9-1 and RabbitMQ's extensions, as one table that you can check by eye.
 
 Only what the specification says lives here: names, numbers, argument types, who may send what.
-How they are packed is ``methods.py``; what they mean is the core's.
+``methods.py`` encodes them; the core gives them meaning.
 """
 
 from __future__ import annotations

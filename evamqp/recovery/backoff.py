@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt.  It knows counts and chance, no clock."""
+"""How long to wait before the next attempt.  Counts and chance only; no clock belongs here."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Callable
 
 from evamqp.errors import NOT_ALLOWED, NOT_IMPLEMENTED, ConnectionClosed, Retry
 
-# Seconds.  Full jitter: a thousand clients whose broker restarts must not come back as one.
+# Seconds.  Full jitter, so that a thousand clients of one broker do not come back at once.
 FIRST_STEP = 0.1
 LONGEST = 30.0
-# For ends that a human probably has to mend: a refused login, a missing virtual host.
+# For ends that probably need a human: a refused login, a missing virtual host.
 FIRST_SLOW_STEP = 2.0
 LONGEST_SLOW = 60.0
 # 0.1 * 2**9 is past the cap; without a limit the power overflows after 1,024 attempts.
 HIGHEST_POWER = 9
-# Seconds that a connection must have lasted for the next loss to count as the first.
+# Seconds after which the loss of a connection counts as the first again.
 STABLE_AFTER = 10.0
 
-# The broker refused what we asked for: asking again at once asks for the same refusal.
+# The broker refused our request, and would refuse it again at once.
 _SLOW_CODES = (402, 403, 502, 503, NOT_ALLOWED, NOT_IMPLEMENTED)
 
 
 def retry_of(reason: ConnectionClosed) -> Retry:
-    """What the end of a connection says about the next attempt."""
+    """How soon to try again after the end of a connection."""
     if reason.by == "broker" and reason.code in _SLOW_CODES:
         return "slow"
     return reason.retry
@@ -48,7 +48,7 @@ class Backoff:
         self.attempts += 1
         power = min(attempt, HIGHEST_POWER)
         if retry != "soon":
-            # Half of the bound is certain, so that chance cannot make it hot.
+            # At least half of the bound, so that chance cannot make the retries frequent.
             bound = min(LONGEST_SLOW, FIRST_SLOW_STEP * (1 << power))
             return bound * (1 + self._chance()) / 2
         if not attempt:
@@ -56,5 +56,5 @@ class Backoff:
         return min(LONGEST, FIRST_STEP * (1 << power)) * self._chance()
 
     def reset(self) -> None:
-        """Begin a new series."""
+        """Start a new series."""
         self.attempts = 0

@@ -1,6 +1,6 @@
 """The deadlines of publishes, and one timer for the first of them.
 
-What becomes of a publish whose deadline has passed is the publisher's business.
+What happens to a publish that expires is the publisher's business.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from evamqp.abc import Adapter, Handle
     from evamqp.recovery.ledger import Publication
 
-# Deadlines of messages that have their outcome already, kept before they are swept.
+# Deadlines of publishes with an outcome that may stay in the heap before it is swept.
 DEADLINES_KEPT = 1000
 
 
@@ -24,7 +24,7 @@ class Deadlines:
 
     Args:
         adapter: The loop.
-        on_due: Called when the first deadline has passed; ``take_due`` must follow, to its end.
+        on_due: Called when the first deadline has passed; exhaust ``take_due`` then.
     """
 
     __slots__ = ("_adapter", "_heap", "_on_due", "_timer", "waiting")
@@ -40,7 +40,7 @@ class Deadlines:
         return len(self._heap)
 
     def add(self, entry: Publication, timeout: float) -> None:
-        """Let a publish expire in so many seconds."""
+        """Let a publish expire in ``timeout`` seconds."""
         heap = self._heap
         self.waiting[entry.number] = entry
         if len(heap) > 2 * len(self.waiting) + DEADLINES_KEPT:
@@ -57,7 +57,7 @@ class Deadlines:
         self._timer = self._adapter.call_later(delay, self._on_due)
 
     def take_due(self) -> Iterator[Publication]:
-        """Those whose deadline has passed, in its order; each waits no more once it is taken."""
+        """Yield and remove the publishes whose deadline has passed, in order."""
         self._timer = None
         now = self._adapter.time()
         heap, waiting = self._heap, self.waiting
@@ -71,12 +71,12 @@ class Deadlines:
                 self._arm()
 
     def end(self) -> None:
-        """Let nothing expire any more."""
+        """Stop; nothing expires any more."""
         cancel_all(self._timer)
         self._timer = None
         self._heap.clear()
-        self._on_due = _nobody  # else no end would free the publisher
+        self._on_due = _ignore  # or this reference would keep the publisher alive
 
 
-def _nobody() -> None:
-    """Whom deadlines call that are no more."""
+def _ignore() -> None:
+    """The callback after end()."""

@@ -1,4 +1,4 @@
-"""How long a message that failed here is held before it goes back to its queue.
+"""How long the consumer holds a failed message before it goes back to its queue.
 
 Settling it is the consumer's business.
 """
@@ -13,19 +13,19 @@ from evamqp.errors import MalformedData
 if TYPE_CHECKING:
     from evamqp.core.message import Message
 
-# Seconds.  RabbitMQ's quorum queues drop or dead-letter a message after 20 redeliveries; with these
-# delays that is after six minutes and a half.  Its longest is far below the 30 minutes after which
-# a broker takes back what is not settled.
+# Seconds.  RabbitMQ's quorum queues drop or dead-letter a message after 20 redeliveries, with these
+# delays after six and a half minutes.  The longest is far below the 30 minutes after which a broker
+# takes back unsettled messages.
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 30.0
-# 0.1 * 2**9 is past the longest; a power without a limit would overflow.
+# 0.1 * 2**9 exceeds the longest; a power without a limit would overflow.
 HIGHEST_POWER = 9
-# Messages whose failures are remembered; those that failed longest ago are forgotten first.
+# Messages whose failures are counted; those that failed longest ago are dropped first.
 REMEMBERED = 1000
 
 
 class Failures:
-    """Counts how often messages failed, by what tells them from others over redeliveries."""
+    """Counts how often messages failed, by what identifies them over redeliveries."""
 
     __slots__ = ("_counts",)
 
@@ -33,14 +33,14 @@ class Failures:
         self._counts: OrderedDict[int, int] = OrderedDict()
 
     def next_delay(self, message: Message) -> float:
-        """A message has failed once more: seconds to hold it."""
+        """Count a failure; return the seconds to hold the message."""
         before = _delivery_count(message)
         if before is None:
             before = self._count(message)
         return min(LONGEST_DELAY, FIRST_DELAY * (1 << min(before, HIGHEST_POWER)))
 
     def _count(self, message: Message) -> int:
-        """How often it failed before, as far as we remember.  Byte-equal twins count together."""
+        """How often it failed before, as far as known.  Byte-equal messages count together."""
         key = hash((message.exchange, message.routing_key, message.properties.raw, message.body))
         before = self._counts.pop(key, 0) if message.redelivered else 0
         self._counts[key] = before + 1
@@ -50,7 +50,7 @@ class Failures:
 
 
 def _delivery_count(message: Message) -> int | None:
-    """How often a quorum queue has delivered it before, by its own count; None elsewhere."""
+    """How often a quorum queue delivered it before, by its own count; None elsewhere."""
     try:
         count = (message.properties.headers or {}).get("x-delivery-count")
     except MalformedData:

@@ -1,6 +1,6 @@
-"""Every accepted publish until its one outcome: what waits, what is under way, how much of both.
+"""Every accepted publish until its one outcome: what waits, what was sent, how much of both.
 
-No channel and no timer: the publisher sends what ``next_unsent`` gives, and tells what came of it.
+No channel and no timer: the publisher sends what ``next_unsent`` returns, and reports the outcome.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ if TYPE_CHECKING:
     from evamqp.types import Tags
 
 
-# Publishes that expired unsent, kept before they are swept.
+# Publishes that expired unsent and may stay in the queue before it is swept.
 ENDED_KEPT = 1000
 
 
-# Where the first publish goes that is awaited in this context and not confirmed.
+# Gets the first publish that is awaited in this context and not confirmed.
 _failures: ContextVar[list[Publication] | None] = ContextVar("failures", default=None)
 
 
 def observe_failures(failed: list[Publication]) -> None:
-    """Note here the first publish that this context awaits, and that is not CONFIRMED."""
+    """Record in ``failed`` the first publish that this context awaits and that is not CONFIRMED."""
     _failures.set(failed)
 
 
 class Outcome(Enum):
     """What became of a publish.  Each accepted one ends in exactly one of these."""
 
-    #: The broker took responsibility.
+    #: The broker took responsibility for it.
     CONFIRMED = "CONFIRMED"
-    #: The broker refused it, also after the configured number of resends.
+    #: The broker nacked it, and each of the configured resends.
     NACKED = "NACKED"
     #: No queue took it.
     RETURNED = "RETURNED"
-    #: Its deadline passed first; whether the broker has it is unknown.
+    #: Its deadline came first; the broker may or may not have it.
     EXPIRED = "EXPIRED"
     #: The broker closed the channel or connection because of it, or it cannot be sent at all.
     REFUSED = "REFUSED"
-    #: close() ran out of time first; whether the broker has it is unknown.
+    #: The timeout of close() came first; the broker may or may not have it.
     ABANDONED = "ABANDONED"
 
 
@@ -56,17 +56,17 @@ class Publication(Request[Outcome]):
     """One publish of a Publisher.  ``await`` it for its Outcome; it never raises.
 
     Attributes:
-        number: Its place in the order of publishing, from 1.
+        number: Its position in publish order, from 1.
         exchange: As published.
         routing_key: As published.
         body: As published.
         properties: As sent.
         mandatory: As published.
-        size: Bytes that it is counted as: body, routing key and properties.
-        outcome: None while it has none.
-        detail: For RETURNED the Returned; for REFUSED the reason that the channel was closed
-            with, or the UsageError that says why it cannot be sent; for ABANDONED why the
-            reconnector gave up, if it did; else None.
+        size: Bytes that count against ``max_bytes``: body, routing key and properties.
+        outcome: None while it is pending.
+        detail: For RETURNED the Returned; for REFUSED the reason of the channel's end, or the
+            UsageError that says why it cannot be sent; for ABANDONED the reason of the
+            reconnector's end, if it ended; else None.
     """
 
     __slots__ = (
@@ -106,8 +106,8 @@ class Publication(Request[Outcome]):
         self.detail: Returned | AmqpError | None = None
         self.size = len(body) + len(routing_key) + len(properties.raw)
         self._resends = 0
-        self._returned: Returned | None = None  # until its ack, which follows
-        self._tag = 0  # that it is under way with; else 0
+        self._returned: Returned | None = None  # until the ack that follows
+        self._tag = 0  # its delivery tag; 0 unless sent
 
     def __repr__(self) -> str:
         outcome = self.outcome.name if self.outcome else "pending"
@@ -125,7 +125,7 @@ class Publication(Request[Outcome]):
         return outcome
 
     def cancel(self) -> None:
-        """Call nobody back.  A publish itself cannot be recalled: it still gets its outcome."""
+        """Drop the callback.  The publish itself cannot be recalled: it still gets its outcome."""
         self._callback = None
 
     @property
@@ -137,12 +137,12 @@ class Ledger:
     """Publishes without an outcome, in publish order.
 
     Args:
-        max_messages: How many it takes.
-        max_bytes: How many bytes it takes; one message is always taken by an empty ledger.
+        max_messages: Messages that it accepts.
+        max_bytes: Their bytes; an empty ledger accepts any one message.
 
     Attributes:
-        last_tag: The tag last sent on this channel; 0 before the first.
-        count: Publishes without an outcome, including those that wait to be resent.
+        last_tag: The last delivery tag on this channel; 0 before the first.
+        count: Publishes without an outcome, including those that wait for a resend.
         size: Their bytes.
     """
 
@@ -161,41 +161,41 @@ class Ledger:
     def __init__(self, max_messages: int, max_bytes: int) -> None:
         self._max_messages = max_messages
         self._max_bytes = max_bytes
-        self._unsent: deque[Publication] = deque()  # some may have their outcome already
+        self._unsent: deque[Publication] = deque()  # some may have their outcome
         self._sent: dict[int, Publication] = {}  # by delivery tag, ascending
         self._returns = Returns(self._sent)
         self.last_tag = 0
-        self._wanted = 1  # bytes that there was no room for
+        self._wanted = 1  # bytes of the last message rejected for lack of room
         self.count = 0
         self.size = 0
 
     def __iter__(self) -> Iterator[Publication]:
-        """All without an outcome that are sent or wait to be sent, in order."""
+        """Every publish without an outcome, sent ones first, in order; not those to be resent."""
         yield from self.under_way
         yield from [entry for entry in self._unsent if not entry.is_done]
 
     @property
     def under_way(self) -> list[Publication]:
-        """Those that are sent and without an outcome, in the order of sending."""
+        """Publishes sent and without an outcome, in the order of sending."""
         return list(self._sent.values())
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is under way."""
+        """Whether no publish is sent and without an outcome."""
         return not self._sent
 
     @property
     def has_room(self) -> bool:
-        """Whether it would take what it last refused; if it refused nothing, anything at all."""
+        """Whether it would accept what it last rejected; one byte if it rejected nothing."""
         if not self.count:
             return True
         return self.count < self._max_messages and self.size + self._wanted <= self._max_bytes
 
     def accept(self, entry: Publication) -> None:
-        """Take in a publish.
+        """Accept a publish.
 
         Raises:
-            OutputFull: It is full; nothing changed but ``has_room``.
+            OutputFull: The ledger is full; only ``has_room`` changed.
         """
         size = entry.size
         if self.count and (self.count >= self._max_messages or self.size + size > self._max_bytes):
@@ -221,10 +221,10 @@ class Ledger:
         if len(self._unsent) > 2 * self.count + ENDED_KEPT:
             self._unsent = deque(entry for entry in self._unsent if not entry.is_done)
 
-    # On the way
+    # Sending
 
     def next_unsent(self) -> Publication | None:
-        """The next to send; None if there is none.  ``mark_sent`` or ``put_back`` must follow."""
+        """The next to send; None if there is none.  Call ``mark_sent`` or ``put_back`` next."""
         unsent = self._unsent
         while unsent:
             entry = unsent.popleft()
@@ -233,20 +233,20 @@ class Ledger:
         return None
 
     def put_back(self, entry: Publication) -> None:
-        """It could not be sent after all."""
+        """Put back a publish that could not be sent."""
         self._unsent.appendleft(entry)
 
     def put_last(self, entry: Publication) -> None:
-        """It is to be sent again, behind the others."""
+        """Queue a publish to be sent again, after all others."""
         self._unsent.append(entry)
 
     def mark_sent(self, entry: Publication, tag: int) -> None:
-        """It is under way; on one channel, tags ascend."""
+        """Note the tag of a publish that was sent; on one channel, tags ascend."""
         entry._tag = self.last_tag = tag
         self._sent[tag] = entry
 
     def take_confirmed(self, tags: Tags) -> list[Publication]:
-        """Those without an outcome that went with these tags; they are under way no more."""
+        """Remove and return the publishes with these tags that have no outcome."""
         take = self._sent.pop
         entries = [entry for tag in tags if (entry := take(tag, None)) is not None]
         for entry in entries:
@@ -256,7 +256,7 @@ class Ledger:
         return entries
 
     def match_return(self, returned: Returned) -> bool:
-        """Note a return with the publish that it is of; False if that cannot be told."""
+        """Attach a return to its publish; False if it cannot be determined which that is."""
         tag = self._returns.match(returned, self.last_tag)
         entry = self._sent.get(tag)
         if entry is not None:
@@ -265,11 +265,11 @@ class Ledger:
 
     @property
     def may_be_returned(self) -> bool:
-        """Whether a return could be of anything here."""
+        """Whether a return could belong to a publish in this ledger."""
         return self._returns.are_possible
 
     def take_back(self, *, last: bool = False) -> None:
-        """The channel is gone: all that was sent has to be sent again, in order, first or last."""
+        """The channel is gone: queue all that was sent, in order, before or after the rest."""
         again = self.under_way
         for entry in again:
             entry._returned = None
@@ -283,7 +283,7 @@ class Ledger:
         self.last_tag = 0
 
     def clear(self) -> None:
-        """Let go of what has its outcome: everything."""
+        """Drop everything; all have their outcome."""
         self._unsent.clear()
         self._sent.clear()
         self._returns.clear()

@@ -1,6 +1,6 @@
-"""What Publisher and Consumer have in common: a reconnector that serves them, and a bounded end.
+"""What Publisher, Consumer and RpcClient share: a reconnector that serves them, and a bounded end.
 
-What they do with their channel is their own.
+What each does with its channel is its own business.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ R = TypeVar("R")
 
 
 class ChannelEvents(Handler):
-    """What a service hears of its channel: whether the broker opens it, and its end."""
+    """Passes on to a client whether the broker opened its channel, and the channel's end."""
 
-    def __init__(self, service: ReconnectingClient[Any]) -> None:
-        self._service = service
+    def __init__(self, member: ReconnectingClient[Any]) -> None:
+        self._member = member
         self._has_opened = False
 
     def on_channel_open(self, channel: Channel) -> None:
         self._has_opened = True
-        self._service.reconnector.channel_tried(channel.connection, True)
+        self._member.reconnector.channel_tried(channel.connection, True)
 
     def on_channel_close(self, channel: Channel, reason: ChannelClosed) -> None:
         if not self._has_opened and reason.by == "broker":
-            self._service.reconnector.channel_tried(channel.connection, False)
-        self._service._channel_closed(channel, reason)
+            self._member.reconnector.channel_tried(channel.connection, False)
+        self._member._channel_closed(channel, reason)
 
     def on_consumer_cancel(self, channel: Channel, consumer_tag: str) -> None:
-        """A consumer is told by itself."""
+        """Do nothing: the ``on_cancel`` of basic_consume reports it."""
 
 
-# Seconds that the broker gets, behind the timeout of a close, to answer that of the connection.
+# Seconds after the timeout of a close in which the broker may answer connection.close.
 CLOSE_GRACE = 0.5
 
 
 class ReconnectingClient(LoopBound, Generic[R]):
-    """A member of a reconnector, with one channel at a time.  R is what close() reports."""
+    """A member of a reconnector, with one channel at a time.  close() reports an R."""
 
     def __init__(
         self,
@@ -70,11 +70,11 @@ class ReconnectingClient(LoopBound, Generic[R]):
         super().__init__(reconnector.adapter)
         self.reconnector = reconnector
         self._channel: Channel | None = None
-        self._retry: Handle | None = None  # of whatever is to be tried again
+        self._retry: Handle | None = None  # of the step to try again
         self._closing: list[Request[R]] = []
         self._close_timer: Handle | None = None
         self._is_closing = False
-        self._reports: list[R] = []  # one, from the end on
+        self._reports: list[R] = []  # one, once it has ended
         self._is_over = False
         self._reason: Closed | TopologyFailed | None = None  # why the reconnector ended
         reconnector.join(self, topology)
@@ -111,13 +111,13 @@ class ReconnectingClient(LoopBound, Generic[R]):
         return request
 
     def _time_is_up(self) -> None:
-        """End now what is left, and soon the connection, though the broker may read nothing."""
+        """End what is left now, and the connection soon, even if the broker reads nothing."""
         self._give_up()
         if self._is_owner and not self._is_over:
             self._close_timer = self.adapter.call_later(CLOSE_GRACE, self.reconnector.abort)
 
     def _finish(self, report: R) -> None:
-        """Let go of channel and reconnector, then tell those who closed."""
+        """Leave channel and reconnector, then resolve the requests of close()."""
         if self._is_closed:
             return
         self._reports.append(report)
@@ -141,7 +141,7 @@ class ReconnectingClient(LoopBound, Generic[R]):
             request.resolve(self._reports[0])
 
     def _ready_connection(self) -> Connection | None:
-        """The connection on which a channel is wanted now; None if there is none."""
+        """The connection to open a channel on; None if no channel is needed, or none is ready."""
         reconnector = self.reconnector
         if self._channel is not None or self._is_closed or not reconnector.is_ready:
             return None
@@ -149,7 +149,7 @@ class ReconnectingClient(LoopBound, Generic[R]):
         return connection if connection is not None and connection.is_open else None
 
     def _try_later(self, delay: float, step: Callable[[], object]) -> None:
-        """Try something again on this connection; what was to be tried before is called off."""
+        """Run ``step`` after ``delay`` if a connection is ready; cancel the step before it."""
         cancel_all(self._retry)
 
         def again() -> None:
@@ -176,18 +176,18 @@ class ReconnectingClient(LoopBound, Generic[R]):
         self._give_up()
 
     def _needs(self, queue: str) -> bool:
-        """Whether it comes back for a queue of that name."""
+        """Whether it will consume from this queue again."""
         return False
 
-    # What a publisher and a consumer do in their own ways
+    # For subclasses
 
     @abstractmethod
     def _open_channel(self) -> None:
-        """Open a channel, if one is wanted and can be had."""
+        """Open a channel, if one is needed and possible."""
 
     @abstractmethod
     def _channel_closed(self, channel: Channel, reason: ChannelClosed) -> None:
-        """A channel has ended, perhaps a former one."""
+        """A channel ended, perhaps a former one."""
 
     @abstractmethod
     def _writable(self, writable: bool) -> None:
@@ -195,11 +195,11 @@ class ReconnectingClient(LoopBound, Generic[R]):
 
     @abstractmethod
     def _stop(self) -> None:
-        """Take nothing new: close() was called."""
+        """Accept nothing new: close() was called."""
 
     @abstractmethod
     def _close_if_done(self) -> None:
-        """Finish if everything has its end."""
+        """Finish if nothing is left."""
 
     @abstractmethod
     def _give_up(self) -> None:

@@ -1,10 +1,10 @@
-"""Whose return it is: told by what no broker rewrites, and only where that tells it for certain.
+"""Which publish a basic.return belongs to, by what no broker rewrites, and only if that is certain.
 
-A broker returns mandatory messages in publish order, each before its confirm, and shows exchange,
-routing key and body as they were published.  It may rewrite properties: every RabbitMQ strips the
-header ``BCC``, 4.x sorts headers, keeps the first of those that have one name, and changes types of
-numbers; a plugin may do anything.  So properties only choose between messages that are alike in all
-the rest, and where they cannot, nobody is chosen.  Nothing is sent from here.
+A broker returns mandatory messages in publish order, each before its confirm, and keeps exchange,
+routing key and body as published.  It may rewrite properties: every RabbitMQ strips the header
+``BCC``, 4.x sorts headers, keeps the first of several with one name, and changes the types of
+numbers; a plugin may do anything.  Properties therefore decide only between messages that are alike
+in everything else; if they cannot, no publish is chosen.  Nothing is sent from here.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from evamqp.recovery.ledger import Publication
     from evamqp.types import Tags
 
-# Tags that are not outstanding any more, kept before they are swept.
+# Tags no longer outstanding that may stay in the index before it is swept.
 SETTLED_KEPT = 1000
 
 
 class Look(NamedTuple):
-    """What a message looks like.
+    """What identifies a message.
 
     Attributes:
-        core: Stands for exchange, routing key and body, and does not keep the body.
+        core: A hash of exchange, routing key and body.
         visible: Its properties, as any release of RabbitMQ returns them.
-        hidden: The header that none returns, ``BCC``.
+        hidden: The header that RabbitMQ never returns, ``BCC``.
     """
 
     core: int
@@ -43,9 +43,9 @@ class Twins:
     """Messages whose returns look the same.
 
     Attributes:
-        tags: Of those that may still be returned, ascending; some may not any more.
-        hidden: That of the first.
-        are_equal: Whether it is that of all: then it is no matter which of them is chosen.
+        tags: Their delivery tags, ascending; some may be settled already.
+        hidden: The hidden header of the first.
+        are_equal: Whether all have the same hidden header: then any of them may be chosen.
     """
 
     __slots__ = ("are_equal", "hidden", "tags")
@@ -61,15 +61,15 @@ class Twins:
 
 
 class Returns:
-    """The returns of one channel, and the mandatory messages that they may be of.
+    """Matches the returns of one channel to the mandatory messages that are outstanding.
 
-    Nothing is done before the first return; from then on, each message is looked at once.
+    Messages are indexed from the first return on, each once.
 
     Args:
-        sent: The publishes under way, by tag, ascending; its owner changes it.
+        sent: Outstanding publishes by tag, ascending; the owner keeps it up to date.
 
     Attributes:
-        expired: Mandatory ones that have an outcome, and whose return or confirm may still come.
+        expired: Mandatory messages that expired, whose return or confirm may still come.
     """
 
     __slots__ = ("_alike", "_indexed", "_last", "_sent", "_size", "expired")
@@ -80,38 +80,38 @@ class Returns:
         self.clear()
 
     def clear(self) -> None:
-        """Begin anew, with a new channel."""
+        """Start over with a new channel."""
         self.expired.clear()
-        self._last = 0  # the tag that was returned last
+        self._last = 0  # the tag returned last
         self._forget()
 
     def _forget(self) -> None:
-        self._alike: dict[int, dict[Hashable, Twins]] = {}  # by core, then by what is visible
-        self._indexed = self._size = 0  # the highest tag that was looked at; tags kept
+        self._alike: dict[int, dict[Hashable, Twins]] = {}  # by core, then by visible
+        self._indexed = self._size = 0  # the highest tag indexed; tags in the index
 
     def expire(self, tag: int, entry: Publication) -> None:
-        """A publish under way has its outcome before its confirm."""
+        """Note a sent publish that expired before its confirm."""
         if entry.mandatory and tag > self._last:
             self.expired[tag] = _look_of(entry)
 
     def confirm(self, tags: Tags) -> None:
-        """These were confirmed; only needed while something is ``expired``."""
+        """Note confirms; only needed while ``expired`` is not empty."""
         for tag in tags:
             self.expired.pop(tag, None)
 
     @property
     def are_possible(self) -> bool:
-        """Whether anything without an outcome may be returned."""
+        """Whether a publish without an outcome may be returned."""
         return any(map(self._may_return, self._sent))
 
     def match(self, returned: Returned, last_tag: int) -> int:
-        """The tag of the message that was returned; 0 if that cannot be told."""
+        """The tag of the returned message; 0 if it cannot be determined."""
         tag = self._only() or self._find(returned, last_tag)
         self._last = tag or self._last
         return tag
 
     def _only(self) -> int:
-        """The tag of the only message under way: what is returned is that, whatever it shows."""
+        """The tag of the only outstanding message: a return must be of that one."""
         if len(self._sent) + len(self.expired) != 1:
             return 0
         tag = next(iter(self._sent or self.expired))
@@ -130,7 +130,7 @@ class Returns:
         return twins.tags[0]
 
     def _choices(self, alike: dict[Hashable, Twins]) -> list[Twins]:
-        """Two that may be returned, or as many as there are."""
+        """Up to two groups that may be returned."""
         choices: list[Twins] = []
         gone: list[Hashable] = []
         for visible, twins in alike.items():
@@ -145,7 +145,7 @@ class Returns:
         return choices
 
     def _clean(self, twins: Twins) -> bool:
-        """Let go of those that cannot be returned any more; whether any is left."""
+        """Drop tags that can no longer be returned; whether any is left."""
         tags = twins.tags
         while tags and not self._may_return(tags[0]):
             tags.popleft()
@@ -159,7 +159,7 @@ class Returns:
         return tag in self.expired if entry is None else entry.mandatory
 
     def _index(self, last_tag: int) -> None:
-        """Look at what was sent since the last look."""
+        """Index what was sent since the last call."""
         outstanding = len(self._sent) + len(self.expired)
         tags: Tags = range(self._indexed + 1, last_tag + 1)
         if len(tags) > outstanding or self._size > 2 * outstanding + SETTLED_KEPT:
@@ -184,7 +184,7 @@ def _look_of(message: Publication | Returned) -> Look:
 
 
 def _look_at(raw: bytes) -> tuple[Hashable, Hashable]:
-    # A copy, since decoded headers would stay with the user's.
+    # A copy, so that the user's object does not keep decoded headers.
     properties = Properties.from_raw(raw)
     try:
         headers = properties.headers
@@ -198,7 +198,7 @@ def _look_at(raw: bytes) -> tuple[Hashable, Hashable]:
 
 
 def _freeze(value: object) -> Hashable:
-    """A value as a key: equal if type and value are, in whatever order a table stands."""
+    """A value as a key: equal if type and value are, whatever the order of a table."""
     if isinstance(value, dict):
         return tuple((key, _freeze(value[key])) for key in sorted(value))
     if isinstance(value, list):

@@ -1,6 +1,7 @@
-"""Which publish it was over which the broker closed the channel, or the whole connection.
+"""Which publish made the broker close the channel, or the whole connection.
 
-Nothing is sent from here: it is told what was under way at each end, and tells whom to send alone.
+Nothing is sent from here: the publisher reports what was sent before each end, and learns what to
+send alone.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ class Suspects:
     """The publishes of one publisher that may be to blame.
 
     Attributes:
-        isolated: To be sent one at a time, until it is known.
-        witnesses: Under way when the broker last closed the connection for an error, without an
-            outcome since.
+        isolated: To be sent one at a time, until the culprit is known.
+        witnesses: Sent before the broker last closed the connection with an error, and still
+            without an outcome.
     """
 
     __slots__ = ("_accused", "isolated", "witnesses")
@@ -29,23 +30,23 @@ class Suspects:
     def __init__(self) -> None:
         self.isolated: set[Publication] = set()
         self.witnesses: set[Publication] = set()
-        self._accused: Publication | None = None  # alone under way at the last such end
+        self._accused: Publication | None = None  # sent alone before the last such end
 
     def isolate(self, entries: Iterable[Publication]) -> None:
-        """One of these it is."""
+        """Suspect these: one of them is to blame."""
         self.isolated.update(entries)
 
     def acquit(self, entry: Publication) -> None:
-        """The broker took it, or it has its outcome."""
+        """Clear a publish: the broker accepted it, or it has its outcome."""
         self.isolated.discard(entry)
         self.witnesses.discard(entry)
 
     def judge_channel(self, under_way: list[Publication], unconfirmed: int) -> list[Publication]:
-        """The broker closed the channel over a publish: the culprit, if it was alone.
+        """The broker closed the channel because of a publish: return the culprit if it was alone.
 
         Args:
-            under_way: Those without an outcome.
-            unconfirmed: How many have no confirm, those with an outcome included.
+            under_way: Publishes sent and without an outcome.
+            unconfirmed: How many have no confirm, including those with an outcome.
         """
         if unconfirmed > 1:
             self.isolated = set(under_way)
@@ -56,15 +57,15 @@ class Suspects:
     def judge_connection(
         self, under_way: list[Publication], unconfirmed: int, *, is_ours: bool
     ) -> list[Publication]:
-        """The broker closed the connection for an error, and blames nothing of ours.
+        """The broker closed the connection with an error, and blames no request of ours.
 
-        It may be the doing of a publish all the same: of one that was under way each time.  So
-        what was under way twice is sent alone, and what was so twice alone is the culprit.
+        A publish may still be the cause, if it was outstanding each time.  So a publish that was
+        outstanding twice is sent alone, and one that was outstanding alone twice is the culprit.
 
         Args:
             under_way: As for ``judge_channel``.
             unconfirmed: As for ``judge_channel``.
-            is_ours: Whether nobody shares the connection.
+            is_ours: Whether no other client shares the connection.
         """
         alone = under_way[0] if len(under_way) == unconfirmed == 1 else None
         if alone is not None and alone is self._accused:
@@ -76,7 +77,7 @@ class Suspects:
 
 
 def is_error(reason: ChannelClosed) -> bool:
-    """Whether the broker closed the connection under a channel, and for an error."""
+    """Whether a channel ended because the broker closed the connection with an error."""
     cause = reason.__cause__
     return (
         type(cause) is ConnectionClosed

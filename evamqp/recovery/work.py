@@ -1,6 +1,6 @@
-"""What a handler has returned and awaited, and whether that means success.
+"""What a handler returned and awaited, and whether that means success.
 
-How it runs is the loop's business; what becomes of the message is the consumer's.
+Running it is the loop's business, settling the message the consumer's.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 # The message whose async handler runs in this context.
 _handled: ContextVar[Message | None] = ContextVar("handled", default=None)
 
-#: What may hold several publishes or outcomes that a handler returns.
+#: A handler may return several publishes or outcomes in these.
 _SEVERAL = (list, tuple)
 _FORWARD = (Publication, Outcome)
 
 
 def is_interruption(error: BaseException) -> bool:
-    """Whether a handler was stopped rather than failed: cancelled, or the program ends."""
+    """Whether a handler was stopped rather than failed: it was cancelled, or the program ends."""
     if not isinstance(error, Exception) or isinstance(error, RequestCancelled):
         return True
-    # Its ``finally`` failed while it was cancelled.  A timeout is made of a cancelling, too.
+    # Its ``finally`` failed while it was cancelled.  asyncio makes a timeout from a cancellation.
     amid = error.__context__
     return (
         amid is not None
@@ -39,7 +39,7 @@ def is_interruption(error: BaseException) -> bool:
 
 
 def message_at_work() -> Message | None:
-    """The message that the async handler who calls is about; None outside of these."""
+    """The message of the async handler that calls this; None outside of one."""
     return _handled.get()
 
 
@@ -47,25 +47,25 @@ class Work:
     """One handler's result.
 
     Args:
-        message: What it handles.
-        result: What the handler has returned: an awaitable, a publish or its outcome, or a list
-            or tuple of these; anything else is success.
+        message: What the handler handles.
+        result: What it returned: an awaitable, a publish or its outcome, or a list or tuple of
+            these; anything else is success.
     """
 
     __slots__ = ("_failed", "_message", "_result")
 
     def __init__(self, message: Message, result: object) -> None:
         self._message = message
-        self._result = result  # of the awaitable, as soon as that has one
-        self._failed: list[Publication] = []  # the first that was awaited in vain
+        self._result = result  # of the awaitable, once it has one
+        self._failed: list[Publication] = []  # the first one awaited and not confirmed
 
     @property
     def has_to_run(self) -> bool:
-        """Whether there is something to wait for."""
+        """Whether there is something to await."""
         return isinstance(self._result, (Awaitable, *_SEVERAL))
 
     async def run(self) -> None:
-        """Wait for all that was returned, and for what that brings."""
+        """Await what the handler returned, and the publishes in the result."""
         _handled.set(self._message)
         observe_failures(self._failed)
         if isinstance(self._result, Awaitable) and not isinstance(self._result, Request):
@@ -76,9 +76,9 @@ class Work:
 
     @property
     def failed_forward(self) -> Publication | Outcome | None:
-        """The publish that makes the handler a failure, or its outcome; None if there is none.
+        """The publish, or outcome, that makes the handler a failure; None if there is none.
 
-        The outcomes that a handler returns decide; if it returns none, those that it has awaited.
+        The outcomes that a handler returned decide; if it returned none, those that it awaited.
         """
         returned = [item for item in _items(self._result) if isinstance(item, _FORWARD)]
         for item in returned or self._failed:

@@ -184,7 +184,7 @@ def test_no_rewriting_makes_a_return_anothers(
         assert publication.outcome in (outcome, Outcome.EXPIRED)
 
 
-def test_a_return_of_which_cannot_be_told_whose_it_is_costs_a_second_copy_and_no_lie(
+def test_an_ambiguous_return_costs_a_second_copy_and_no_wrong_outcome(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
     publisher = stage.publisher()
@@ -201,7 +201,7 @@ def test_a_return_of_which_cannot_be_told_whose_it_is_costs_a_second_copy_and_no
         stage.server.published[2].ack(multiple=True)  # comes too late to count
         stage.turn()
     assert publisher.unmatched_returns == 1
-    assert "whose return" in caplog.text
+    assert "a return matches no single publish" in caplog.text
     for number in (3, 4, 5):
         assert len(stage.server.published) == number + 1  # one at a time
         if number == 4:
