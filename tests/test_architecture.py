@@ -325,6 +325,11 @@ def test_no_module_up_to_the_driver_loads_an_event_loop() -> None:
     assert loaded_by("\n".join(f"import {module}" for module in modules)) == []
 
 
+def test_a_platform_that_does_not_fork_will_do() -> None:
+    code = "import os; del os.register_at_fork; import evamqp.blocking, evamqp.compat.aio_pika"
+    loaded_by(code)
+
+
 class TestChecker:
     """The checker finds what it should, on small trees."""
 

@@ -512,6 +512,8 @@ class _Events(evamqp.Handler):
             what = f"basic.publish on channel {channel.number}"
             publication.settle(evamqp.NotExecuted(what, reason))
         self._defer("on_channel_close", reason)
+        if self._channel._consumers and self._channel.connection.is_open:
+            self._channel.connection._wake()  # who waits for messages waits in vain
 
     def on_delivery_confirmation(self, channel: evamqp.Channel, tags: Tags, acked: bool) -> None:
         take = self._channel._publications.pop

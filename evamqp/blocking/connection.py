@@ -200,7 +200,8 @@ class Connection:
     def process_events(self, timeout: float | None = 0.0) -> None:
         """Wait for something to do, and call back.
 
-        Returns as soon as the functions that were due have been called.  From inside one of them
+        Returns as soon as the functions that were due have been called, or a channel with
+        consumers has ended.  From inside one of them
         it moves bytes and calls nobody.
 
         Args:
@@ -268,6 +269,11 @@ class Connection:
         with loop.lock:
             loop.enter()
             return loop.drive(done, deadline)
+
+    def _wake(self) -> None:
+        """Have process_events() return, if it would wait."""
+        if not self._due:
+            self._due.append(_nothing)
 
     def _is_due(self) -> bool:
         return bool(self._due) and not self._dispatcher

@@ -326,4 +326,5 @@ def _invalidate_all_after_fork() -> None:
         loop._invalidate_after_fork()
 
 
-os.register_at_fork(after_in_child=_invalidate_all_after_fork)
+if hasattr(os, "register_at_fork"):  # Windows does not fork
+    os.register_at_fork(after_in_child=_invalidate_all_after_fork)

@@ -441,6 +441,7 @@ class Channel(ChannelRequests):
 
     def _attach(self, core: evamqp.Channel) -> None:
         self._core = core
+        self.channel_number = core.number
 
     def _enter(self, state: int) -> None:
         self._state = state

@@ -211,7 +211,7 @@ class Connection:
         """Open a channel; ``on_open_callback(channel)`` comes when it may be used.
 
         Args:
-            channel_number: None takes the lowest that is free.
+            channel_number: None takes one that is free, mostly one that was not used before.
 
         Raises:
             ConnectionWrongStateError: The connection is not open.
@@ -225,31 +225,39 @@ class Connection:
                 f"Channel allocation requires an open connection: {self!r}"
             )
         validators.rpc_completion_callback(on_open_callback)
-        number = self._choose_number(channel_number or None)
-        channel = Channel(self, number, on_open_callback)
+        self._check_number(channel_number or None)
+        channel = Channel(self, 0, on_open_callback)
         try:
-            core = self._core.channel(channel._handler, number=number)
+            core = self._open_channel(channel, channel_number or None)
         except evamqp.WrongState as error:
             raise exceptions.ConnectionWrongStateError(str(error)) from error
         channel._attach(core)
-        self._channels[number] = channel
+        self._channels[core.number] = channel
         return channel
 
-    def _choose_number(self, wanted: Any) -> int:
+    def _check_number(self, wanted: Any) -> None:
         assert self._core is not None
         highest = self._core.channel_max
-        if wanted is not None:
-            if not isinstance(wanted, int) or not 0 < wanted <= highest:
-                raise exceptions.InvalidChannelNumber(wanted)
-            if wanted in self._channels:
-                raise exceptions.InvalidChannelNumber(wanted, "in use")
-            return wanted
-        number = len(self._channels) + 1
-        if number > highest:
-            raise exceptions.NoFreeChannels()
-        if number in self._channels:
-            number = next(n for n in range(1, highest + 1) if n not in self._channels)
-        return number
+        if wanted is None:
+            if len(self._channels) >= highest:
+                raise exceptions.NoFreeChannels()
+        elif not isinstance(wanted, int) or not 0 < wanted <= highest:
+            raise exceptions.InvalidChannelNumber(wanted)
+        elif wanted in self._channels:
+            raise exceptions.InvalidChannelNumber(wanted, "in use")
+
+    def _open_channel(self, channel: Channel, wanted: int | None) -> evamqp.Channel:
+        assert self._core is not None
+        try:
+            return self._core.channel(channel._handler, number=wanted)
+        except evamqp.WrongState:
+            if wanted is not None or not self._core.is_open:
+                raise
+        # Every number that is left rests from a channel that the broker closed.  pika would not
+        # wait for the end of that.
+        numbers = range(1, self._core.channel_max + 1)
+        lowest = next(number for number in numbers if number not in self._channels)
+        return self._core.channel(channel._handler, number=lowest)
 
     def close(self, reply_code: int = 200, reply_text: str = "Normal shutdown") -> None:
         """Close it, its channels first.  One that is not open yet is aborted.

@@ -246,6 +246,34 @@ def test_the_programs_heartbeat_counts(broker: Broker, wanted: Any, agreed: int)
     assert found == [agreed]
 
 
+@pytest.mark.parametrize(("channel_max", "numbers"), [(0, [1, 2, 3]), (1, [1, 1, 1])])
+def test_a_channel_takes_the_number_of_a_closed_one_only_if_there_is_no_other(
+    broker: Broker, channel_max: int, numbers: list[int]
+) -> None:
+    found: list[int] = []
+
+    def again(connection: Any) -> None:
+        if len(found) == 3:
+            connection.close()
+        else:
+            connection.channel(on_open_callback=fail)
+
+    def fail(channel: Any) -> None:
+        found.append(int(channel))
+        connection = channel.connection
+        channel.add_on_close_callback(
+            lambda channel, reason: connection.ioloop.call_later(0, lambda: again(connection))
+        )
+        channel.queue_declare("missing", passive=True, callback=lambda frame: None)
+
+    target = parameters(broker)
+    if channel_max:
+        target.channel_max = channel_max
+    connection, _ = play(target, on_open_callback=again)
+    connection.ioloop.close()
+    assert found == numbers
+
+
 def test_erased_credentials_are_gone_after_the_login(broker: Broker) -> None:
     credentials: Any = pika.PlainCredentials("guest", "guest", erase_on_connect=True)
     _, log = play(parameters(broker, credentials=credentials))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -77,16 +79,45 @@ def test_brokers_are_tried_in_order_and_again(url: str) -> None:
     assert time.monotonic() - started >= 0.05
 
 
-def test_channels_get_the_lowest_free_number(connection: BlockingConnection) -> None:
+def test_channels_get_a_fresh_number(connection: BlockingConnection) -> None:
     channels = [connection.channel() for _ in range(3)]
     assert [int(channel) for channel in channels] == [1, 2, 3]
     assert "%i" % channels[0] == "1"  # noqa: UP031  as programs write it
     channels[1].close()
-    assert connection.channel().channel_number == 2
+    assert connection.channel().channel_number == 4
     assert connection.channel(7).channel_number == 7
     for wrong in (7, "x", -1, 70_000):
         with pytest.raises(exceptions.InvalidChannelNumber):
             connection.channel(wrong)
+
+
+def test_last_number_is_there_again_when_the_broker_has_closed_its_channel(url: str) -> None:
+    parameters = pika.URLParameters(url)
+    parameters.channel_max = 1
+    with BlockingConnection(parameters) as connection:
+        for _ in range(2):
+            channel = connection.channel()
+            with pytest.raises(exceptions.NoFreeChannels):
+                connection.channel()
+            with pytest.raises(exceptions.ChannelClosedByBroker, match="404"):
+                channel.queue_declare("missing", passive=True)
+
+
+def test_nothing_piles_up_in_a_program_that_never_processes_events(
+    connection: BlockingConnection,
+) -> None:
+    def count() -> int:
+        gc.collect()
+        return sum(type(each) in (BlockingChannel, partial) for each in gc.get_objects())
+
+    before = count()
+    for _ in range(30):
+        channel = connection.channel()
+        channel.confirm_delivery()
+        for _ in range(3):
+            channel.basic_publish("amq.fanout", "", b"")
+        channel.close()
+    assert count() < before + 30
 
 
 def test_closed_things_refuse_in_1_x_and_are_silent_in_0_x(

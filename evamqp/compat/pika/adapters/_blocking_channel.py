@@ -49,7 +49,7 @@ class ReturnedMessage:
 class BlockingChannel:
     """A channel whose calls wait.  ``BlockingConnection.channel`` makes it."""
 
-    def __init__(self, connection: BlockingConnection, channel_number: int) -> None:
+    def __init__(self, connection: BlockingConnection, channel_number: int | None) -> None:
         self._connection = connection
         self._era = connection._era
         self._on_return: list[Callable[..., object]] = []
@@ -57,17 +57,17 @@ class BlockingChannel:
         self._consumers: set[str] = set()
         self._generator: tuple[tuple[str, bool, bool], blocking.Subscription] | None = None
         self._is_confirming = False
-        # For the thread-safe channel, whose publishes do not wait.
-        self._on_confirmation: Callable[[Sequence[int], bool], object] | None = None
         self._is_closed_by_us = False
         self._impl: blocking.Channel = connection._translate(
-            connection._impl.channel,
-            number=channel_number,
-            on_return=self._returned,
-            on_consumer_cancel=self._cancelled,
-            on_channel_close=_wake,
-            on_delivery_confirmation=self._confirmed,
+            connection._impl.channel, number=channel_number, **self._events()
         )
+
+    def _events(self) -> dict[str, Callable[..., object]]:
+        """Who hears what of the channel.
+
+        What is told waits for whoever serves the connection, and a program may never do that.
+        """
+        return {"on_return": self._returned, "on_consumer_cancel": self._cancelled}
 
     def __int__(self) -> int:
         return self.channel_number
@@ -126,10 +126,6 @@ class BlockingChannel:
         message = _returned_message(returned)
         for callback in self._on_return:
             self._connection._run(callback, self, message.method, message.properties, message.body)
-
-    def _confirmed(self, impl: blocking.Channel, tags: Sequence[int], acked: bool) -> None:
-        if self._on_confirmation is not None:
-            self._on_confirmation(tags, acked)
 
     def _cancelled(self, impl: blocking.Channel, consumer_tag: str) -> None:
         if consumer_tag in self._consumers:
@@ -671,10 +667,6 @@ def why_closed(reason: evamqp.Closed) -> exceptions.AMQPError:
 
 def _nothing() -> None:
     """Makes who serves the connection look whether a consumer is left."""
-
-
-def _wake(impl: blocking.Channel, reason: evamqp.ChannelClosed) -> None:
-    """Makes who serves the connection look whether the channel is still open."""
 
 
 def _delivery(message: blocking.Message) -> Delivery:

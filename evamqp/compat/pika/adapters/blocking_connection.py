@@ -7,7 +7,6 @@ from other threads are carried out rather than damaging the connection.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -40,6 +39,8 @@ class BlockingConnection:
         AMQPConnectionError: None could be reached; or why the broker refused us.
     """
 
+    _channel_kind = BlockingChannel
+
     def __init__(
         self,
         parameters: Parameters | Sequence[Parameters] | None = None,
@@ -49,8 +50,6 @@ class BlockingConnection:
         self._blocked: list[Callable[[Method], object]] = []
         self._unblocked: list[Callable[[Method], object]] = []
         self._channels: dict[int, BlockingChannel] = {}
-        self._opening: set[int] = set()
-        self._numbers = threading.Lock()  # held while one is chosen
         self._is_closed_by_us = False
         self._dispatching = 0
         self._impl = self._connect(_as_list(parameters))
@@ -242,7 +241,7 @@ class BlockingConnection:
         """Open a channel.
 
         Args:
-            channel_number: None takes one that is free.
+            channel_number: None takes one that is free, mostly one that was not used before.
 
         Raises:
             ConnectionWrongStateError: The connection is closed.
@@ -252,26 +251,35 @@ class BlockingConnection:
             raise exceptions.ConnectionWrongStateError(
                 f"Channel allocation requires an open connection: {self!r}"
             )
-        with self._numbers:
-            number = self._free_number(channel_number or None)
-            self._opening.add(number)
-        try:
-            channel = self._channels[number] = BlockingChannel(self, number)
-        finally:
-            self._opening.discard(number)
+        self._check_number(channel_number or None)
+        channel = self._open_channel(channel_number or None)
+        self._channels[channel.channel_number] = channel
         return channel
 
-    def _free_number(self, wanted: Any) -> int:
-        open_ = (number for number, channel in self._channels.items() if channel.is_open)
-        in_use = self._opening.union(open_)
+    def _check_number(self, wanted: Any) -> None:
+        for number, channel in list(self._channels.items()):
+            if channel.is_closed:
+                self._channels.pop(number, None)
         highest = self._impl.channel_max
-        if wanted is not None:
-            if not isinstance(wanted, int) or not 0 < wanted <= highest or wanted in in_use:
-                raise exceptions.InvalidChannelNumber(wanted)
-            return wanted
-        if len(in_use) >= highest:
-            raise exceptions.NoFreeChannels()
-        return next(number for number in range(1, highest + 1) if number not in in_use)
+        if wanted is None:
+            if len(self._channels) >= highest:
+                raise exceptions.NoFreeChannels()
+        elif not isinstance(wanted, int) or not 0 < wanted <= highest or wanted in self._channels:
+            raise exceptions.InvalidChannelNumber(wanted)
+
+    def _open_channel(self, wanted: int | None) -> BlockingChannel:
+        try:
+            return self._channel_kind(self, wanted)
+        except evamqp.BadArgument as error:  # another thread took it meanwhile
+            raise exceptions.InvalidChannelNumber(wanted) from error
+        except exceptions.ConnectionWrongStateError:
+            if wanted is not None or self.is_closed:
+                raise
+        # Every number that is left rests from a channel that the broker closed.  pika would not
+        # wait for the end of that.
+        numbers = range(1, self._impl.channel_max + 1)
+        lowest = next(number for number in numbers if number not in self._channels)
+        return self._channel_kind(self, lowest)
 
     def update_secret(self, new_secret: str, reason: str) -> None:
         """Replace the credential of the live connection."""

@@ -66,6 +66,19 @@ class _Worker:
                 LOGGER.exception("a callback raised")
 
 
+class _ServedChannel(BlockingChannel):
+    """The channel below, whose publishes do not wait for their confirms."""
+
+    _on_confirmation: Callable[[Any, bool], object] | None = None
+
+    def _events(self) -> dict[str, Callable[..., object]]:
+        return {**super()._events(), "on_delivery_confirmation": self._confirmed}
+
+    def _confirmed(self, impl: Any, tags: Any, acked: bool) -> None:
+        if self._on_confirmation is not None:
+            self._on_confirmation(tags, acked)
+
+
 class Channel:
     """A channel that any thread may use.  ``Connection.channel`` makes it.
 
@@ -74,7 +87,7 @@ class Channel:
 
     def __init__(
         self,
-        channel: BlockingChannel,
+        channel: _ServedChannel,
         wrapper: Connection,
         work_queue_maxsize: int = DEFAULT_WORK_QUEUE_MAXSIZE,
         work_queue_put_timeout: float = DEFAULT_WORK_QUEUE_PUT_TIMEOUT,
@@ -427,7 +440,9 @@ class Connection:
             AMQPConnectionError: Why the connection has ended.
         """
         self._raise_if_closed()
-        channel = Channel(self._connection.channel(), self, *self._work_queue)
+        served = self._connection.channel()
+        assert isinstance(served, _ServedChannel)
+        channel = Channel(served, self, *self._work_queue)
         self._channels.append(channel)
         return channel
 
@@ -513,6 +528,8 @@ class Connection:
 
 class _Served(BlockingConnection):
     """The connection below, whose requests have a time limit."""
+
+    _channel_kind = _ServedChannel
 
     def __init__(self, parameters: Parameters, timeout: float | None) -> None:
         self._timeout = timeout
