@@ -14,8 +14,8 @@ import evamqp
 from evamqp import Topology
 from evamqp.adapters.memory import MemoryAdapter
 from evamqp.errors import BadArgument, BadType, WrongState, WrongThread
-from tests.recovery.broker import Publish
 from tests.recovery.stage import HOUR, LONG, URL, Stage, numbered
+from tests.support.scripted_broker import Publish
 
 
 class Work:

@@ -16,8 +16,8 @@ import evamqp
 from evamqp import Outcome
 from evamqp.errors import RequestCancelled
 from evamqp.recovery.failures import REMEMBERED, Failures
-from tests.recovery.broker import Publish
 from tests.recovery.stage import HOUR, Stage, numbered
+from tests.support.scripted_broker import Publish
 
 Handler = Callable[[evamqp.Message], object]
 Form = Callable[[evamqp.Publisher], Handler]

@@ -16,8 +16,8 @@ from evamqp import Outcome, Properties, Topology
 from evamqp.errors import BadArgument, BadType, MalformedData, OutputFull, WrongState, WrongThread
 from evamqp.types import DeliveryMode
 from tests.perf.steady import count_calls, count_steps
-from tests.recovery.broker import Publish
 from tests.recovery.stage import HOUR, LONG, URL, Stage, numbered
+from tests.support.scripted_broker import Publish
 
 
 @pytest.fixture

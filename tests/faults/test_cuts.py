@@ -15,10 +15,11 @@ from evamqp.codec.frames import PROTOCOL_HEADER
 from rabbitmq_node import choose_ports
 from tests.conftest import Certificates
 from tests.faults.conftest import ALL, CUTS
-from tests.faults.cut_peer import CutPeer
-from tests.faults.peer import HOST, PeerServer, Store
 from tests.faults.session import Session
+from tests.support.cut_wire import CutWire
 from tests.support.loops import TIMEOUT, Loop
+from tests.support.scripted_broker import Publish, ScriptedBroker, Wire
+from tests.support.server_thread import HOST, ServerThread
 
 # Sessions under way at a time.
 BATCH = 200
@@ -38,16 +39,23 @@ TIMEOUTS = {
 # --- in memory: every byte --------------------------------------------------------------------
 
 
-def play_in_memory(cut: Cut | None) -> tuple[Session, CutPeer]:
+def accept() -> Wire:
+    """A connection to a broker of its own, which confirms and delivers what is published."""
+    broker = ScriptedBroker(Publish.route)
+    broker.heartbeat = 60
+    return broker.accept()
+
+
+def play_in_memory(cut: Cut | None) -> tuple[Session, CutWire]:
     """One session, to its end."""
     adapter = MemoryAdapter()
-    peer = CutPeer(Store(), cut)
-    adapter.listen(HOST, 5672, lambda: peer)
+    wire = CutWire(accept(), cut)
+    adapter.listen(HOST, 5672, lambda: wire)
     session = Session(adapter, evamqp.Parameters(HOST, 5672))
     adapter.advance(LONG_ENOUGH)
     assert session.is_over, cut
     session.check()
-    return session, peer
+    return session, wire
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -55,9 +63,9 @@ def play_in_memory(cut: Cut | None) -> tuple[Session, CutPeer]:
 def test_a_session_in_memory_cut_at_any_byte_ends_and_each_outcome_is_told_once(
     direction: Direction, end: End
 ) -> None:
-    whole, peer = play_in_memory(None)
+    whole, wire = play_in_memory(None)
     assert whole.is_complete
-    length = peer.passed[DIRECTIONS.index(direction)]
+    length = wire.passed[DIRECTIONS.index(direction)]
     for after in range(length):
         session, _ = play_in_memory(Cut(direction, after, end))
         CUTS["in memory"] += 1
@@ -74,19 +82,19 @@ def encryption(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def server(encryption: str, certificates: Certificates) -> Iterator[PeerServer]:
+def server(encryption: str, certificates: Certificates) -> Iterator[ServerThread]:
     context = None
     if encryption == "tls":
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificates.server.certificate, certificates.server.key)
         context.num_tickets = 0  # what a session cannot resume need not be sent
-    server = PeerServer(context)
+    server = ServerThread(accept, context)
     yield server
     server.close()
 
 
 @pytest.fixture
-def proxy(server: PeerServer) -> Iterator[ChaosProxy]:
+def proxy(server: ServerThread) -> Iterator[ChaosProxy]:
     with ChaosProxy(server.port, choose_ports(1)[0], record=True) as proxy:
         yield proxy
 

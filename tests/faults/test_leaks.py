@@ -13,7 +13,8 @@ import pytest
 
 from tests.faults.conftest import ADAPTERS, ALL
 from tests.faults.leaks import COUNTED
-from tests.faults.peer import PeerServer
+from tests.support.scripted_broker import Publish, ScriptedBroker, Wire
+from tests.support.server_thread import ServerThread
 
 ROOT = Path(__file__).resolve().parents[2]
 RECONNECTIONS = 2000 if ALL else 200
@@ -21,10 +22,22 @@ RECONNECTIONS = 2000 if ALL else 200
 GROWTH_MAX = 1024 * 1024
 
 
+def accept() -> Wire:
+    """A connection to a broker of its own, which is reset at its third publish."""
+
+    def take(publish: Publish) -> None:
+        if publish.tag > 2:
+            publish.channel.wire.cut()
+        else:
+            publish.route()
+
+    return ScriptedBroker(take).accept()
+
+
 @pytest.fixture
-def server() -> Iterator[PeerServer]:
+def server() -> Iterator[ServerThread]:
     """Resets every connection at its third publish."""
-    server = PeerServer(crash_after=2)
+    server = ServerThread(accept)
     yield server
     server.close()
 
@@ -32,7 +45,7 @@ def server() -> Iterator[PeerServer]:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is counted in /proc")
 @pytest.mark.parametrize("adapter", ADAPTERS)
-def test_reconnecting_leaves_nothing_behind(adapter: str, server: PeerServer) -> None:
+def test_reconnecting_leaves_nothing_behind(adapter: str, server: ServerThread) -> None:
     command = [
         sys.executable,
         str(ROOT / "tests" / "faults" / "leaks.py"),

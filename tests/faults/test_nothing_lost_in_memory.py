@@ -12,8 +12,8 @@ import evamqp
 from chaos_proxy import DIRECTIONS, ENDS, Cut, Direction
 from evamqp.adapters.memory import MemoryAdapter
 from tests.faults.conftest import ALL, CUTS, SEED
-from tests.faults.cut_peer import CutPeer
-from tests.faults.peer import HOST, MemoryPeer, Store
+from tests.support.cut_wire import CutWire
+from tests.support.scripted_broker import HOST, Channel, Publish, ScriptedBroker
 
 QUEUE = "q"
 MESSAGES = 4
@@ -34,8 +34,11 @@ class World:
 
     def __init__(self, who: str, cut: Cut | None) -> None:
         self._adapter = MemoryAdapter()
-        self._store = Store()
-        self.peers: dict[str, list[CutPeer]] = {}
+        self._broker = ScriptedBroker(self._take)
+        self._broker.heartbeat = 60
+        self._is_leaderless = False
+        self._nacking: set[Channel] = set()
+        self.wires: dict[str, list[CutWire]] = {}
         for name, port in PORTS.items():
             cuts = iter([cut] if name == who else [])
             self._listen(name, port, cuts)
@@ -59,12 +62,12 @@ class World:
         return evamqp.Parameters(HOST, PORTS[name])
 
     def _listen(self, name: str, port: int, cuts: Iterator[Cut | None]) -> None:
-        peers: list[CutPeer] = []
-        self.peers[name] = peers
+        wires: list[CutWire] = []
+        self.wires[name] = wires
 
-        def accept() -> MemoryPeer:
-            peers.append(CutPeer(self._store, next(cuts, None)))
-            return peers[-1]
+        def accept() -> CutWire:
+            wires.append(CutWire(self._broker.accept(), next(cuts, None)))
+            return wires[-1]
 
         self._adapter.listen(HOST, port, accept)
 
@@ -78,12 +81,21 @@ class World:
         self._adapter.advance(LONG_ENOUGH)
 
     def lose_leader(self, seconds: float) -> None:
-        """The queue has no leader for so long, from now on."""
-        self._store.is_leaderless = True
+        """For these seconds the queue has no leader."""
+        self._is_leaderless = True
         self._adapter.call_later(seconds, self._elect)
 
     def _elect(self) -> None:
-        self._store.is_leaderless = False
+        self._is_leaderless = False
+
+    def _take(self, publish: Publish) -> None:
+        """Nack without a leader, and every later publish on that channel, as RabbitMQ 3.10 does."""
+        if self._is_leaderless:
+            self._nacking.add(publish.channel)
+        if publish.channel in self._nacking:
+            publish.nack()
+        else:
+            publish.route()
 
     def _publish(self, number: int) -> None:
         self._publisher.publish(
@@ -101,7 +113,7 @@ class World:
         confirmed = [(body, evamqp.Outcome.CONFIRMED) for body in order]
         assert self.outcomes == confirmed
         assert list(dict.fromkeys(self.consumed)) == order
-        assert not self._store.queues[QUEUE]
+        assert not self._broker.queues[QUEUE].ready
         assert self._publisher.reconnector.state.value == "CLOSED"
         assert self._consumer.reconnector.state.value == "CLOSED"
 
@@ -114,7 +126,7 @@ def test_nothing_is_lost_whichever_byte_is_the_last_of_a_connection(
     whole = World(who, None)
     whole.run()
     whole.check()
-    length = whole.peers[who][0].passed[DIRECTIONS.index(direction)]
+    length = whole.wires[who][0].passed[DIRECTIONS.index(direction)]
     turns = count(SEED)
     for after in range(length):
         for end in ENDS:

@@ -22,14 +22,13 @@ def loop(loop_name: str) -> Iterator[Loop]:
 
 @pytest.fixture
 def rig(loop: Loop) -> Iterator[Rig]:
-    """That loop, and the small broker."""
+    """That loop, and the scripted broker."""
     rig = Rig(loop)
     try:
         yield rig
         rig.finish()
     finally:
-        if rig.tcp is not None:
-            rig.tcp.close()
+        rig.stop()
 
 
 @pytest.fixture(params=LOOPS)

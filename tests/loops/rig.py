@@ -1,4 +1,4 @@
-"""One loop, one small broker and the connections between them: what a law is checked on.
+"""One loop, one scripted broker and the connections between them: what a law is checked on.
 
 No law and no fixture lives here.
 """
@@ -11,24 +11,39 @@ from typing import Any
 import pytest
 
 import evamqp
-from tests.loops.broker import HOST, Broker, MemoryEnd, TcpEnd
 from tests.support.loops import SOCKET_LOOPS, Loop, MemoryLoop
+from tests.support.scripted_broker import Publish, ScriptedBroker
+from tests.support.server_thread import HOST, ServerThread
+
+#: Where an answer tells more than that it came.
+ANSWERS: dict[str, tuple[object, ...]] = {"queue.declare": ("q", 0, 0), "queue.purge": (7,)}
+
+
+def confirm(publish: Publish) -> None:
+    """Take a publish and queue it nowhere."""
+    if publish.channel.is_confirming:
+        publish.ack()
 
 
 class Rig:
-    """One loop, the small broker, and the connections between them."""
+    """One loop, the scripted broker, and the connections between them.
+
+    Attributes:
+        server: Where the broker listens with sockets; None in memory.
+    """
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
-        self.broker = Broker()
-        self.tcp: TcpEnd | None = None
+        self.broker = ScriptedBroker(confirm)
+        self.broker.answers = dict(ANSWERS)
+        self.server: ServerThread | None = None
         self._connections: list[evamqp.Connection] = []
         if isinstance(loop, MemoryLoop):
-            loop.memory.listen(HOST, 5672, lambda: MemoryEnd(self.broker))
+            loop.memory.listen(HOST, 5672, self.broker.accept)
             self.port = 5672
         else:
-            self.tcp = TcpEnd(self.broker)
-            self.port = self.tcp.port
+            self.server = ServerThread(self.broker.accept, receive_buffer=64 * 1024)
+            self.port = self.server.port
 
     def dial(
         self, handler: evamqp.Handler | None = None, *, adapter: Any = None, **parameters: Any
@@ -55,14 +70,25 @@ class Rig:
         """Turn the loop until the request has its outcome."""
         self.loop.until(lambda: request.is_done)
 
+    def release(self) -> None:
+        """Have the broker send the answers that it holds back, and hold back nothing more."""
+        if self.server is None:
+            self.broker.release()
+        else:
+            self.server.call(self.broker.release)
+
     def finish(self) -> None:
         """Close what is open."""
-        if self.tcp is not None:
-            self.tcp.reading.set()
+        if self.server is not None:
+            self.server.resume_reading()
         for connection in self._connections:
             self.settle(connection.close())
-        if self.tcp is not None:
-            self.tcp.close()
+        self.stop()
+
+    def stop(self) -> None:
+        """End the broker.  Idempotent."""
+        if self.server is not None:
+            self.server.close()
 
 
 def on(*names: str) -> Callable[[Any], Any]:

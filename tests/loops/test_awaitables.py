@@ -56,14 +56,14 @@ async def conversation(connection: evamqp.Connection) -> list[object]:
 
 
 def test_same_coroutine_runs_on_every_loop(rig: Rig) -> None:
-    rig.broker.queue.append(b"waiting")
+    rig.broker.fill("q", b"waiting")
     seen = rig.loop.run(conversation(rig.dial(Quiet())))
     assert seen == [evamqp.DeclareOk("q", 0, 0), [], b"waiting", None, "client", 200]
     assert rig.broker.bodies == [b"one"]
 
 
 def test_failure_is_raised_where_it_is_awaited(rig: Rig) -> None:
-    rig.broker.refused["queue.declare"] = 404
+    rig.broker.refuse("queue.declare", 404)
     channel = rig.open(Quiet())
 
     async def declare() -> None:
@@ -88,7 +88,7 @@ def test_connection_that_cannot_be_opened_fails_the_await(rig: Rig) -> None:
 
 
 def test_coroutine_may_catch_a_failure_and_go_on(rig: Rig) -> None:
-    rig.broker.refused["queue.declare"] = 406
+    rig.broker.refuse("queue.declare", 406)
     connection = rig.connect(Quiet())
 
     async def declare() -> int:
@@ -161,7 +161,7 @@ def test_request_may_be_awaited_long_after_its_failure(rig: Rig) -> None:
 
 
 def test_each_await_gets_an_exception_of_its_own(rig: Rig) -> None:
-    rig.broker.refused["queue.purge"] = 404
+    rig.broker.refuse("queue.purge", 404)
     channel = rig.open(Quiet())
     request = channel.queue_purge("q")
     rig.settle(request)
@@ -196,8 +196,8 @@ def test_cancelled_request_discards_its_reply_and_later_ones_still_match(rig: Ri
     with pytest.raises(evamqp.RequestCancelled):
         rig.loop.run(wait())
     after = channel.queue_purge("q")
-    rig.loop.until(lambda: "queue.declare" in rig.broker.methods)
-    rig.broker.release()
+    rig.loop.until(lambda: "queue.declare" in rig.broker.names)
+    rig.release()
     rig.settle(after)
 
     async def result() -> int:
@@ -237,15 +237,15 @@ def test_message_of_a_cancelled_get_goes_back_to_its_queue(
     rig: Rig, cancel: Callable[[evamqp.Request[Any]], None]
 ) -> None:
     channel = rig.open()
-    rig.broker.queue.append(b"kept")
+    rig.broker.fill("q", b"kept")
     rig.broker.held.add("basic.get")
     request = channel.basic_get("q")
     _ignore_outcome(request.future)
     cancel(request)
-    rig.loop.until(lambda: "basic.get" in rig.broker.methods)
-    rig.broker.release()
-    rig.loop.until(lambda: "basic.nack" in rig.broker.methods)
-    assert list(rig.broker.queue) == [b"kept"]
+    rig.loop.until(lambda: "basic.get" in rig.broker.names)
+    rig.release()
+    rig.loop.until(lambda: "basic.nack" in rig.broker.names)
+    assert rig.broker.queues["q"].bodies == [b"kept"]
     assert channel.is_open
 
 
@@ -271,7 +271,7 @@ def _ignore_outcome(future: Any) -> None:
 
 @on(*ASYNCIO_LOOPS)
 def test_cancelled_task_of_asyncio_harms_nothing(rig: Rig) -> None:
-    rig.broker.queue.append(b"kept")
+    rig.broker.fill("q", b"kept")
     channel = rig.open()
 
     async def get() -> None:
@@ -286,15 +286,15 @@ def test_cancelled_task_of_asyncio_harms_nothing(rig: Rig) -> None:
         return await channel.queue_purge("q")
 
     assert rig.loop.run(main()) == 7
-    rig.loop.until(lambda: "basic.nack" in rig.broker.methods)
-    assert list(rig.broker.queue) == [b"kept"]
+    rig.loop.until(lambda: "basic.nack" in rig.broker.names)
+    assert rig.broker.queues["q"].bodies == [b"kept"]
 
 
 @on("twisted")
 def test_cancelled_coroutine_of_twisted_harms_nothing(rig: Rig) -> None:
     from twisted.internet.defer import CancelledError, ensureDeferred
 
-    rig.broker.queue.append(b"kept")
+    rig.broker.fill("q", b"kept")
     channel = rig.open()
 
     async def get() -> None:
@@ -310,8 +310,8 @@ def test_cancelled_coroutine_of_twisted_harms_nothing(rig: Rig) -> None:
         return await channel.queue_purge("q")
 
     assert rig.loop.run(purge()) == 7
-    rig.loop.until(lambda: "basic.nack" in rig.broker.methods)
-    assert list(rig.broker.queue) == [b"kept"]
+    rig.loop.until(lambda: "basic.nack" in rig.broker.names)
+    assert rig.broker.queues["q"].bodies == [b"kept"]
 
 
 @on("select")
@@ -319,7 +319,7 @@ def test_coroutine_closed_by_run_until_gives_its_message_back(rig: Rig) -> None:
     from evamqp.adapters.select import SelectAdapter
 
     rig.broker.held.add("basic.get")
-    rig.broker.queue.append(b"kept")
+    rig.broker.fill("q", b"kept")
     channel = rig.open()
     adapter = rig.loop.adapter
     assert isinstance(adapter, SelectAdapter)
@@ -329,10 +329,10 @@ def test_coroutine_closed_by_run_until_gives_its_message_back(rig: Rig) -> None:
 
     with pytest.raises(TimeoutError):
         adapter.run_until(get(), timeout=0.01)
-    rig.loop.until(lambda: "basic.get" in rig.broker.methods)
-    rig.broker.release()
-    rig.loop.until(lambda: "basic.nack" in rig.broker.methods)
-    assert list(rig.broker.queue) == [b"kept"]
+    rig.loop.until(lambda: "basic.get" in rig.broker.names)
+    rig.release()
+    rig.loop.until(lambda: "basic.nack" in rig.broker.names)
+    assert rig.broker.queues["q"].bodies == [b"kept"]
 
 
 @on("select")
@@ -353,7 +353,7 @@ def test_run_until_that_gives_up_harms_nothing(rig: Rig) -> None:
     with pytest.raises(TimeoutError):
         adapter.run_until(declared, timeout=0.01)
     purged = channel.queue_purge("q")
-    rig.broker.release()
+    rig.release()
     assert adapter.run_until(purged) == 7
     assert adapter.run_until(declared).queue == "q"
 
@@ -372,7 +372,7 @@ def test_asyncio_waits_gathers_and_times_out(rig: Rig) -> None:
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(channel.queue_declare("q"), 0.01)
         purges = [channel.queue_purge("q") for _ in range(3)]
-        rig.broker.release()
+        rig.release()
         assert isinstance(purges[0].future, asyncio.Future)
         gathered: list[object] = [
             *await asyncio.gather(*purges),
@@ -427,7 +427,7 @@ def test_inline_callbacks_yield_futures(rig: Rig) -> None:
 
 @on("twisted")
 def test_errback_gets_the_error_as_it_is(rig: Rig) -> None:
-    rig.broker.refused["queue.purge"] = 404
+    rig.broker.refuse("queue.purge", 404)
     channel = rig.open(Quiet())
     failures: list[Any] = []
     channel.queue_purge("q").future.addErrback(failures.append)
@@ -483,7 +483,7 @@ def test_failed_request_that_nobody_awaits_logs_nothing(
     capfd: pytest.CaptureFixture[str],
     look: Callable[[evamqp.Request[Any]], None],
 ) -> None:
-    rig.broker.refused["queue.purge"] = 404
+    rig.broker.refuse("queue.purge", 404)
     channel = rig.open(Quiet())
     for _ in range(3):
         look(channel.queue_purge("q"))
@@ -500,7 +500,7 @@ def test_failed_request_that_nobody_awaits_logs_nothing(
 def test_late_look_at_a_failure_that_is_dropped_logs_nothing(
     rig: Rig, complaints: list[object]
 ) -> None:
-    rig.broker.refused["queue.purge"] = 404
+    rig.broker.refuse("queue.purge", 404)
     channel = rig.open(Quiet())
     request = channel.queue_purge("q")
     rig.settle(request)

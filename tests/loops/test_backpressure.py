@@ -130,7 +130,7 @@ def test_requests_of_one_callback_leave_in_one_write(rig: Rig) -> None:
 def test_acks_of_one_callback_leave_in_one_write(rig: Rig) -> None:
     adapter = CountingAdapter(rig.loop.adapter)
     channel = rig.open(adapter=adapter)
-    rig.broker.queue.extend([b"body"] * 100)
+    rig.broker.fill("q", *[b"body"] * 100)
     gets: list[evamqp.Message | None] = []
     for _ in range(100):
         channel.basic_get("q", callback=gets.append)
@@ -142,7 +142,7 @@ def test_acks_of_one_callback_leave_in_one_write(rig: Rig) -> None:
             cast(evamqp.Message, message).ack()
 
     rig.loop.adapter.call_soon(settle)
-    rig.loop.until(lambda: rig.broker.methods.count("basic.ack") == 100)
+    rig.loop.until(lambda: rig.broker.names.count("basic.ack") == 100)
     assert len(adapter.writes) == 1
 
 
@@ -150,13 +150,13 @@ def test_acks_of_one_callback_leave_in_one_write(rig: Rig) -> None:
 
 
 def stop_reading(rig: Rig) -> None:
-    assert rig.tcp is not None
-    rig.tcp.reading.clear()
+    assert rig.server is not None
+    rig.server.pause_reading()
 
 
 def read_on(rig: Rig) -> None:
-    assert rig.tcp is not None
-    rig.tcp.reading.set()
+    assert rig.server is not None
+    rig.server.resume_reading()
 
 
 def fill(rig: Rig, channel: evamqp.Channel) -> int:
@@ -238,7 +238,7 @@ def test_publisher_that_never_looks_is_refused_at_the_cap_and_takes_no_tag(rig: 
 def test_memory_stays_bounded_however_often_the_reader_stops(rig: Rig) -> None:
     watcher = Watcher()
     channel = confirming(rig, watcher, output_max=CAP)
-    rig.broker.keeps_bodies = False
+    rig.broker.keeps = False
     refusals = 0
     is_over = False
 
@@ -273,7 +273,7 @@ def test_memory_stays_bounded_however_often_the_reader_stops(rig: Rig) -> None:
 @on_sockets
 def test_acks_go_out_although_the_output_is_at_its_cap(rig: Rig) -> None:
     channel = confirming(rig, Watcher(), output_high_water=64 * KIB, output_max=256 * KIB)
-    rig.broker.queue.append(b"body")
+    rig.broker.fill("q", b"body")
     gets: list[evamqp.Message | None] = []
     channel.basic_get("q", callback=gets.append)
     rig.loop.until(lambda: gets)
@@ -283,7 +283,7 @@ def test_acks_go_out_although_the_output_is_at_its_cap(rig: Rig) -> None:
         publish_many(channel)
     assert cast(evamqp.Message, gets[0]).ack()
     read_on(rig)
-    rig.loop.until(lambda: "basic.ack" in rig.broker.methods)
+    rig.loop.until(lambda: "basic.ack" in rig.broker.names)
 
 
 @on_sockets

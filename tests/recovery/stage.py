@@ -13,7 +13,7 @@ import evamqp
 from evamqp.adapters.memory import MemoryAdapter
 from evamqp.recovery.backoff import Backoff
 from evamqp.recovery.reconnector import Reconnector
-from tests.recovery.broker import HOST, PORT, Server, Wire
+from tests.support.scripted_broker import HOST, PORT, ScriptedBroker, Wire
 
 URL = f"amqp://{HOST}:{PORT}/?heartbeat=0"
 SECOND = 1.0
@@ -56,7 +56,8 @@ class Stage:
 
     def __init__(self) -> None:
         self.adapter = MemoryAdapter()
-        self.server = Server(self.adapter)
+        self.server = ScriptedBroker()
+        self.server.listen(self.adapter)
         self.events: list[tuple[Any, ...]] = []
         self.fates = Fates()
 

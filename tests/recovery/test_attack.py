@@ -12,8 +12,8 @@ import pytest
 
 import evamqp
 from evamqp import Handler, Outcome
-from tests.recovery.broker import Publish
 from tests.recovery.stage import LONG, Stage, numbered
+from tests.support.scripted_broker import Publish
 
 OUTCOMES = [Outcome.CONFIRMED, Outcome.CONFIRMED, Outcome.CONFIRMED]
 

@@ -10,8 +10,8 @@ import pytest
 from evamqp import Outcome, Topology, TopologyFailed
 from evamqp.codec.frames import method_frame
 from evamqp.recovery.state import State
-from tests.recovery.broker import Channel, Wire
 from tests.recovery.stage import HOUR, Stage
+from tests.support.scripted_broker import Channel, Wire
 
 DEPRECATED = "INTERNAL_ERROR - Feature `transient_nonexcl_queues` is deprecated."
 

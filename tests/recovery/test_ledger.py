@@ -13,8 +13,8 @@ import evamqp
 from evamqp import Outcome, Properties
 from evamqp.errors import OutputFull
 from evamqp.recovery.ledger import Ledger, Publication
-from tests.recovery.broker import Publish
 from tests.recovery.stage import LONG, Stage
+from tests.support.scripted_broker import Publish
 
 
 class Host:

@@ -13,9 +13,9 @@ import pytest
 import evamqp
 from evamqp import Outcome, Topology
 from evamqp.adapters.select import SelectAdapter
-from tests.recovery.broker import HOST, PORT, Publish, Server
 from tests.recovery.stage import LONG, numbered
 from tests.support.loops import LOOPS, Loop, MemoryLoop, opened
+from tests.support.scripted_broker import HOST, PORT, Publish, ScriptedBroker
 
 LOCALHOST = "127.0.0.1"
 TIMEOUT = 10.0
@@ -27,18 +27,19 @@ class Rig:
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
+        self.server = ScriptedBroker()
         self._thread: threading.Thread | None = None
         if isinstance(loop, MemoryLoop):
-            self.server = Server(loop.memory)
+            self.server.listen(loop.memory)
             self.url = f"amqp://{HOST}:{PORT}/?heartbeat=0"
             return
         self._select = SelectAdapter()
-        self.server = Server(self._select, LOCALHOST, 0)
+        self.server.listen(self._select, LOCALHOST, 0)
         self.url = f"amqp://{LOCALHOST}:{self.server.port}/?heartbeat=0"
         self._thread = threading.Thread(target=self._select.run, name="scripted broker")
         self._thread.start()
 
-    def broker(self, act: Callable[[Server], T]) -> T:
+    def broker(self, act: Callable[[ScriptedBroker], T]) -> T:
         """Have the broker do something, where it lives."""
         if self._thread is None:
             return act(self.server)
@@ -102,26 +103,26 @@ def topology() -> Topology:
     return topology
 
 
-def cut(server: Server) -> None:
+def cut(server: ScriptedBroker) -> None:
     for wire in server.wires:
         if wire.is_up:
             wire.cut()
 
 
-def force_out(server: Server) -> None:
+def force_out(server: ScriptedBroker) -> None:
     for wire in server.wires:
         if wire.is_up:
             wire.close(320, "CONNECTION_FORCED")
 
 
-def close_channels(server: Server) -> None:
+def close_channels(server: ScriptedBroker) -> None:
     for wire in server.wires:
         for channel in list(wire.channels.values()):
             channel.close()
 
 
 @pytest.mark.parametrize("fault", [cut, force_out, close_channels])
-def test_nothing_is_lost_over_a_fault(rig: Rig, fault: Callable[[Server], None]) -> None:
+def test_nothing_is_lost_over_a_fault(rig: Rig, fault: Callable[[ScriptedBroker], None]) -> None:
     rig.server.on_publish = Publish.route
     bodies: list[bytes] = []
     consumer = evamqp.Consumer(

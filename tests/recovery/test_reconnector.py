@@ -15,8 +15,8 @@ from evamqp import Credentials, Outcome, Parameters, Topology
 from evamqp.errors import BadArgument, BadType, WrongState
 from evamqp.recovery.reconnector import Reconnector
 from evamqp.recovery.state import TABLE, State
-from tests.recovery.broker import HOST, Publish, Server
 from tests.recovery.stage import HOUR, LONG, URL, Stage
+from tests.support.scripted_broker import HOST, Publish, ScriptedBroker
 
 Reach = Callable[[Stage], Reconnector]
 REACHED: dict[State, Reach] = {}
@@ -435,8 +435,15 @@ def test_names_are_resolved_anew_at_every_attempt(stage: Stage) -> None:
     assert reconnector.is_ready
 
 
+def listening(stage: Stage, host: str) -> ScriptedBroker:
+    """One more broker, at that host."""
+    broker = ScriptedBroker()
+    broker.listen(stage.adapter, host)
+    return broker
+
+
 def test_a_list_of_targets_is_rotated_over_those_that_refuse_logins(stage: Stage) -> None:
-    servers = [Server(stage.adapter, f"host-{number}") for number in range(3)]
+    servers = [listening(stage, f"host-{number}") for number in range(3)]
     for server in servers[:2]:
         server.login_refusal = (403, "REFUSED")
     reconnector = stage.reconnector([URL.replace(HOST, f"host-{n}") for n in range(3)])
@@ -459,7 +466,7 @@ def test_targets_are_shuffled() -> None:
     for _ in range(60):
         stage = Stage()
         for number in range(3):
-            Server(stage.adapter, f"host-{number}")
+            listening(stage, f"host-{number}")
         reconnector = stage.reconnector([URL.replace(HOST, f"host-{n}") for n in range(3)])
         stage.turn()
         assert reconnector.connection is not None

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 import evamqp
 from evamqp import Outcome, Properties
 from tests.perf.steady import count_steps
-from tests.recovery.broker import Publish
 from tests.recovery.stage import LONG, Stage, numbered
+from tests.support.scripted_broker import Publish
 
 Rewriting = Callable[[Properties], Properties]
 

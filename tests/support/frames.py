@@ -26,6 +26,8 @@ NO_PROPERTIES = b"\x00\x00"
 SERVER_PROPERTIES = {"product": "Scripted", "capabilities": {"basic.nack": True}}
 #: The largest frame that anybody may send here.
 FRAME_MAX = 2**20
+#: The frame_max that brokers propose in connection.tune.
+TUNED_FRAME_MAX = 131_072
 HEARTBEAT = HEARTBEAT_FRAME
 
 

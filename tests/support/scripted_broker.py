@@ -1,4 +1,4 @@
-"""A broker that does as it is told: it confirms, returns, refuses, blocks and goes away on command.
+"""A broker that does what a test says: it confirms, returns, refuses, blocks and goes on command.
 
 No law lives here.  It has queues, but routes by the default exchange only; what a real broker does
 besides is RabbitMQ's, and the embedded broker's.
@@ -12,14 +12,24 @@ from itertools import count
 from typing import Any, NamedTuple
 
 from evamqp.abc import Listener, Transport
-from evamqp.codec.frames import PROTOCOL_HEADER, method_frame, split_frames
+from evamqp.codec.frames import HEARTBEAT_FRAME, method_frame
 from evamqp.codec.spec import BY_NAME
-from tests.support import frames as sending
-from tests.support.frames import FRAME_MAX, Sent
+from tests.support import frames
+from tests.support.frames import (
+    Sent,
+    ack,
+    channel_close,
+    connection_close,
+    content,
+    deliver,
+    nack,
+    reply_to,
+    start,
+    tune,
+)
 
 HOST = "broker"
 PORT = 5672
-TUNE = (2047, 131_072, 0)
 
 
 class Refusal(NamedTuple):
@@ -36,6 +46,7 @@ class Ready(NamedTuple):
     number: int
     redelivered: bool
     body: bytes
+    properties: bytes = frames.NO_PROPERTIES
 
 
 class Queue:
@@ -51,8 +62,8 @@ class Queue:
     def bodies(self) -> list[bytes]:
         return [message.body for message in self.ready]
 
-    def put(self, body: bytes) -> None:
-        self.ready.append(Ready(next(self._numbers), False, body))
+    def put(self, body: bytes, properties: bytes = frames.NO_PROPERTIES) -> None:
+        self.ready.append(Ready(next(self._numbers), False, body, properties))
 
 
 class Consumer:
@@ -79,36 +90,37 @@ class Publish:
         return f"<Publish {self.tag} {self.body!r}>"
 
     def ack(self, multiple: bool = False) -> None:
-        self.channel.send(sending.ack(self.channel.number, self.tag, multiple))
+        self.channel.send(ack(self.channel.number, self.tag, multiple))
 
     def nack(self, multiple: bool = False) -> None:
-        self.channel.send(sending.nack(self.channel.number, self.tag, multiple))
+        self.channel.send(nack(self.channel.number, self.tag, multiple))
 
     def give_back(self) -> None:
         """Return it as unroutable."""
         values = (312, "NO_ROUTE", self.exchange, self.routing_key)
-        frames = sending.content(
+        parts = content(
             self.channel.number,
             "basic.return",
             *values,
             body=self.body,
             properties=self.properties,
         )
-        self.channel.send(*frames)
+        self.channel.send(*parts)
 
     def refuse(self, code: int = 406, text: str = "PRECONDITION_FAILED") -> None:
         """Close the channel because of it."""
         self.channel.close(code, text, "basic.publish")
 
     def route(self) -> None:
-        """Do as a broker does with the default exchange: queue it or return it; then ack."""
-        queue = self.channel.wire.server.queues.get(self.routing_key)
+        """Do as a broker does with the default exchange: queue it or return it; then confirm."""
+        queue = self.channel.wire.broker.queues.get(self.routing_key)
         if queue is not None:
-            queue.put(self.body)
+            queue.put(self.body, self.properties)
         elif self.mandatory:
             self.give_back()
-        self.ack()
-        self.channel.wire.server.dispatch()
+        if self.channel.is_confirming:
+            self.ack()
+        self.channel.wire.broker.dispatch()
 
 
 class Channel:
@@ -118,7 +130,8 @@ class Channel:
         self.wire = wire
         self.number = number
         self.publish: Publish | None = None  # whose content is coming
-        self.published = 0
+        self.published = 0  # in confirm mode, if it is
+        self.is_confirming = False
         self.last_queue = ""
         self.prefetch = 0
         self.delivered = count(1)
@@ -129,16 +142,16 @@ class Channel:
     def is_open(self) -> bool:
         return self.wire.channels.get(self.number) is self
 
-    def send(self, *frames: bytes) -> None:
+    def send(self, *parts: bytes) -> None:
         """Say something on this channel; nothing once it is closed."""
         if self.is_open:
-            self.wire.send(*frames)
+            self.wire.send(*parts)
 
     def close(
         self, code: int = 541, text: str = "INTERNAL_ERROR", blamed: str | None = None
     ) -> None:
         """Close it from the broker's side."""
-        self.send(sending.channel_close(self.number, code, text, blamed))
+        self.send(channel_close(self.number, code, text, blamed))
         self.end()
 
     def end(self) -> None:
@@ -148,17 +161,17 @@ class Channel:
             self.remove_consumer(tag)
         for delivery_tag in sorted(self.unsettled, reverse=True):
             self.requeue(delivery_tag)
-        self.wire.server.dispatch()
+        self.wire.broker.dispatch()
 
     def requeue(self, delivery_tag: int) -> None:
         name, message = self.unsettled.pop(delivery_tag)
-        if name in self.wire.server.queues:
+        if name in self.wire.broker.queues:
             again = message._replace(redelivered=True)
-            insort(self.wire.server.queues[name].ready, again)
+            insort(self.wire.broker.queues[name].ready, again)
 
     def remove_consumer(self, tag: str) -> None:
         name = self.consumers.pop(tag)
-        queue = self.wire.server.queues.get(name)
+        queue = self.wire.broker.queues.get(name)
         if queue is not None:
             queue.consumers = [c for c in queue.consumers if c.channel is not self or c.tag != tag]
 
@@ -171,13 +184,13 @@ class Wire:
         is_up: Whether it stands.
     """
 
-    def __init__(self, server: Server) -> None:
-        self.server = server
+    def __init__(self, broker: ScriptedBroker) -> None:
+        self.broker = broker
         self.sent: list[Sent] = []
         self.channels: dict[int, Channel] = {}
         self.is_up = False
-        self._buffer = b""
-        self._kept: list[bytes] = []
+        self._buffer = frames.FrameBuffer(expects_header=True, frame_max=frames.TUNED_FRAME_MAX)
+        self._kept: list[tuple[int, bytes]] = []  # channel, and what is held back for it
 
     # Stream
 
@@ -186,15 +199,13 @@ class Wire:
         self.is_up = True
 
     def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        if self._buffer.startswith(PROTOCOL_HEADER):
-            self._buffer = self._buffer[len(PROTOCOL_HEADER) :]
-            if not self.server.is_mute:
-                self.send(sending.start())
-        _, used = split_frames(self._buffer, 0, FRAME_MAX, FRAME_MAX)
-        whole, self._buffer = self._buffer[:used], self._buffer[used:]
-        for sent in sending.decode(whole):
-            self.sent.append(sent)
+        has_greeted = self._buffer.has_header
+        arrived = self._buffer.feed_sent(data)
+        if self._buffer.has_header and not has_greeted and not self.broker.is_mute:
+            self.send(start())
+        for sent in arrived:
+            if self.broker.keeps:
+                self.sent.append(sent)
             self._take(sent)
 
     def pause_writing(self) -> None:
@@ -213,8 +224,8 @@ class Wire:
         """The names of what the client sent."""
         return [sent.name for sent in self.sent]
 
-    def send(self, *frames: bytes) -> None:
-        self.transport.write(b"".join(frames))
+    def send(self, *parts: bytes) -> None:
+        self.transport.write(b"".join(parts))
 
     def cut(self) -> None:
         """Reset the connection."""
@@ -224,7 +235,7 @@ class Wire:
     def close(self, code: int = 320, text: str = "FORCED", blamed: str | None = None) -> None:
         """Send connection.close."""
         self._end()
-        self.send(sending.connection_close(code, text, blamed))
+        self.send(connection_close(code, text, blamed))
 
     def block(self) -> None:
         self.send(method_frame(0, "connection.blocked", "low on memory"))
@@ -235,15 +246,15 @@ class Wire:
     def release(self) -> None:
         """Send the answers that were held back."""
         kept, self._kept = self._kept, []
-        self.send(*kept)
+        self.send(*(answer for _, answer in kept))
 
     def _end(self) -> None:
         self.is_up = False
         for channel in list(self.channels.values()):
             channel.end()
-        queues = self.server.queues
+        queues = self.broker.queues
         for name in [name for name, queue in queues.items() if queue.owner is self]:
-            if not self.server.keeps_exclusive:
+            if not self.broker.keeps_exclusive:
                 del queues[name]
 
     # What the client says
@@ -254,24 +265,33 @@ class Wire:
             channel = self.channels[sent.channel] = Channel(self, sent.channel)
         if not self.is_up or (sent.channel and channel is None):
             return  # late, behind a close of ours
-        refusal = self.server.refusal_of(sent)
+        refusal = self.broker.refusal_of(sent)
         if refusal is not None and channel is not None:
             channel.close(refusal.code, refusal.text, sent.name)
             return
-        handle = getattr(self, "_" + sent.name.replace(".", "_").replace("-", "_"), None)
-        arguments = sent.arguments
-        answer = sending.reply_to(sent) if handle is None else handle(channel, *arguments)
-        if sent.name in self.server.held:
-            self._kept.append(answer)
+        answer = self._answer(channel, sent)
+        if sent.name in self.broker.held or any(sent.channel == held for held, _ in self._kept):
+            self._kept.append((sent.channel, answer))  # answers of a channel keep their order
         elif answer:
             self.send(answer)
 
+    def _answer(self, channel: Channel | None, sent: Sent) -> bytes:
+        if sent.name in self.broker.answers:
+            reply = BY_NAME[sent.name].replies[0]
+            return method_frame(sent.channel, reply, *self.broker.answers[sent.name])
+        handle = getattr(self, "_" + sent.name.replace(".", "_").replace("-", "_"), None)
+        answer: bytes = reply_to(sent) if handle is None else handle(channel, *sent.arguments)
+        return answer
+
+    def _heartbeat(self, channel: None) -> bytes:
+        return HEARTBEAT_FRAME if self.broker.heartbeat else b""  # as often as the client does
+
     def _connection_start_ok(self, channel: None, *arguments: object) -> bytes:
-        self.server.logins.append(arguments)
-        if self.server.login_refusal is not None:
-            self.close(*self.server.login_refusal)
+        self.broker.logins.append(arguments)
+        if self.broker.login_refusal is not None:
+            self.close(*self.broker.login_refusal)
             return b""
-        return method_frame(0, "connection.tune", *TUNE)
+        return tune(frame_max=frames.TUNED_FRAME_MAX, heartbeat=self.broker.heartbeat)
 
     def _connection_close(self, channel: None, *arguments: object) -> bytes:
         self._end()
@@ -288,11 +308,16 @@ class Wire:
         channel.end()
         return b""
 
+    def _confirm_select(self, channel: Channel, nowait: bool) -> bytes:
+        channel.is_confirming = True
+        channel.published = 0
+        return b"" if nowait else method_frame(channel.number, "confirm.select-ok")
+
     def _queue_declare(
         self, channel: Channel, name: str, passive: bool, durable: bool, exclusive: bool,
         auto_delete: bool, nowait: bool, arguments: object,
     ) -> bytes:  # fmt: skip
-        queues = self.server.queues
+        queues = self.broker.queues
         name = name or f"amq.gen-{len(queues)}"
         if name in queues and queues[name].owner not in (None, self):
             channel.close(405, "RESOURCE_LOCKED", "queue.declare")
@@ -305,7 +330,7 @@ class Wire:
 
     def _queue_delete(self, channel: Channel, name: str, *flags: bool) -> bytes:
         name = name or channel.last_queue
-        self.server.delete_queue(name)
+        self.broker.delete_queue(name)
         return method_frame(channel.number, "queue.delete-ok", 0)
 
     def _basic_qos(self, channel: Channel, size: int, prefetch: int, shared: bool) -> bytes:
@@ -316,7 +341,7 @@ class Wire:
         self, channel: Channel, name: str, tag: str, no_local: bool, no_ack: bool, exclusive: bool,
         nowait: bool, arguments: object,
     ) -> bytes:  # fmt: skip
-        queue = self.server.queues.get(name)
+        queue = self.broker.queues.get(name)
         if queue is None:
             channel.close(404, f"NOT_FOUND - no queue '{name}'", "basic.consume")
             return b""
@@ -326,8 +351,26 @@ class Wire:
         queue.consumers.append(Consumer(channel, tag, exclusive))
         channel.consumers[tag] = name
         self.send(method_frame(channel.number, "basic.consume-ok", tag))
-        self.server.dispatch()
+        self.broker.dispatch()
         return b""
+
+    def _basic_get(self, channel: Channel, name: str, no_ack: bool) -> bytes:
+        queue = self.broker.queues.get(name)
+        if queue is None or not queue.ready:
+            return method_frame(channel.number, "basic.get-empty")
+        message = queue.ready.pop(0)
+        tag = next(channel.delivered)
+        if not no_ack:
+            channel.unsettled[tag] = (name, message)
+        values = (tag, message.redelivered, "", name, len(queue.ready))
+        parts = content(
+            channel.number,
+            "basic.get-ok",
+            *values,
+            body=message.body,
+            properties=message.properties,
+        )
+        return b"".join(parts)
 
     def _basic_cancel(self, channel: Channel, tag: str, nowait: bool) -> bytes:
         if tag in channel.consumers:
@@ -338,24 +381,28 @@ class Wire:
         return b""
 
     def _basic_ack(self, channel: Channel, tag: int, multiple: bool) -> bytes:
-        return self._settle(channel, tag, "basic.ack", "acked")
+        return self._settle(channel, tag, multiple, "basic.ack", "acked")
 
     def _basic_nack(self, channel: Channel, tag: int, multiple: bool, requeue: bool) -> bytes:
-        return self._settle(channel, tag, "basic.nack", "requeued" if requeue else "dropped")
+        verb = "requeued" if requeue else "dropped"
+        return self._settle(channel, tag, multiple, "basic.nack", verb)
 
     def _basic_reject(self, channel: Channel, tag: int, requeue: bool) -> bytes:
-        return self._settle(channel, tag, "basic.reject", "requeued" if requeue else "dropped")
+        verb = "requeued" if requeue else "dropped"
+        return self._settle(channel, tag, False, "basic.reject", verb)
 
-    def _settle(self, channel: Channel, tag: int, method: str, verb: str) -> bytes:
+    def _settle(self, channel: Channel, tag: int, multiple: bool, method: str, verb: str) -> bytes:
         if tag not in channel.unsettled:
             channel.close(406, f"PRECONDITION_FAILED - unknown delivery tag {tag}", method)
             return b""
-        self.server.settled.append((verb, channel.unsettled[tag][1].body))
-        if verb == "requeued":
-            channel.requeue(tag)
-        else:
-            del channel.unsettled[tag]
-        self.server.dispatch()
+        tags = sorted(each for each in channel.unsettled if each <= tag) if multiple else [tag]
+        self.broker.settled += [(verb, channel.unsettled[each][1].body) for each in tags]
+        for each in tags:
+            if verb == "requeued":
+                channel.requeue(each)
+            else:
+                del channel.unsettled[each]
+        self.broker.dispatch()
         return b""
 
     def _basic_publish(self, channel: Channel, *arguments: object) -> bytes:
@@ -375,13 +422,14 @@ class Wire:
         publish.body += piece
         if len(publish.body) == publish.missing:
             channel.publish = None
-            self.server.published.append(publish)
-            self.server.on_publish(publish)
+            if self.broker.keeps:
+                self.broker.published.append(publish)
+            self.broker.on_publish(publish)
         return b""
 
 
-class Server:
-    """Listens, and holds what outlives a connection.
+class ScriptedBroker:
+    """Holds what outlives a connection, and what a test wants done.
 
     Attributes:
         wires: The connections so far, in order.
@@ -389,7 +437,10 @@ class Server:
         published: All that was published, in order.
         settled: ``("acked" | "requeued" | "dropped", body)``, in order.
         on_publish: What is done about each publish; by default nothing.
-        held: Methods whose answers wait for ``Wire.release()``.
+        held: Methods whose answers, and all behind them on a channel, wait for release().
+        answers: Arguments of replies that shall be other than usual, by the method answered.
+        heartbeat: Seconds, proposed in connection.tune; unless 0 it answers heartbeats.
+        keeps: Whether wires, what they sent and what was published are noted.
         logins: The arguments of each connection.start-ok.
         login_refusal: Code and text with which logins are refused; None lets everybody in.
         is_mute: It accepts connections, and says nothing.
@@ -397,28 +448,52 @@ class Server:
         keeps_exclusive: Exclusive queues outlive their connection, as they do for a while.
     """
 
-    def __init__(self, adapter: Listener, host: str = HOST, port: int = PORT) -> None:
+    def __init__(self, on_publish: Callable[[Publish], object] = lambda publish: None) -> None:
         self.wires: list[Wire] = []
         self.queues: dict[str, Queue] = {}
         self.published: list[Publish] = []
         self.settled: list[tuple[str, bytes]] = []
-        self.on_publish: Callable[[Publish], object] = lambda publish: None
+        self.on_publish = on_publish
         self.held: set[str] = set()
+        self.answers: dict[str, tuple[object, ...]] = {}
+        self.heartbeat = 0
+        self.keeps = True
         self.logins: list[tuple[object, ...]] = []
         self.login_refusal: tuple[int, str] | None = None
         self.is_mute = False
         self.keeps_exclusive = False
         self.ignores_prefetch = False
         self.refusals: dict[str, Refusal] = {}
+
+    def listen(self, adapter: Listener, host: str = HOST, port: int = PORT) -> None:
+        """Accept connections from now on; ``port`` is where, afterwards."""
         self._adapter = adapter
         self._host = host
-        self._listening = adapter.listen(host, port, self._accept)
+        self._listening = adapter.listen(host, port, self.accept)
         self.port = self._listening.port
+
+    def accept(self) -> Wire:
+        """The broker's side of one more connection."""
+        wire = Wire(self)
+        if self.keeps:
+            self.wires.append(wire)
+        return wire
+
+    def release(self) -> None:
+        """Send the answers held back so far, and hold back nothing more."""
+        self.held.clear()
+        for wire in self.wires:
+            wire.release()
 
     @property
     def wire(self) -> Wire:
         """The newest connection."""
         return self.wires[-1]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of what clients sent, connection by connection."""
+        return [name for wire in list(self.wires) for name in wire.names]
 
     @property
     def bodies(self) -> list[bytes]:
@@ -434,7 +509,7 @@ class Server:
 
     def up(self) -> None:
         """Accept connections again."""
-        self._listening = self._adapter.listen(self._host, self.port, self._accept)
+        self._listening = self._adapter.listen(self._host, self.port, self.accept)
 
     def refuse(
         self,
@@ -480,24 +555,25 @@ class Server:
 
     def dispatch(self) -> None:
         """Deliver what is ready to consumers that may have more."""
-        for name, queue in self.queues.items():
-            for consumer in queue.consumers:
+        for name, queue in list(self.queues.items()):
+            for consumer in list(queue.consumers):
                 channel = consumer.channel
-                while queue.ready and (
-                    self.ignores_prefetch
-                    or not channel.prefetch
-                    or len(channel.unsettled) < channel.prefetch
+                # To send something may end the connection, and with it the consumer.
+                while (
+                    queue.ready
+                    and consumer in queue.consumers
+                    and (
+                        self.ignores_prefetch
+                        or not channel.prefetch
+                        or len(channel.unsettled) < channel.prefetch
+                    )
                 ):
                     message = queue.ready.pop(0)
                     tag = next(channel.delivered)
                     channel.unsettled[tag] = (name, message)
-                    deliver = sending.deliver(
+                    delivery = deliver(
                         channel.number, consumer.tag, tag, message.body,
                         redelivered=message.redelivered, exchange="", routing_key=name,
+                        properties=message.properties,
                     )  # fmt: skip
-                    channel.send(deliver)
-
-    def _accept(self) -> Wire:
-        wire = Wire(self)
-        self.wires.append(wire)
-        return wire
+                    channel.send(delivery)
