@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Consume what async_publisher.py publishes, and tell whether any number is missing.
+"""Consume what async_publisher.py publishes, and report whether any number is missing.
 
     python examples/async_consumer.py --adapter asyncio
 

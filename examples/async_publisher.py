@@ -41,7 +41,7 @@ class Numbers:
         self.adapter = adapter
         self.options = options
         self.publisher = evamqp.Publisher(options.url, adapter=adapter, topology=topology())
-        self.run = f"{random.getrandbits(32):08x}"  # tells our numbers from another publisher's
+        self.run = f"{random.getrandbits(32):08x}"  # marks our numbers
         self.is_stopping = False
         self.published = self.confirmed = self.nacked = self.unknown = 0
         adapter.call_soon(self.publish)

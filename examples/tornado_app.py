@@ -5,7 +5,7 @@
     curl -d 'hello' http://localhost:8888/publish      # then look at http://localhost:8888/
 
 The broker's confirm is the answer to the POST: 200 means that the broker has the message.  503
-means that it has not, or that nobody knows because the connection was lost: post it again.
+means that it has not, or that the connection was lost and the outcome is unknown: post it again.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Broker(evamqp.Handler):
             self.connection = evamqp.connect(self.url, self, adapter=self.adapter)
 
     def publish(self, body: bytes) -> asyncio.Future[str]:
-        """Publish; the future tells the outcome in a word."""
+        """Publish; the future holds the outcome in a word."""
         outcome: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         if self.channel is None or self.is_stopping:
             outcome.set_result("not connected")
