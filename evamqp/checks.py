@@ -88,7 +88,7 @@ def _is_utf8(value: str) -> bool:
 
 
 def text_up_to(limit: int) -> Callable[[str, object], str]:
-    """Text of at most so many bytes in UTF-8."""
+    """Text of at most ``limit`` bytes in UTF-8."""
 
     def check(name: str, value: object) -> str:
         checked = text(name, value)

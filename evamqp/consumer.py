@@ -228,7 +228,7 @@ class Consumer(ReconnectingClient[int]):
             return
         try:
             channel = connection.channel(ChannelEvents(self))
-        except (OutputFull, WrongState):  # no number is free, or no room for so much output
+        except (OutputFull, WrongState):  # no number is free, or the output is full
             self._come_back(self._open_channel)
             return
         self._channel = channel

@@ -415,7 +415,7 @@ class Publisher(ReconnectingClient[list[Publication]]):
             return
         try:
             channel = connection.channel(_Events(self))
-        except (OutputFull, WrongState):  # no number is free, or no room for so much output
+        except (OutputFull, WrongState):  # no number is free, or the output is full
             self._try_later(self._channel_backoff.next(), self._open_channel)
             return
         self._channel = channel

@@ -235,7 +235,7 @@ class RpcClient(ReconnectingClient[int]):
             return
         try:
             channel = connection.channel(_Events(self))
-        except (OutputFull, WrongState):  # no number is free, or no room for so much output
+        except (OutputFull, WrongState):  # no number is free, or the output is full
             self._try_later(self._backoff.next(), self._open_channel)
             return
         self._channel = channel

@@ -115,7 +115,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument(
         "--url", default=os.environ.get("AMQP_URL") or "amqp://guest:guest@localhost:5672/%2F"
     )
-    parser.add_argument("--count", type=int, help="stop after so many messages")
+    parser.add_argument("--count", type=int, help="stop after this many messages")
     parser.add_argument(
         "--interval", type=float, default=0.0, help="seconds of work that each message takes"
     )

@@ -40,7 +40,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", default=os.environ.get("AMQP_URL", "amqp://localhost"))
     parser.add_argument("--count", type=int, default=0, help="messages; 0 means no end")
-    parser.add_argument("--idle", type=float, help="end after so many seconds without one")
+    parser.add_argument("--idle", type=float, help="end after this many seconds without one")
     parser.add_argument("--work", type=float, default=0.0, help="seconds for each")
     options = parser.parse_args()
     pause = 0.1

@@ -23,7 +23,7 @@ LONGEST_PAUSE = 5.0  # seconds between two attempts to connect
 
 
 class Numbers:
-    """Threads that publish over one connection; whoever finds it lost makes a new one."""
+    """Threads that publish over one connection; the first that finds it lost makes a new one."""
 
     def __init__(self, url: str, count: int) -> None:
         self._url = url

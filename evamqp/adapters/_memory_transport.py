@@ -169,7 +169,7 @@ class Peer:
         return self._transport
 
     def send(self, data: bytes) -> None:
-        """Write to whoever connected; once the connection is closed a no-op."""
+        """Write to the other side; a no-op once the connection is closed."""
         self.transport.write(data)
 
     def connection_made(self, transport: Transport) -> None:

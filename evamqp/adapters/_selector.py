@@ -109,7 +109,7 @@ class WakeUp:
 
     Attributes:
         is_pending: A byte is in the socket, as far as we know.  Clear it before you look at what
-            other threads append: whoever appends later then sees False, and sends a byte.
+            other threads append: a later append then sees False, and sends a byte.
         reader: The end to watch.
     """
 

@@ -1,6 +1,6 @@
 """The fourteen properties of a message, stored as encoded bytes.
 
-Reading one decodes that one, so bytes that nobody reads cost nothing and bad ones hurt nobody but
+Reading one decodes only that one, so unread bytes cost nothing and malformed ones hurt only
 their reader.  What the properties mean to a broker is not known here.
 """
 

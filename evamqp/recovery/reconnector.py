@@ -419,7 +419,7 @@ class Reconnector(LoopBound):
         """The broker closed the connection over an entity; leave it out of the next one.
 
         While members are served, others declare beside a replay, and the broker does not say whose
-        declaration it blames.  On the next connection nobody else does.
+        declaration it blames.  On the next connection no other does.
         """
         if self.state is not State.REPLAYING:
             return

@@ -143,7 +143,7 @@ class Replay(Handler):
                 entity.declare(self._channel, callback=self._declared)
                 self._sent += 1
         except (OutputFull, WrongState) as error:
-            # No channel number is free, or no room for so much output.
+            # No channel number is free, or the output is full.
             if self._sent == self._done:
                 log.warning("declaring has to wait: %s", error)
                 self._start_after(self._delay, self.start)
