@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from evamqp.codec.properties import Properties
-from evamqp.core.channel import Channel
+from evamqp.core.channel import Channel, ConsumerTag
 from evamqp.core.connection import Connection
 from evamqp.core.handler import CallbackContext, Handler, with_functions
 from evamqp.core.message import Message, Returned
@@ -83,6 +83,7 @@ __all__ = [
     "ConnectionClosed",
     "Consumer",
     "ConsumerCancelled",
+    "ConsumerTag",
     "Credentials",
     "DeclareOk",
     "DeliveryMode",
@@ -144,6 +145,10 @@ def __getattr__(name: str) -> object:
     value = getattr(import_module(_LAZY[name]), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def connect(

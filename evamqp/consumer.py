@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from evamqp.codec.fields import encode_shortstr
+from evamqp.core.coroutines import is_interruption
 from evamqp.core.request import Request
 from evamqp.errors import (
     CONTENT_TOO_LARGE,
@@ -28,7 +29,7 @@ from evamqp.recovery.loop_bound import cancel_all
 from evamqp.recovery.reconnecting_client import ChannelEvents, ReconnectingClient
 from evamqp.recovery.reconnector import Reconnector, Target
 from evamqp.recovery.topology import copy_table
-from evamqp.recovery.work import Work, is_interruption, message_at_work
+from evamqp.recovery.work import Work, message_at_work
 
 if TYPE_CHECKING:
     from evamqp.abc import Adapter, Handle

@@ -355,7 +355,23 @@ class BaseChannel:
                 consumer, content.payload[:tag_size], len(content.payload)
             )
         message = Message(template, self._raw(content, tag_size), content.body)
-        self._invoke("on_message", consumer.on_message, message, message=message)
+        self._invoke("on_message", partial(self._hand_over, consumer), message, message=message)
+
+    def _hand_over(self, consumer: Consumer, message: Message) -> None:
+        """Call an on_message; the fast path, which looks at no result, gets one that needs none."""
+        on_message = consumer.on_message
+        result = on_message(message)
+        if result is None or not self.connection._follow(
+            "on_message", cast("Channel", self), message, result
+        ):
+            return
+
+        def follow(message: Message) -> None:
+            self._invoke("on_message", on_message, message, message=message)
+
+        self.connection._parser.clear_templates()
+        if self._consumers.get(consumer.tag) is consumer:
+            self._consumers[consumer.tag] = consumer._replace(on_message=follow)
 
     def _find_template(self, consumer: Consumer, tag: bytes, size: int) -> DeliveryTemplate:
         """A template for deliveries of ``size`` bytes of arguments; the fused path learns it."""
@@ -417,7 +433,11 @@ class BaseChannel:
         if not acked:
             self._nacked.extend(tags)
         try:
-            self._handler.on_delivery_confirmation(cast("Channel", self), tags, acked)
+            result = self._handler.on_delivery_confirmation(cast("Channel", self), tags, acked)
+            if result is not None:
+                self.connection._follow(
+                    "on_delivery_confirmation", cast("Channel", self), None, result
+                )
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:

@@ -48,6 +48,7 @@ from evamqp.errors import (
 from evamqp.types import Table
 
 if TYPE_CHECKING:
+    from evamqp.abc import Adapter
     from evamqp.core.base_channel import BaseChannel, Recorder
     from evamqp.core.channel import Channel
     from evamqp.parameters import Parameters
@@ -141,7 +142,7 @@ class BaseConnection(CallbackDispatcher):
         return self.parameters.name if self.parameters else None
 
     @property
-    def adapter(self) -> Any:
+    def adapter(self) -> Adapter:
         """The adapter it runs on."""
         return self._runtime.adapter
 

@@ -9,14 +9,15 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
+from evamqp.core.coroutines import run_if_coroutine
 from evamqp.core.handler import CallbackContext, Handler
 from evamqp.core.stats import Stats
 from evamqp.core.thread_bound import ThreadBound
 
 if TYPE_CHECKING:
-    from evamqp.abc import Promise
+    from evamqp.abc import Adapter, Promise
     from evamqp.core.channel import Channel
     from evamqp.core.connection import Connection
     from evamqp.core.message import Message
@@ -28,7 +29,7 @@ class Runtime(Protocol):
     """What a core is handed: a clock, futures, and a way to be called."""
 
     @property
-    def adapter(self) -> Any: ...
+    def adapter(self) -> Adapter: ...
     def time(self) -> float: ...
     def create_future(self) -> Promise: ...
     def call_soon_threadsafe(self, callback: Callable[[], object]) -> None: ...
@@ -76,21 +77,45 @@ class CallbackDispatcher(ThreadBound):
     ) -> None:
         """Call a function of the user's; what it raises goes to on_callback_error."""
         try:
-            function(*arguments)
+            result = function(*arguments)
+            if result is not None:
+                self._follow(name, channel, message, result)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
             self._callback_failed(name, channel, message, error)
 
+    def _follow(
+        self, name: str, channel: Channel | None, message: Message | None, result: object
+    ) -> bool:
+        """Run a coroutine that a callback has returned; False if it is none."""
+        report = self._reporter(name, channel, message)
+        return run_if_coroutine(self._runtime.adapter, result, report)
+
     def _callback_failed(
         self, name: str, channel: Channel | None, message: Message | None, error: BaseException
     ) -> None:
-        self._counts.callback_errors += 1
+        self._reporter(name, channel, message)(error)
+
+    def _reporter(
+        self, name: str, channel: Channel | None, message: Message | None
+    ) -> Callable[[BaseException], None]:
+        """What tells today's handler that a callback raised, also when that has been let go."""
         handler = self._handler if channel is None else channel._handler
         context = CallbackContext(name, cast("Connection", self), channel, message)
+        return partial(self._report, handler, context)
+
+    def _report(self, handler: Handler, context: CallbackContext, error: BaseException) -> None:
+        self._counts.callback_errors += 1
         try:
-            handler.on_callback_error(context, error)
+            result = handler.on_callback_error(context, error)
+            if result is not None:
+                run_if_coroutine(self._runtime.adapter, result, partial(_log, context))
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException:
-            log.exception("on_callback_error raised, for %s", name)
+        except BaseException as failure:
+            _log(context, failure)
+
+
+def _log(context: CallbackContext, error: BaseException) -> None:
+    log.error("on_callback_error raised, for %s", context.callback, exc_info=error)

@@ -5,7 +5,7 @@ How requests are answered, and everything else that comes in, is ``session.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from functools import partial
 from struct import Struct
 from threading import get_ident
@@ -16,6 +16,7 @@ from evamqp.codec.methods import pack_ack, pack_nack, pack_publish, pack_reject
 from evamqp.codec.properties import Properties
 from evamqp.core.base_channel import BaseChannel, Consumer, _no_message
 from evamqp.core.confirms import Confirms
+from evamqp.core.coroutines import is_async
 from evamqp.core.message import DeliveryTemplate, Message
 from evamqp.core.request import Request, check_callbacks, check_reason, check_text
 from evamqp.core.state import ChannelState
@@ -495,7 +496,7 @@ class Channel(BaseChannel):
         on_cancel: Callable[[str], object] | None = None,
         callback: Callback[str] | None = None,
         on_error: ErrorCallback | None = None,
-    ) -> str:
+    ) -> ConsumerTag:
         """Start a consumer.
 
         Args:
@@ -509,7 +510,7 @@ class Channel(BaseChannel):
             on_cancel: Called with the tag when the broker cancels the consumer.
 
         Returns:
-            The consumer tag.
+            The consumer tag, a str; ``await`` it for the broker's consent.
 
         Raises:
             BadArgument: The tag is in use on this channel.
@@ -527,13 +528,13 @@ class Channel(BaseChannel):
             consumer_tag = f"ctag-{self.connection._consumer_count + 1}"
         if consumer_tag in self._consumers:
             raise BadArgument(f"channel {self.number} has a consumer {consumer_tag!r} already")
-        self._request(
+        request = self._request(
             "basic.consume", queue, consumer_tag, False, auto_ack, exclusive, False, arguments,
             finish=_same, callback=callback, on_error=on_error, tag=consumer_tag,
         )  # fmt: skip
         self.connection._consumer_count += is_ours
         self._consumers[consumer_tag] = Consumer(consumer_tag, on_message, auto_ack, on_cancel)
-        return consumer_tag
+        return ConsumerTag(consumer_tag, request)
 
     def basic_cancel(
         self,
@@ -778,6 +779,29 @@ class Channel(BaseChannel):
         return None  # type: ignore[return-value]
 
 
+class ConsumerTag(str):
+    """A consumer tag, and the request that started its consumer.
+
+    Attributes:
+        request: The basic.consume; its result is the tag.
+    """
+
+    __slots__ = ("request",)
+
+    request: Request[str]
+
+    def __new__(cls, tag: str, request: Request[str]) -> ConsumerTag:
+        self = super().__new__(cls, tag)
+        self.request = request
+        return self
+
+    def __await__(self) -> Generator[Any, Any, str]:
+        return self.request.__await__()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return str, (str(self),)  # a copy is the tag alone
+
+
 def client_made_name() -> str:
     """A queue name that no other client makes."""
     from uuid import uuid4  # heavy, and rarely needed
@@ -808,10 +832,9 @@ def copy_body(body: object) -> bytes:
 
 
 def _check_on_message(on_message: object) -> None:
-    # inspect would be a heavy import for one flag of a code object.
-    function = getattr(on_message, "__func__", on_message)
-    code = getattr(function, "__code__", None)
-    if code is not None and code.co_flags & 0x0080:
-        raise BadType("on_message is an async function; evamqp.Consumer takes those")
+    if is_async(on_message):
+        raise BadType(
+            "on_message is an async function; evamqp.Consumer and channel.messages() are for those"
+        )
     if not callable(on_message):
         raise BadType(f"on_message must be callable, not {on_message!r}")

@@ -55,39 +55,43 @@ class Handler:
        cannot be carried out raises there, and changes nothing.
     5. An exception in a callback goes to ``on_callback_error``, never into the parser or the
        socket; the connection lives.  KeyboardInterrupt and SystemExit propagate out of the loop.
+
+    A callback may be an async function, or return a coroutine: the loop runs it, nobody waits for
+    it, and the fifth law holds.  The other laws are about where it begins.
     """
 
-    def on_open(self, connection: Connection) -> None:
+    def on_open(self, connection: Connection) -> object:
         """The handshake is complete: open channels now."""
 
-    def on_open_error(self, connection: Connection, error: ConnectionClosed) -> None:
+    def on_open_error(self, connection: Connection, error: ConnectionClosed) -> object:
         """The connection could not be opened.  Exactly one of this and ``on_open`` is called.
 
         By default this calls ``on_close``.
         """
-        self.on_close(connection, error)
+        return self.on_close(connection, error)
 
-    def on_close(self, connection: Connection, reason: ConnectionClosed) -> None:
+    def on_close(self, connection: Connection, reason: ConnectionClosed) -> object:
         """An open connection ended.  By default an end that you did not ask for is logged."""
         if reason.by != "client" or type(reason) is not ConnectionClosed:
             log.warning("%r was closed: %s", connection, reason)
+        return None
 
-    def on_blocked(self, connection: Connection, reason: str) -> None:
+    def on_blocked(self, connection: Connection, reason: str) -> object:
         """The broker asks us to stop publishing (a memory or disk alarm)."""
 
-    def on_unblocked(self, connection: Connection) -> None:
+    def on_unblocked(self, connection: Connection) -> object:
         """The alarm is over."""
 
-    def on_writable(self, connection: Connection, writable: bool) -> None:
+    def on_writable(self, connection: Connection, writable: bool) -> object:
         """Backpressure: stop publishing at False, go on at True.
 
         ``connection.is_writable`` changes at once; this tells it on the next turn of the loop.
         """
 
-    def on_channel_open(self, channel: Channel) -> None:
+    def on_channel_open(self, channel: Channel) -> object:
         """The broker has opened a channel."""
 
-    def on_channel_close(self, channel: Channel, reason: ChannelClosed) -> None:
+    def on_channel_close(self, channel: Channel, reason: ChannelClosed) -> object:
         """A channel ended, once for each ``connection.channel()`` that returned.
 
         ``channel.unconfirmed`` lists the publishes whose outcome is now unknown.  By default an
@@ -95,8 +99,9 @@ class Handler:
         """
         if reason.by != "client":
             log.warning("channel %d closed: %s", channel.number, reason)
+        return None
 
-    def on_delivery_confirmation(self, channel: Channel, tags: Tags, acked: bool) -> None:
+    def on_delivery_confirmation(self, channel: Channel, tags: Tags, acked: bool) -> object:
         """The broker took responsibility for these publishes (``acked``), or refused them.
 
         Args:
@@ -105,16 +110,18 @@ class Handler:
             acked: True for basic.ack, False for basic.nack.
         """
 
-    def on_return(self, channel: Channel, returned: Returned) -> None:
+    def on_return(self, channel: Channel, returned: Returned) -> object:
         """A ``mandatory`` message could not be routed.  Its confirmation follows as an ack."""
 
-    def on_consumer_cancel(self, channel: Channel, consumer_tag: str) -> None:
+    def on_consumer_cancel(self, channel: Channel, consumer_tag: str) -> object:
         """The broker cancelled a consumer, for instance because its queue was deleted."""
         log.warning("channel %d: the broker cancelled consumer %s", channel.number, consumer_tag)
+        return None
 
-    def on_callback_error(self, context: CallbackContext, error: BaseException) -> None:
+    def on_callback_error(self, context: CallbackContext, error: BaseException) -> object:
         """A callback raised.  By default it is logged, with your traceback."""
         log.error("%s raised %r", context.callback, error, exc_info=error)
+        return None
 
 
 CALLBACKS = tuple(name for name in vars(Handler) if name.startswith("on_"))

@@ -130,6 +130,26 @@ class Request(Generic[T]):
         value: T = yield from self._new_future().__await__()
         return value
 
+    # A coroutine object as well, for those who run nothing else: inlineCallbacks of Twisted, which
+    # would send any other object that is yielded straight back; ensureDeferred; create_task().
+
+    def send(self, value: object) -> Any:
+        """Wait for the outcome, as ``await`` does.  For what runs coroutines."""
+        if self._is_done:
+            if self._error is not None:
+                raise self._error.copy()
+            raise StopIteration(self._value)
+        return next(self._new_future().__await__())
+
+    def throw(self, kind: Any, error: Any = None, traceback: Any = None) -> Any:
+        """End a wait by an exception: it is raised."""
+        if error is None:
+            error = kind() if isinstance(kind, type) else kind
+        raise error.with_traceback(traceback or error.__traceback__)
+
+    def close(self) -> None:
+        """End a wait.  The request goes on, and may be awaited again."""
+
     def cancel(self) -> None:
         """Discard the reply; the request itself cannot be recalled.
 

@@ -48,23 +48,23 @@ class EpochHandler(Handler):
         if self._is_current():
             self._opened(connection)
 
-    def on_open_error(self, connection: Connection, error: ConnectionClosed) -> None:
+    def on_open_error(self, connection: Connection, error: ConnectionClosed) -> object:
         try:
-            self._user.on_open_error(connection, error)
+            return self._user.on_open_error(connection, error)
         finally:
             if self._is_current():
                 self._lost(error)
 
-    def on_close(self, connection: Connection, reason: ConnectionClosed) -> None:
+    def on_close(self, connection: Connection, reason: ConnectionClosed) -> object:
         try:
-            self._user.on_close(connection, reason)
+            return self._user.on_close(connection, reason)
         finally:
             if self._is_current():
                 self._lost(reason)
 
-    def on_writable(self, connection: Connection, writable: bool) -> None:
+    def on_writable(self, connection: Connection, writable: bool) -> object:
         try:
-            self._user.on_writable(connection, writable)
+            return self._user.on_writable(connection, writable)
         finally:
             if self._is_current():
                 self._writable(writable)
@@ -73,5 +73,5 @@ class EpochHandler(Handler):
 class QuietHandler(Handler):
     """The handler of a user who has none: the reconnector logs each loss itself."""
 
-    def on_close(self, connection: Connection, reason: ConnectionClosed) -> None:
+    def on_close(self, connection: Connection, reason: ConnectionClosed) -> object:
         """Do nothing: the loss is logged with the wait that follows."""

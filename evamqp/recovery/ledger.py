@@ -118,11 +118,21 @@ class Publication(Request[Outcome]):
 
     def __await__(self) -> Generator[Any, Any, Outcome]:
         outcome = yield from super().__await__()
+        self._note_failure(outcome)
+        return outcome
+
+    def send(self, value: object) -> Any:
+        try:
+            return super().send(value)
+        except StopIteration as stop:
+            self._note_failure(stop.value)
+            raise
+
+    def _note_failure(self, outcome: Outcome) -> None:
         if outcome is not Outcome.CONFIRMED:
             failed = _failures.get()
             if failed is not None and not failed:
                 failed.append(self)
-        return outcome
 
     def cancel(self) -> None:
         """Drop the callback.  The publish itself cannot be recalled: it still gets its outcome."""

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from evamqp.checks import LONGEST_SECONDS
+from evamqp.core.coroutines import run_if_coroutine
 from evamqp.core.thread_bound import ThreadBound
 from evamqp.errors import BadArgument, BadType
 
@@ -44,12 +45,18 @@ class LoopBound(ThreadBound):
     ) -> None:
         """Call a user's function; log what it raises, and go on."""
         try:
-            function(*arguments)
+            result = function(*arguments)
+            if result is not None:
+                run_if_coroutine(self.adapter, result, partial(_log, name))
         except (KeyboardInterrupt, SystemExit) as interrupt:
             # On the next turn, so that our caller can finish: other outcomes, a timer.
             self._defer(_raise, interrupt)
         except BaseException as error:
-            log.error("%s raised %r", name, error, exc_info=error)
+            _log(name, error)
+
+
+def _log(name: str, error: BaseException) -> None:
+    log.error("%s raised %r", name, error, exc_info=error)
 
 
 def _raise(interrupt: BaseException) -> None:

@@ -10,7 +10,6 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from evamqp.core.request import Request
-from evamqp.errors import RequestCancelled
 from evamqp.recovery.ledger import Outcome, Publication, observe_failures
 
 if TYPE_CHECKING:
@@ -22,20 +21,6 @@ _handled: ContextVar[Message | None] = ContextVar("handled", default=None)
 #: A handler may return several publishes or outcomes in these.
 _SEVERAL = (list, tuple)
 _FORWARD = (Publication, Outcome)
-
-
-def is_interruption(error: BaseException) -> bool:
-    """Whether a handler was stopped rather than failed: it was cancelled, or the program ends."""
-    if not isinstance(error, Exception) or isinstance(error, RequestCancelled):
-        return True
-    # Its ``finally`` failed while it was cancelled.  asyncio makes a timeout from a cancellation.
-    amid = error.__context__
-    return (
-        amid is not None
-        and not isinstance(amid, Exception)
-        and error.__cause__ is None
-        and not isinstance(error, TimeoutError)
-    )
 
 
 def message_at_work() -> Message | None:

@@ -12,6 +12,8 @@ import evamqp
 if TYPE_CHECKING:
     from typing_extensions import assert_type
 
+    from evamqp.abc import Adapter
+
 
 async def connection_requests(connection: evamqp.Connection) -> None:
     assert_type(await connection.wait_open(), None)
@@ -20,6 +22,7 @@ async def connection_requests(connection: evamqp.Connection) -> None:
     assert_type(await connection.close(), evamqp.ConnectionClosed)
     assert_type(await connection.update_secret("token"), None)
     assert_type(connection.channel(), evamqp.Channel)
+    assert_type(connection.adapter, Adapter)
 
 
 async def channel_requests(channel: evamqp.Channel) -> None:
@@ -35,6 +38,7 @@ async def channel_requests(channel: evamqp.Channel) -> None:
     assert_type(await channel.queue_delete("q"), int)
     assert_type(await channel.confirm_select(), None)
     assert_type(await channel.wait_for_confirms(), list[int])
+    assert_type(await channel.basic_consume("q", print), str)
     assert_type(await channel.basic_cancel("tag"), str)
     assert_type(await channel.basic_get("q"), evamqp.Message | None)
     assert_type(await channel.basic_qos(1), None)
@@ -49,6 +53,6 @@ async def channel_requests(channel: evamqp.Channel) -> None:
 
 def plain_calls(channel: evamqp.Channel) -> None:
     assert_type(channel.basic_publish("", "q", b"body"), int)
-    assert_type(channel.basic_consume("q", print), str)
+    assert_type(channel.basic_consume("q", print), evamqp.ConsumerTag)
     assert_type(channel.queue_purge("q"), evamqp.Request[int])
     assert_type(channel.queue_purge("q").is_done, bool)

@@ -6,6 +6,7 @@ The broker is the small one of this folder, so that what it answers, and when, i
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import logging
 import sys
@@ -423,6 +424,94 @@ def test_inline_callbacks_yield_futures(rig: Rig) -> None:
         return result
 
     assert rig.loop.run(outer()) == [7, 7, evamqp.DeclareOk("q", 0, 0)]
+
+
+@on("twisted")
+def test_inline_callbacks_wait_for_requests_themselves(rig: Rig) -> None:
+    from twisted.internet import defer
+
+    rig.broker.fill("q")
+    rig.broker.refuse("queue.delete", 404)
+    channel = rig.open(Quiet())
+
+    @defer.inlineCallbacks
+    def main() -> Generator[Any, Any, list[object]]:
+        purge = channel.queue_purge("q")
+        seen = [(yield purge), (yield purge), (yield channel.queue_declare("q"))]
+        assert (yield channel.basic_consume("q", print).request) == "ctag-1"
+        twice = channel.queue_purge("q")
+
+        @defer.inlineCallbacks
+        def other() -> Generator[Any, Any, object]:
+            return (yield twice)
+
+        waiting = other()
+        seen += [(yield twice), (yield waiting), (yield defer.ensureDeferred(twice))]
+        with pytest.raises(evamqp.NotExecuted):
+            yield channel.queue_delete("q")
+        return seen
+
+    async def outer() -> list[object]:
+        result: list[object] = await main()
+        return result
+
+    assert rig.loop.run(outer()) == [7, 7, evamqp.DeclareOk("q", 0, 0), 7, 7, 7]
+
+
+@on("twisted")
+def test_cancelled_inline_callbacks_give_their_message_back(rig: Rig) -> None:
+    from twisted.internet import defer
+
+    rig.broker.fill("q", b"kept")
+    rig.broker.held.add("basic.get")
+    channel = rig.open()
+    failures: list[Any] = []
+
+    @defer.inlineCallbacks
+    def get() -> Generator[Any, Any, None]:
+        yield channel.basic_get("q")
+
+    waiting = get()
+    waiting.addErrback(failures.append)
+    waiting.cancel()
+    assert failures[0].check(defer.CancelledError)
+    rig.loop.until(lambda: "basic.get" in rig.broker.names)
+    rig.release()
+    rig.loop.until(lambda: "basic.nack" in rig.broker.names)
+    assert rig.broker.queues["q"].bodies == [b"kept"]
+
+
+@on(*ASYNCIO_LOOPS)
+def test_request_is_what_create_task_takes(rig: Rig) -> None:
+    channel = rig.open()
+
+    async def main() -> list[object]:
+        request: Any = channel.queue_purge("q")
+        return [await asyncio.create_task(request), await asyncio.create_task(request)]
+
+    assert rig.loop.run(main()) == [7, 7]
+
+
+def test_consumer_tag_is_awaited_for_the_brokers_consent(rig: Rig) -> None:
+    rig.broker.fill("q")
+    rig.broker.refuse("basic.consume", 403)
+    channel = rig.open(Quiet())
+    tag = channel.basic_consume("q", print)
+    assert (tag, hash(tag), f"{tag}") == ("ctag-1", hash("ctag-1"), "ctag-1")
+    assert type(copy.copy(tag)) is str
+
+    async def consume() -> str:
+        return await tag
+
+    with pytest.raises(evamqp.NotExecuted, match="403"):
+        rig.loop.run(consume())
+    rig.broker.refusals.clear()
+    other = channel.connection.channel()
+
+    async def consume_elsewhere() -> str:
+        return await other.basic_consume("q", print)
+
+    assert rig.loop.run(consume_elsewhere()) == "ctag-2"
 
 
 @on("twisted")

@@ -31,7 +31,7 @@ Counter = Callable[[Callable[[], object]], int]
 class Runtime:
     """A loop that only does what the driver must: empty the output before it grows."""
 
-    adapter = None
+    adapter: Any = None
     core: evamqp.Connection
 
     def time(self) -> float:
