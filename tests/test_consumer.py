@@ -920,7 +920,7 @@ def test_a_closed_consumer_leaves_nothing_behind(stage: Stage, tasks: Tasks) -> 
         gc.enable()
 
 
-def test_an_awaitable_is_told_from_a_plain_result(stage: Stage, work: Work) -> None:
+def test_an_awaitable_is_distinguished_from_a_plain_result(stage: Stage, work: Work) -> None:
     results: list[object] = [0, "text", [], {"a": 1}, b"", True]
     work.inside = lambda message: results[int(message.body)]
     assert not any(isinstance(result, Awaitable) for result in results)

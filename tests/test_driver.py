@@ -169,7 +169,7 @@ def test_a_list_of_targets_falls_over_to_the_first_that_answers(stage: Stage) ->
     assert connection.parameters == Parameters("broker")
 
 
-def test_when_all_targets_fail_every_attempt_is_told_in_order(stage: Stage) -> None:
+def test_when_all_targets_fail_every_attempt_is_reported_in_order(stage: Stage) -> None:
     stage.loop.unresolvable.add("nowhere")
     stage.loop.unanswering.add("silent")
     stage.connect("amqp://nowhere", "amqp://refusing:1234", "amqp://silent")
@@ -210,7 +210,7 @@ def test_a_failed_handshake_ends_the_connection_without_another_target(stage: St
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
 @pytest.mark.parametrize("host", ["broker", "silent", "refusing", "nowhere"])
-def test_close_during_the_dial_is_told_once(stage: Stage, turns: int, host: str) -> None:
+def test_close_during_the_dial_is_reported_once(stage: Stage, turns: int, host: str) -> None:
     stage.loop.unanswering.add("silent")
     stage.loop.unresolvable.add("nowhere")
     connection = stage.connect(Parameters(host), Parameters("silent"))
@@ -471,7 +471,7 @@ def test_a_broker_close_flushes_close_ok(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("fault", ["reset", "close", "cut"])
-def test_a_loss_is_told_once_with_everything_that_waited(stage: Stage, fault: str) -> None:
+def test_a_loss_is_reported_once_with_everything_that_waited(stage: Stage, fault: str) -> None:
     connection = stage.open()
     channel = connection.channel()
     stage.loop.run_until_idle()
@@ -532,7 +532,7 @@ def test_an_interrupt_in_a_callback_leaves_the_loop_and_the_rest_follows(stage: 
 
 
 @pytest.mark.parametrize("callback", ["on_close", "on_channel_close"])
-def test_an_interrupt_at_the_end_tells_the_rest_on_the_next_turn(
+def test_an_interrupt_at_the_end_reports_the_rest_on_the_next_turn(
     stage: Stage, callback: str
 ) -> None:
     connection = stage.open()

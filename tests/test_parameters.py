@@ -251,7 +251,7 @@ def test_parameters_cannot_be_changed() -> None:
         Credentials("a", "b").password = "c"
 
 
-def test_replace_changes_what_it_is_told_and_checks_it() -> None:
+def test_replace_changes_what_is_given_and_checks_it() -> None:
     parameters = Parameters("a", virtual_host="v", name="n", client_properties={"k": [1]})
     changed = parameters.replace(host="b", heartbeat=5)
     assert (changed.host, changed.heartbeat, changed.virtual_host) == ("b", 5, "v")

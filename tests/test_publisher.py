@@ -65,7 +65,7 @@ def test_a_publish_before_the_first_connect_is_sent_and_confirmed(confirming: St
     assert publisher.pending == 0
 
 
-def test_a_publication_can_be_awaited_and_tells_its_outcome(confirming: Stage) -> None:
+def test_a_publication_can_be_awaited_and_reports_its_outcome(confirming: Stage) -> None:
     publisher = connected(confirming)
     publication = publisher.publish("", "work", b"x")
     assert confirming.adapter.run_until(publication) is Outcome.CONFIRMED
@@ -87,7 +87,7 @@ def test_publications_are_numbered_from_one_without_gaps(stage: Stage) -> None:
     assert [p.number for p in (first, second, third)] == [1, 2, 3]
 
 
-def test_messages_are_persistent_and_mandatory_unless_told_otherwise(stage: Stage) -> None:
+def test_messages_are_persistent_and_mandatory_unless_they_say_otherwise(stage: Stage) -> None:
     publisher = connected(stage)
     publisher.publish("", "work", b"1")
     publisher.publish("", "work", b"2", persistent=False, mandatory=False)
@@ -530,7 +530,7 @@ def test_thousands_of_resends_are_as_possible_as_one(stage: Stage) -> None:
     assert len(stage.server.published) == 2001
 
 
-def test_a_channel_that_only_nacks_is_replaced_though_what_it_owes_expires(stage: Stage) -> None:
+def test_a_channel_that_only_nacks_is_replaced_though_what_it_holds_expires(stage: Stage) -> None:
     stage.server.on_publish = lambda publish: publish.nack() if publish.body == b"x" else None
     publisher = connected(stage, resends=1000)
     stage.publish(publisher, [b"owed"], timeout=5)
@@ -1212,7 +1212,7 @@ def test_closing_inside_a_callback_is_legal(confirming: Stage, what: str) -> Non
         assert confirming.ended(publisher.close()) == []
 
 
-def test_a_cancelled_publication_calls_nobody_and_still_gets_its_outcome(
+def test_a_cancelled_publication_makes_no_callback_and_still_gets_its_outcome(
     confirming: Stage,
 ) -> None:
     publisher = connected(confirming)

@@ -225,7 +225,7 @@ def test_stopped_application_is_repaired(node: RabbitNode) -> None:
     assert speaks_amqp(node.port)
 
 
-def test_refused_control_command_tells_what_rabbitmq_said(node: RabbitNode) -> None:
+def test_refused_control_command_reports_what_rabbitmq_said(node: RabbitNode) -> None:
     with pytest.raises(RabbitFailed, match="no_such_vhost"):
         node.ctl("delete_vhost", "no_such_vhost")
 

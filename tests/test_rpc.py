@@ -118,7 +118,7 @@ def test_rpc_error_of_the_handler_reaches_the_caller_with_kind_and_text(bench: B
 
 
 @pytest.mark.parametrize("later", [False, True])
-def test_other_errors_tell_the_caller_their_type_and_no_more(
+def test_other_errors_report_the_caller_their_type_and_no_more(
     bench: Bench, later: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(message: evamqp.Message) -> object:

@@ -206,7 +206,7 @@ def test_a_failed_login_shows_no_secret(output: Output, end: str, mechanism: str
     output.check()
 
 
-def test_a_peer_that_tells_our_secret_back_is_not_quoted_by_us(output: Output) -> None:
+def test_a_peer_that_sends_our_secret_back_is_not_quoted_by_us(output: Output) -> None:
     # It cannot be known what of its words is ours; but without them nothing of ours is said.
     client = Client(credentials=Credentials("user", SECRET), mechanisms=[Token()])
     client.connect()

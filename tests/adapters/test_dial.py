@@ -207,7 +207,7 @@ def test_race_is_lost_when_every_address_fails_at_once() -> None:
     assert len(track.failures()) == 2000
 
 
-def test_race_called_off_closes_its_attempts_and_tells_nobody() -> None:
+def test_race_called_off_closes_its_attempts_and_makes_no_callback() -> None:
     track = Track(ipv6(1), ipv4(1), ipv4(2))
     track.race.start()
     track.clock.advance(STAGGER)
@@ -449,7 +449,7 @@ def test_cancel_after_the_failure_does_nothing() -> None:
     ("host", "answer"),
     [("127.0.0.1", True), ("::1", True), ("fe80::1%1", True), ("localhost", False), ("", False)],
 )
-def test_literals_are_told_from_names(host: str, answer: bool) -> None:
+def test_literals_are_distinguished_from_names(host: str, answer: bool) -> None:
     assert is_literal(host) is answer
 
 

@@ -638,7 +638,7 @@ def test_lock_is_free_while_a_turn_sleeps_and_held_while_it_calls(adapter: Selec
     assert calls == ["other", "called, locked=True"]
 
 
-def test_turn_that_is_refused_on_waking_calls_nobody(adapter: SelectAdapter) -> None:
+def test_turn_that_is_refused_on_waking_makes_no_callback(adapter: SelectAdapter) -> None:
     calls: list[str] = []
     adapter.call_soon(lambda: calls.append("soon"))
     adapter.turn(0, on_wake=lambda: False)
@@ -676,7 +676,7 @@ def test_signal_ends_the_sleep_of_a_turn_that_leaves_its_lock_held(
     timer.join()
 
 
-def test_loop_tells_whether_output_waits_for_its_sockets(adapter: SelectAdapter) -> None:
+def test_loop_reports_whether_output_waits_for_its_sockets(adapter: SelectAdapter) -> None:
     server, stream = LoopbackServer(), RecordingStream()
     adapter.connect(Endpoint("127.0.0.1", server.port), stream)
     _run_while(adapter, lambda: not stream.is_made)

@@ -251,7 +251,7 @@ def test_loss_keeps_the_transports_error() -> None:
     assert bench.stream.error is reset
 
 
-def test_end_of_file_in_the_handshake_is_told_to_the_dialler_alone() -> None:
+def test_end_of_file_in_the_handshake_is_reported_to_the_dialler_alone() -> None:
     bench = Bench()
     bench.filter.connection_lost(None)
     (error,) = bench.handshakes

@@ -332,7 +332,7 @@ def test_stop_in_a_signal_handler_of_ones_own_ends_run(install: str) -> None:
     assert script(body, install).split() == ["handled", "ended"]
 
 
-def test_sigterm_without_a_handler_ends_run_and_tells_streams_the_connection_is_lost() -> None:
+def test_sigterm_without_a_handler_ends_run_and_reports_streams_the_connection_is_lost() -> None:
     body = """
         import socket
         from evamqp.abc import Endpoint

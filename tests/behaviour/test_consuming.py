@@ -295,7 +295,7 @@ def test_deleted_queue_cancels_its_consumers(client: Talker, rig: Rig) -> None:
     assert event.arguments == ("t", True)
 
 
-def test_client_that_knows_no_cancel_is_not_told(rig: Rig) -> None:
+def test_client_that_knows_no_cancel_gets_none(rig: Rig) -> None:
     silent = {**CLIENT_PROPERTIES, "capabilities": {}}
     client = rig.open(properties=silent)
     client.declare_queue("q")

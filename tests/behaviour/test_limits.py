@@ -302,7 +302,7 @@ def test_headers_of_a_dead_letter_are_sorted_and_keep_their_types(client: Talker
     assert list(headers_of(event)) == sorted(headers_of(event))
 
 
-def test_last_death_is_told_since_4_0(client: Talker, rig: Rig) -> None:
+def test_last_death_is_reported_since_4_0(client: Talker, rig: Rig) -> None:
     mortal(client, dead_letter_routing_key="k")
     client.put("q", b"", Properties(headers={"CC": ["nowhere"]}))
     client.reject(client.got("q", no_ack=False), requeue=False)

@@ -262,7 +262,7 @@ def test_internal_exchange_takes_messages_of_exchanges_only(client: Talker, rig:
     assert refused.ids == (60, 40)
 
 
-def test_copies_go_to_further_keys_and_blind_ones_are_not_told(client: Talker) -> None:
+def test_copies_go_to_further_keys_and_blind_ones_are_not_shown(client: Talker) -> None:
     client.declare_queue("s")
     client.put("q", b"one", Properties(headers={"CC": ["r"], "BCC": ["s", "nope"], "h": 1}))
     for queue in ("q", "r", "s"):

@@ -89,7 +89,7 @@ def test_properties_come_back_as_they_were(given: dict[str, Any]) -> None:
 
 
 @given(keywords, keywords, st.sets(st.sampled_from(NAMES)))
-def test_replace_changes_what_it_is_told_and_keeps_the_rest(
+def test_replace_changes_what_is_given_and_keeps_the_rest(
     before: dict[str, Any], changes: dict[str, Any], unset: set[str]
 ) -> None:
     changes |= dict.fromkeys(unset)

@@ -612,7 +612,7 @@ def test_callables_of_any_kind_take_messages() -> None:
     assert [message.delivery_tag for message in seen] == [1, 2]
 
 
-def test_a_message_tells_everything_that_came() -> None:
+def test_a_message_has_everything_that_came() -> None:
     client, channel = ready()
     client.consumer(channel)
     properties = Properties(content_type="a/b", headers={"n": 1}).raw
@@ -637,7 +637,7 @@ def test_a_message_tells_everything_that_came() -> None:
         assert "ex" in repr(message)
 
 
-def test_a_message_from_basic_get_tells_the_same() -> None:
+def test_a_message_from_basic_get_has_the_same() -> None:
     client, channel = ready()
     requests = [channel.basic_get("q"), channel.basic_get("q")]
     client.sent()
@@ -826,7 +826,7 @@ def test_bytes_that_another_thread_brings_are_not_taken() -> None:
     assert len(client.recorder.messages) == 1
 
 
-def test_the_door_from_another_thread_leads_to_the_loop() -> None:
+def test_the_threadsafe_entry_leads_to_the_loop() -> None:
     client, channel = armed()
     thread = threading.Thread(
         target=client.connection.call_soon_threadsafe,
@@ -930,7 +930,7 @@ def test_a_connection_that_has_ended_is_also_barred_in_a_child() -> None:
 # --- what is shown
 
 
-def test_reprs_tell_where_things_stand() -> None:
+def test_reprs_show_where_things_stand() -> None:
     client, channel = ready()
     request = channel.queue_declare("q")
     assert repr(channel) == "<Channel 1 OPEN>"

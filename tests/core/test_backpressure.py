@@ -38,7 +38,7 @@ def test_output_is_ready_when_it_turns_non_empty_and_when_it_passes_the_flush_ma
     assert client.runtime.ready_count == ready + 2
 
 
-def test_a_paused_transport_is_not_told_of_output() -> None:
+def test_a_paused_transport_gets_no_output_ready() -> None:
     client = opened()
     channel = client.channel()
     client.call(client.connection.set_writable, False)
@@ -62,7 +62,7 @@ def test_writing_ends_at_high_water_and_goes_on_when_it_was_taken() -> None:
     assert client.log == [("on_writable", False), ("on_writable", True)]
 
 
-def test_each_change_is_told_even_if_it_is_over_by_then() -> None:
+def test_each_change_is_reported_even_if_it_is_over_by_then() -> None:
     client = opened(output_high_water=KIB)
     channel = client.channel()
     for _ in range(3):
@@ -190,7 +190,7 @@ def test_wait_writable_fails_with_the_end(when: str) -> None:
     assert error is not client.connection.reason
 
 
-def test_backpressure_before_open_is_told_to_nobody() -> None:
+def test_backpressure_before_open_makes_no_callback() -> None:
     client = opened()
     client.connection.close()
     client.call(client.connection.set_writable, False)

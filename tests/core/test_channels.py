@@ -125,7 +125,7 @@ def test_a_number_whose_channel_the_broker_closed_rests() -> None:
     assert not first.is_open
 
 
-def test_an_open_that_is_never_answered_is_told_as_the_culprit() -> None:
+def test_an_open_that_is_never_answered_is_reported_as_the_culprit() -> None:
     client = opened(heartbeat=0, request_timeout=5)
     channel = client.connection.channel()
     request = channel.queue_declare("q")

@@ -265,7 +265,7 @@ def test_a_loss_before_close_ok_is_still_our_close() -> None:
 
 
 @pytest.mark.parametrize("channel_too", [False, True])
-def test_a_channel_close_behind_our_connection_close_is_not_answered_and_its_reason_is_told(
+def test_a_channel_close_behind_our_connection_close_is_not_answered_and_its_reason_is_reported(
     channel_too: bool,
 ) -> None:
     client = opened()
@@ -298,7 +298,7 @@ def test_a_channel_that_we_had_to_close_keeps_its_reason_when_the_connection_is_
     assert (channel.reason.code, channel.reason.by) == (311, "broker")
 
 
-def test_a_channel_that_we_had_to_close_is_told_why_the_broker_closed_the_connection() -> None:
+def test_a_channel_that_we_had_to_close_reports_why_the_broker_closed_the_connection() -> None:
     client = opened(body_max=10)
     channel = client.channel()
     client.consumer(channel)
@@ -341,7 +341,7 @@ def test_a_protocol_error_closes_with_its_code(when: str) -> None:
     assert isinstance(client.log[0][1], ProtocolError) is (when == "open")
 
 
-def test_a_loss_in_mid_session_is_told_with_its_cause() -> None:
+def test_a_loss_in_mid_session_is_reported_with_its_cause() -> None:
     client = opened()
     client.lose(ConnectionResetError("reset by peer"))
     reason = client.log[0][1]

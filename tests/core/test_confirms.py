@@ -80,7 +80,7 @@ def test_tag_zero_with_multiple_settles_all() -> None:
 @pytest.mark.parametrize(
     "confirm", [ack(1, 9), ack(1, 9, True), ack(1, 0), ack(1, 1), ack(1, 2, True), nack(1, 4)]
 )
-def test_unknown_tags_are_counted_and_told_to_nobody(confirm: bytes) -> None:
+def test_unknown_tags_are_counted_and_make_no_callback(confirm: bytes) -> None:
     client, _ = published(3)
     client.feed(ack(1, 2, multiple=True))
     told(client)
@@ -165,7 +165,7 @@ def test_a_wait_goes_on_during_a_close() -> None:
     assert outcome(request) == []
 
 
-def test_a_cancelled_wait_is_told_nothing() -> None:
+def test_a_cancelled_wait_gets_no_callback() -> None:
     client, channel = published(1)
     channel.wait_for_confirms(callback=client.recorder.note("never")).cancel()
     client.feed(ack(1, 1))

@@ -186,7 +186,7 @@ def test_former_tags_are_kept_up_to_a_limit() -> None:
 
 
 @pytest.mark.parametrize("no_wait", [True, False])
-def test_a_broker_cancel_is_told_once_to_both(no_wait: bool) -> None:
+def test_a_broker_cancel_is_reported_once_to_both(no_wait: bool) -> None:
     client = opened()
     channel = client.channel()
     channel.basic_consume(

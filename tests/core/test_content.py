@@ -618,7 +618,7 @@ def test_views_of_reads_keep_little_more_in_memory_than_the_bodies_are() -> None
 
 
 @pytest.mark.parametrize("max_templates", [MAX_TEMPLATES, 0])
-def test_what_a_callback_owes_is_told_before_the_next_frame_is(max_templates: int) -> None:
+def test_what_a_callback_defers_is_reported_before_the_next_frame_is(max_templates: int) -> None:
     client = Client()
     client.connection._parser = FrameParser(client.connection, max_templates)
     channel = client.open().confirming_channel()

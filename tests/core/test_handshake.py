@@ -158,7 +158,7 @@ def test_credentials_may_be_a_function_that_is_asked_at_login() -> None:
     assert len(asked) == 1
 
 
-def test_client_properties_tell_name_and_the_six_capabilities() -> None:
+def test_client_properties_have_name_and_the_six_capabilities() -> None:
     client = started(
         name="billing",
         client_properties={"team": "red", "product": "Shop", "capabilities": {"own": True}},
@@ -213,7 +213,7 @@ def test_limits_are_the_smaller_of_each_and_zero_does_not_count(
     assert (connection.channel_max, connection.frame_max, connection.heartbeat) == agreed
 
 
-def test_waiters_for_open_are_told_before_any_later_callback() -> None:
+def test_waiters_for_open_are_reported_before_any_later_callback() -> None:
     client = Client()
     request = client.connection.wait_open()
     client.connect()
@@ -260,7 +260,7 @@ def test_a_refused_vhost_is_vhost_refused(code: int) -> None:
     assert (error.code, error.method, error.by) == (code, "connection.open", "broker")
 
 
-def test_any_other_close_during_the_handshake_is_told_as_it_came() -> None:
+def test_any_other_close_during_the_handshake_is_reported_as_it_came() -> None:
     client = Client()
     client.connect()
     client.feed(connection_close(541, ""))
@@ -445,7 +445,7 @@ def test_end_of_file_before_open_ok_names_the_limits() -> None:
     assert "limits" in str(error)
 
 
-def test_a_transport_that_never_came_is_told_as_the_driver_says() -> None:
+def test_a_transport_that_never_came_is_reported_as_the_driver_says() -> None:
     client = Client()
     reason = ConnectFailed("no target could be reached", [("broker:5672", OSError("refused"))])
     client.lose(reason)

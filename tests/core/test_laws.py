@@ -427,7 +427,7 @@ def test_requests_fail_once_in_request_order_when_the_broker_closes_the_channel(
     assert client.recorder.names == ["b", "c", "on_channel_close", "on_close"]
 
 
-def test_the_end_is_told_per_channel_then_the_connection_then_on_close() -> None:
+def test_the_end_is_reported_per_channel_then_the_connection_then_on_close() -> None:
     client = opened()
     note = client.recorder.note
     first, second = client.confirming_channel(), client.channel()
@@ -491,7 +491,7 @@ def test_functions_that_arrive_late_are_dropped_and_counted(late: str) -> None:
     assert connection.stats.late_calls == 1
 
 
-def test_a_second_end_tells_nothing() -> None:
+def test_a_second_end_makes_no_callback() -> None:
     client = opened()
     client.feed(connection_close())
     client.lose()
@@ -540,7 +540,7 @@ def test_a_wait_with_nothing_outstanding_is_answered_by_the_loop() -> None:
     assert client.log == [("all", [])]
 
 
-def test_close_before_open_is_told_by_the_loop() -> None:
+def test_close_before_open_is_reported_by_the_loop() -> None:
     client = Client()
     client.connect()
     request = client.connection.close()
@@ -563,7 +563,7 @@ def test_cancel_calls_nothing_back() -> None:
     assert future.done()
 
 
-def test_backpressure_is_true_at_once_and_told_by_the_loop() -> None:
+def test_backpressure_is_true_at_once_and_reported_by_the_loop() -> None:
     client = opened(output_high_water=1000)
     channel = client.channel()
     channel.basic_publish("", "q", bytes(2000))
@@ -573,7 +573,7 @@ def test_backpressure_is_true_at_once_and_told_by_the_loop() -> None:
     assert client.log == [("on_writable", False)]
 
 
-def test_a_call_owes_its_callback_at_once() -> None:
+def test_a_call_defers_its_callback_at_once() -> None:
     client = opened(heartbeat=0)
     channel = client.confirming_channel()
     client.turn()
@@ -584,7 +584,7 @@ def test_a_call_owes_its_callback_at_once() -> None:
     assert client.runtime.ready_count > ready
 
 
-def test_what_owed_callbacks_owe_waits_for_the_next_turn() -> None:
+def test_what_deferred_callbacks_defer_waits_for_the_next_turn() -> None:
     client = opened()
     channel = client.confirming_channel()
 

@@ -182,7 +182,7 @@ def test_the_table_of_ticks() -> None:
 # --- blocked
 
 
-def test_blocked_and_unblocked_are_told_and_change_is_writable_at_once() -> None:
+def test_blocked_and_unblocked_are_reported_and_change_is_writable_at_once() -> None:
     client = opened()
     states: list[tuple[bool, bool]] = []
     connection = client.connection
@@ -195,7 +195,7 @@ def test_blocked_and_unblocked_are_told_and_change_is_writable_at_once() -> None
     assert client.recorder.names == ["on_blocked", "on_writable", "on_unblocked", "on_writable"]
 
 
-def test_blocked_twice_is_told_twice_and_counted_once() -> None:
+def test_blocked_twice_is_reported_twice_and_counted_once() -> None:
     client = opened(heartbeat=0)
     client.feed(BLOCKED)
     client.advance(5)
@@ -305,7 +305,7 @@ def test_a_pause_amid_a_body_goes_on_where_it_stopped() -> None:
     assert [message.body for message in client.recorder.messages] == [bytes(50_000)]
 
 
-def test_what_was_held_back_is_delivered_before_the_end_is_told() -> None:
+def test_what_was_held_back_is_delivered_before_the_end_is_reported() -> None:
     client = opened()
     client.consumer(client.channel())
     client.connection.pause_reading()

@@ -244,7 +244,7 @@ def test_a_cancelled_get_of_an_empty_queue_gives_nothing_back() -> None:
     assert client.sent() == []
 
 
-def test_a_cancelled_request_that_fails_is_told_to_nobody() -> None:
+def test_a_cancelled_request_that_fails_makes_no_callback() -> None:
     client = opened()
     request = client.channel().queue_declare("q", on_error=client.recorder.note("failed"))
     request.cancel()
@@ -427,7 +427,7 @@ def test_a_channel_that_is_not_closed_in_time_either_ends_all_the_same() -> None
 # --- the clock by itself
 
 
-def test_a_clock_tells_the_longest_wait_first_and_each_once() -> None:
+def test_a_clock_reports_the_longest_wait_first_and_each_once() -> None:
     clock: RequestClock[str] = RequestClock(10)
     assert clock.deadline() is None
     clock.start("a", 0)
@@ -449,7 +449,7 @@ def test_a_clock_started_again_waits_anew() -> None:
     clock.stop("a")
 
 
-def test_a_frozen_clock_tells_nothing() -> None:
+def test_a_frozen_clock_makes_no_callback() -> None:
     clock: RequestClock[str] = RequestClock(10)
     clock.start("a", 0)
     clock.freeze(4)

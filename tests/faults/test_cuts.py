@@ -60,7 +60,7 @@ def play_in_memory(cut: Cut | None) -> tuple[Session, CutWire]:
 
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_a_session_in_memory_cut_at_any_byte_ends_and_each_outcome_is_told_once(
+def test_a_session_in_memory_cut_at_any_byte_ends_and_each_outcome_is_reported_once(
     direction: Direction, end: End
 ) -> None:
     whole, wire = play_in_memory(None)
@@ -150,7 +150,7 @@ def places(stream: bytes, encryption: str) -> Sequence[int]:
     return sorted(near & set(range(len(stream))))
 
 
-def test_a_session_on_sockets_cut_anywhere_ends_and_each_outcome_is_told_once(
+def test_a_session_on_sockets_cut_anywhere_ends_and_each_outcome_is_reported_once(
     loop: Loop, proxy: ChaosProxy, target: evamqp.Parameters, encryption: str
 ) -> None:
     (whole,) = play(loop, proxy, target, [None])

@@ -133,7 +133,7 @@ def lost(state: str) -> type[Closed]:
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("exc", [None, ConnectionResetError(104, "reset")], ids=["eof", "reset"])
 @pytest.mark.parametrize("piece", [b"", HEARTBEAT_FRAME[:5], head(1, 0, 100) + b"\x00\x0a"])
-def test_a_hang_up_is_told_once(state: str, exc: OSError | None, piece: bytes) -> None:
+def test_a_hang_up_is_reported_once(state: str, exc: OSError | None, piece: bytes) -> None:
     victim = STATES[state]()
     if state != "starting":
         victim.feed(piece)
@@ -219,7 +219,7 @@ def test_a_broker_that_blocks_for_ever_is_left_after_blocked_timeout() -> None:
 
 
 @pytest.mark.parametrize("frames", [start(), start() + tune(), start() + tune() + OPEN_OK])
-def test_a_handshake_told_twice_is_503(frames: bytes) -> None:
+def test_a_handshake_sent_twice_is_503(frames: bytes) -> None:
     victim = STATES["starting"]()
     victim.feed(frames, frames)
     assert victim.finish().code == 503

@@ -12,7 +12,7 @@ from tests.interop.rig import OnTwoLoops, Rig, SharingVhost
 
 
 class TestReasons(SharingVhost, OnTwoLoops):
-    def test_a_refused_declare_is_told_though_the_channel_was_closed_behind_it(
+    def test_a_refused_declare_is_reported_though_the_channel_was_closed_behind_it(
         self, rig: Rig
     ) -> None:
         channel = rig.channel()
@@ -27,7 +27,7 @@ class TestReasons(SharingVhost, OnTwoLoops):
         assert error.is_culprit
         assert error.reason is reason
 
-    def test_a_refused_publish_is_told_though_the_channel_was_closed_behind_it(
+    def test_a_refused_publish_is_reported_though_the_channel_was_closed_behind_it(
         self, rig: Rig
     ) -> None:
         channel = rig.channel()
@@ -37,7 +37,7 @@ class TestReasons(SharingVhost, OnTwoLoops):
         assert (reason.code, reason.culprit, reason.by) == (404, "basic.publish", "broker")
 
     @pytest.mark.parametrize("refused", ["queue.declare", "basic.publish"])
-    def test_a_refusal_is_told_though_the_connection_was_closed_behind_it(
+    def test_a_refusal_is_reported_though_the_connection_was_closed_behind_it(
         self, rig: Rig, refused: str
     ) -> None:
         client = rig.open()
@@ -58,7 +58,7 @@ class TestReasons(SharingVhost, OnTwoLoops):
                 rig.wait(declared)
             assert caught.value.is_culprit
 
-    def test_what_ends_the_connection_is_told_though_it_was_closed_behind_it(
+    def test_what_ends_the_connection_is_reported_though_it_was_closed_behind_it(
         self, rig: Rig
     ) -> None:
         client = rig.open()

@@ -18,7 +18,7 @@ PER_THREAD = 1000
 
 
 class TestWrongPort(SharingVhost, OnEveryLoopPlain):
-    def test_plain_client_on_the_tls_port_is_told_so(self, rig: Rig) -> None:
+    def test_plain_client_on_the_tls_port_gets_an_error_that_says_so(self, rig: Rig) -> None:
         reason = rig.refused(rig.vhost.tls_url.replace("amqps:", "amqp:"))
         # The Erlang of 3.8.9 resets the connection; newer ones send a TLS alert.
         kinds = {"3.8": evamqp.ConnectionClosed, "3.10": evamqp.ProtocolMismatch}
@@ -26,7 +26,7 @@ class TestWrongPort(SharingVhost, OnEveryLoopPlain):
         assert "TLS" in str(reason)
         assert "amqps://" in str(reason)
 
-    def test_tls_client_on_the_plain_port_is_told_so(self, rig: Rig) -> None:
+    def test_tls_client_on_the_plain_port_gets_an_error_that_says_so(self, rig: Rig) -> None:
         reason = rig.refused(rig.vhost.url.replace("amqp:", "amqps:"))
         assert isinstance(reason, evamqp.ConnectFailed)
         assert "TLS" in str(reason)

@@ -75,7 +75,7 @@ class TestReturns(SharingVhost, OnTwoLoops):
         assert publisher.unmatched_returns == 0
         assert rig.wait(publisher.close()) == []
 
-    def test_blind_copies_that_alone_decide_are_told_apart_one_at_a_time(self, rig: Rig) -> None:
+    def test_blind_copies_that_alone_decide_are_distinguished_one_at_a_time(self, rig: Rig) -> None:
         topology = evamqp.Topology()
         topology.queue("q")
         publisher = evamqp.Publisher(rig.parameters(), adapter=rig.loop.adapter, topology=topology)

@@ -107,7 +107,7 @@ def in_thread(function: Callable[[], object]) -> list[BaseException]:
 
 
 @on_sockets
-def test_no_publish_is_lost_on_its_way_through_the_door(client: Client) -> None:
+def test_no_publish_is_lost_on_its_way_through_the_threadsafe_entry(client: Client) -> None:
     gate = threading.Barrier(THREADS)
     bodies: list[bytes] = []
 
@@ -136,7 +136,7 @@ def test_no_publish_is_lost_on_its_way_through_the_door(client: Client) -> None:
 
 
 @on_sockets
-def test_door_is_open_while_the_loop_sleeps(client: Client) -> None:
+def test_threadsafe_entry_is_open_while_the_loop_sleeps(client: Client) -> None:
     timer = threading.Timer(
         0.02, lambda: client.connection.call_soon_threadsafe(lambda: client.publish())
     )

@@ -133,7 +133,7 @@ def test_a_loss_while_closing_is_the_end(stage: Stage) -> None:
 
 
 @every_state
-def test_waiting_for_the_end_never_fails_and_tells_the_reason(stage: Stage, state: State) -> None:
+def test_waiting_for_the_end_never_fails_and_reports_the_reason(stage: Stage, state: State) -> None:
     reconnector = REACHED[state](stage)
     waiting = reconnector.wait_closed()
     reconnector.close()
@@ -186,7 +186,7 @@ def test_a_connection_that_the_user_closes_comes_back(stage: Stage) -> None:
 # --- events -------------------------------------------------------------------------------------
 
 
-def test_events_tell_attempt_delay_reason_and_recovery(stage: Stage) -> None:
+def test_events_report_attempt_delay_reason_and_recovery(stage: Stage) -> None:
     _ready(stage)
     stage.advance(60)
     stage.server.down()
@@ -1090,7 +1090,7 @@ class Member:
 
 
 @every_state
-def test_a_member_is_told_each_connection_each_loss_and_the_end(stage: Stage, state: State) -> None:
+def test_a_member_gets_each_connection_each_loss_and_the_end(stage: Stage, state: State) -> None:
     reconnector = REACHED[state](stage)
     member = Member()
     if state in (State.CLOSING, State.CLOSED):
@@ -1114,7 +1114,7 @@ def test_a_member_is_told_each_connection_each_loss_and_the_end(stage: Stage, st
     assert set(member.told[:-6]) <= {"disconnected"}
 
 
-def test_a_member_that_left_is_told_nothing(stage: Stage) -> None:
+def test_a_member_that_left_gets_no_callback(stage: Stage) -> None:
     reconnector = _ready(stage)
     member, other = Member(), Member()
     for each in (member, other):

@@ -214,7 +214,7 @@ def test_an_ambiguous_return_costs_a_second_copy_and_no_wrong_outcome(
     assert publisher.unmatched_returns == 1
 
 
-def test_a_return_whose_body_is_another_is_told_all_the_same(stage: Stage) -> None:
+def test_a_return_whose_body_is_another_is_reported_all_the_same(stage: Stage) -> None:
     def give_back_changed(publish: Publish) -> None:
         body = publish.body
         if body.startswith(b"bad"):

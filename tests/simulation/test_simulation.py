@@ -45,7 +45,7 @@ def test_the_same_seed_is_the_same_world() -> None:
         assert str(first.trace) == str(second.trace)
 
 
-def test_a_failing_world_tells_its_story_and_how_to_have_it_again(
+def test_a_failing_world_prints_its_story_and_how_to_have_it_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Audit, "complaints", lambda audit: ["something is wrong"])

@@ -112,7 +112,7 @@ def test_program_says_where_it_listens_and_ends_on_a_signal(loop: SelectAdapter)
         assert program.wait(10.0) == 0
 
 
-def test_program_tells_that_its_port_is_taken() -> None:
+def test_program_reports_that_its_port_is_taken() -> None:
     with Broker().serve() as broker:
         port = str(broker.port)
         command = [sys.executable, "-m", "evamqp.testing", "--port", port]

@@ -17,7 +17,7 @@ from evamqp.types import Tags
 T = TypeVar("T")
 
 
-class Recorder(evamqp.Handler):
+class CallbackNotes(evamqp.Handler):
     """Notes each callback in ``calls``: its name, and the essential of what came."""
 
     def __init__(self) -> None:
@@ -73,13 +73,13 @@ class World:
         self.broker: Broker = memory.broker
         self.url = memory.url
 
-    def connect(self, **parameters: object) -> tuple[Recorder, evamqp.Connection]:
+    def connect(self, **parameters: object) -> tuple[CallbackNotes, evamqp.Connection]:
         """A client whose connection is under way."""
-        recorder = Recorder()
+        recorder = CallbackNotes()
         target = evamqp.Parameters.from_url(self.url, **parameters)
         return recorder, evamqp.connect(target, recorder, adapter=self.adapter)
 
-    def open(self, **parameters: object) -> tuple[Recorder, evamqp.Channel]:
+    def open(self, **parameters: object) -> tuple[CallbackNotes, evamqp.Channel]:
         """A client with an open channel in confirm mode and an empty queue ``q``."""
         recorder, connection = self.connect(**parameters)
         self.wait(connection.wait_open())

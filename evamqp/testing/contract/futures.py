@@ -67,7 +67,7 @@ class FuturesContract(Contract):
         with pytest.raises(KeyError, match="first"):
             self.outcome(promise.future)
 
-    def test_promise_tells_that_its_future_was_cancelled(self, rig: Rig) -> None:
+    def test_promise_reports_that_its_future_was_cancelled(self, rig: Rig) -> None:
         promise = rig.adapter.create_future()
         promise.future.cancel()
         assert not promise.resolve(7)
@@ -88,14 +88,14 @@ class FuturesContract(Contract):
         assert work.steps == ["begun", 7, "ended"]
         assert followed.ends == [None]
 
-    def test_followed_coroutine_tells_what_it_raises(self, rig: Rig) -> None:
+    def test_followed_coroutine_reports_what_it_raises(self, rig: Rig) -> None:
         promise = rig.adapter.create_future()
         followed = _Followed(rig, _Work(promise.future).run())
         promise.reject(KeyError("mine"))
         rig.until(lambda: followed.ends)
         assert isinstance(followed.ends[0], KeyError)
 
-    def test_followed_future_tells_its_outcome(self, rig: Rig) -> None:
+    def test_followed_future_reports_its_outcome(self, rig: Rig) -> None:
         promises = [rig.adapter.create_future() for _ in range(2)]
         value, error = (_Followed(rig, promise.future) for promise in promises)
         promises[0].resolve(7)
@@ -104,7 +104,7 @@ class FuturesContract(Contract):
         assert value.ends == [None]
         assert isinstance(error.ends[0], OSError)
 
-    def test_followed_future_that_has_its_outcome_never_tells_it_from_inside(
+    def test_followed_future_that_has_its_outcome_never_reports_it_from_inside(
         self, rig: Rig
     ) -> None:
         promises = [rig.adapter.create_future() for _ in range(2)]
@@ -115,7 +115,7 @@ class FuturesContract(Contract):
         assert value.ends == [None]
         assert isinstance(error.ends[0], OSError)
 
-    def test_followed_coroutine_that_ends_at_once_never_tells_it_from_inside(
+    def test_followed_coroutine_that_ends_at_once_never_reports_it_from_inside(
         self, rig: Rig
     ) -> None:
         async def nothing() -> None:
@@ -125,7 +125,7 @@ class FuturesContract(Contract):
         rig.until(lambda: followed.ends)
         assert followed.ends == [None]
 
-    def test_cancelled_coroutine_is_left_at_its_await_and_told_once(self, rig: Rig) -> None:
+    def test_cancelled_coroutine_is_left_at_its_await_and_reported_once(self, rig: Rig) -> None:
         promise = rig.adapter.create_future()
         work = _Work(promise.future)
         followed = _Followed(rig, work.run())
@@ -138,7 +138,7 @@ class FuturesContract(Contract):
         assert len(followed.ends) == 1
         assert followed.ends[0] is not None
 
-    def test_coroutine_cancelled_before_it_began_is_told_once(self, rig: Rig) -> None:
+    def test_coroutine_cancelled_before_it_began_is_reported_once(self, rig: Rig) -> None:
         followed = _Followed(rig, _Work(rig.adapter.create_future().future).run())
         followed.cancel()
         rig.until(lambda: followed.ends)
@@ -146,7 +146,7 @@ class FuturesContract(Contract):
         assert len(followed.ends) == 1
         assert followed.ends[0] is not None
 
-    def test_coroutine_that_raises_when_cancelled_tells_that(self, rig: Rig) -> None:
+    def test_coroutine_that_raises_when_cancelled_reports_that(self, rig: Rig) -> None:
         begun: list[bool] = []
 
         async def stubborn(future: Any) -> None:
@@ -162,7 +162,7 @@ class FuturesContract(Contract):
         rig.until(lambda: followed.ends)
         assert isinstance(followed.ends[0], KeyError)
 
-    def test_cancelled_future_is_told_once(self, rig: Rig) -> None:
+    def test_cancelled_future_is_reported_once(self, rig: Rig) -> None:
         promise = rig.adapter.create_future()
         followed = _Followed(rig, promise.future)
         followed.cancel()
