@@ -10,6 +10,7 @@
 # make faults    every fault on every loop, a cluster included; some minutes
 # make brokers   the tests that need RabbitMQ on 3.8, 4.0 and 4.3, from Debian releases in .brokers/;
 #                root and debootstrap only: RELEASES="trixie sid" TESTS=tests/behaviour
+# make celery    Celery's workers on every pool, and 20 kills of their broker; half an hour
 # make soak      numbered messages through random faults: N=... FAULTS=... MINUTES=... ADAPTER=... SEED=...
 # make simulate  worlds in virtual time, each from a seed: WORLDS=... SEED=...; see docs/simulation.md
 # make plant-bugs  whether the simulation finds bugs that are put in on purpose: WORLDS=... SEED=...
@@ -45,7 +46,7 @@ SEED ?=
 DRIVER ?= evamqp-select
 
 .DEFAULT_GOAL := help
-.PHONY: help test format docs changelog changelog-draft release-check lint-workflows instructions demo demo-rabbitmq test-all coverage lint types rabbitmq faults brokers soak simulate plant-bugs bench profile fuzz clean
+.PHONY: help test format docs changelog changelog-draft release-check lint-workflows instructions celery demo demo-rabbitmq test-all coverage lint types rabbitmq faults brokers soak simulate plant-bugs bench profile fuzz clean
 
 help:
 	@sed -n 's/^# \(make .*\|   .*\)/\1/p' $(firstword $(MAKEFILE_LIST))
@@ -87,6 +88,10 @@ faults: $(STAMP) rabbitmq
 
 brokers: $(STAMP)
 	@$(VENV)/bin/python tools/brokers.py $(if $(RELEASES),--releases $(RELEASES)) -- $(TESTS)
+
+celery: $(STAMP) rabbitmq
+	@EVAMQP_CELERY=all EVAMQP_REQUIRE_RABBITMQ=1 $(VENV)/bin/python -m pytest \
+	    -o faulthandler_timeout=1800 --durations=10 tests/integrations/kombu
 
 soak: $(STAMP) rabbitmq
 	@$(VENV)/bin/python tools/soak.py --messages $(N) --faults $(FAULTS) --adapter $(ADAPTER) \

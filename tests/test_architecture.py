@@ -20,6 +20,7 @@ PACKAGE = "evamqp"
 # The longest prefix decides.  The package itself is the roof: it gathers the public names.
 FLOORS = {
     "evamqp.compat": 8,
+    "evamqp.integrations": 8,
     "evamqp.blocking": 7,
     "evamqp": 6,
     "evamqp.publisher": 5,
@@ -40,7 +41,7 @@ FLOORS = {
     "evamqp.version": 0,
     "evamqp.abc": 0,
 }
-# Where a loop's package may be imported.  Tornado's loop is asyncio underneath.
+# Where another's package may be imported.  Tornado's loop is asyncio underneath.
 LOOPS = {
     "asyncio": {
         "evamqp.adapters._asyncio_transport",
@@ -64,9 +65,12 @@ LOOPS = {
         "evamqp.compat.pika.adapters.twisted_connection",
     },
     "gevent": {"evamqp.compat.pika.adapters.gevent_connection"},
+    # No loops, but others' as well.  kombu depends on amqp, whose exceptions programs catch.
+    "kombu": {"evamqp.integrations.kombu"},
+    "amqp": {"evamqp.integrations.kombu"},
 }
 # What of ours a facade may import besides the roof and itself, and who may read the codec.
-OPEN_TO_FACADES = ("evamqp.abc", "evamqp.adapters", "evamqp.blocking")
+OPEN_TO_FACADES = ("evamqp.abc", "evamqp.adapters", "evamqp.blocking", "evamqp.types")
 READERS_OF_CODEC = (
     "evamqp.compat.pika.spec",
     "evamqp.compat.pika.frame",
@@ -264,7 +268,12 @@ def cycles(tree: Tree) -> list[str]:
 def facade_of(module: str) -> str | None:
     """The facade that a module belongs to, as ``evamqp.compat.pika``."""
     parts = module.split(".")
-    is_one = len(parts) > 2 and parts[:2] == [PACKAGE, "compat"] and not parts[2].startswith("_")
+    is_one = (
+        len(parts) > 2
+        and parts[0] == PACKAGE
+        and parts[1] in ("compat", "integrations")
+        and not parts[2].startswith("_")
+    )
     return ".".join(parts[:3]) if is_one else None
 
 

@@ -191,6 +191,24 @@ class SelectAdapter:
             finally:
                 self._is_running = False
 
+    def fileno(self) -> int:
+        """The descriptor for another loop to watch: readable while a socket wants a turn.
+
+        It does not tell of time; see time_until_due().
+
+        Raises:
+            WrongState: This platform's selector has no descriptor (it has on Linux and BSD).
+        """
+        fileno = getattr(self._selector, "fileno", None)
+        if fileno is None:
+            raise WrongState("the selector of this platform has no descriptor to watch")
+        number: int = fileno()
+        return number
+
+    def time_until_due(self) -> float | None:
+        """Seconds until a turn has something to do beside sockets; 0 if now, None if never."""
+        return self._longest_sleep()
+
     def turn(
         self,
         timeout: float | None = None,

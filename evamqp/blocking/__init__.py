@@ -10,11 +10,21 @@ from collections.abc import Callable, Sequence
 import evamqp
 from evamqp.blocking.channel import Channel
 from evamqp.blocking.connection import Connection, Timer
+from evamqp.blocking.loop import SharedLoop
 from evamqp.blocking.message import Message
 from evamqp.blocking.publishing import Batch
 from evamqp.blocking.subscription import Subscription
 
-__all__ = ["Batch", "Channel", "Connection", "Message", "Subscription", "Timer", "connect"]
+__all__ = [
+    "Batch",
+    "Channel",
+    "Connection",
+    "Message",
+    "SharedLoop",
+    "Subscription",
+    "Timer",
+    "connect",
+]
 
 
 def connect(

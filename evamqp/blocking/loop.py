@@ -110,6 +110,11 @@ class SharedLoop:
         """Whether the caller is a signal handler that came amid another call of its thread."""
         return self._is_locked_here()
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether the keeper drives; it gives way to a thread that waits."""
+        return self._is_keeping
+
     def call(self, verb: Callable[..., T], *arguments: Any) -> T:
         """Call something of the connection's, with the lock held; flush() or drive() follows.
 

@@ -9,6 +9,7 @@ import asyncio
 import gc
 import itertools
 import os
+import select
 import selectors
 import signal
 import socket
@@ -618,6 +619,25 @@ def test_turn_runs_what_is_due_and_returns(adapter: SelectAdapter) -> None:
         adapter.turn(TIMEOUT)
     adapter.turn(0)
     assert calls == ["soon", "later"]
+
+
+def test_another_loop_can_watch_it(adapter: SelectAdapter) -> None:
+    calls: list[str] = []
+    adapter.turn(0)
+    assert adapter.time_until_due() is None
+    assert select.select([adapter], [], [], 0)[0] == []
+
+    adapter.call_soon_threadsafe(lambda: calls.append("soon"))
+    assert select.select([adapter], [], [], TIMEOUT)[0] == [adapter]
+    assert adapter.time_until_due() == 0
+    adapter.turn(0)
+    assert calls == ["soon"]
+    assert select.select([adapter], [], [], 0)[0] == []
+
+    adapter.call_later(50, lambda: None)
+    due = adapter.time_until_due()
+    assert due is not None
+    assert 0 < due <= 50
 
 
 def test_lock_is_free_while_a_turn_sleeps_and_held_while_it_calls(adapter: SelectAdapter) -> None:

@@ -1,0 +1,110 @@
+"""Celery's worker on evamqp, as processes against RabbitMQ.
+
+CI takes two pools and two kills; ``make celery`` sets EVAMQP_CELERY=all for the long run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery, chain
+
+from rabbitmq_node import RabbitNode
+from tests.integrations.kombu.rig import TASKS, TIMEOUT, Worker, running
+from tests.integrations.kombu.tasks import make_app
+
+pytestmark = [pytest.mark.rabbitmq, pytest.mark.slow]
+
+ALL = os.environ.get("EVAMQP_CELERY") == "all"
+SCHEME = os.environ.get("EVAMQP_CELERY_SCHEME", "evamqp")  # pyamqp, to compare
+POOLS = ("prefork", "solo", "threads") if ALL else ("prefork", "solo")
+KILLS = int(os.environ.get("EVAMQP_CELERY_KILLS", "20" if ALL else "2"))
+NUMBERS = 1000 if ALL else 300
+
+
+@pytest.fixture(scope="module")
+def node(rabbit: RabbitNode) -> Iterator[RabbitNode]:
+    """A node to be killed; ``rabbit`` tells whether there is one at all."""
+    with RabbitNode() as node:
+        yield node
+
+
+@pytest.fixture
+def broker(node: RabbitNode, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a virtual host for one test."""
+    name = f"celery-{abs(hash(request.node.name))}"
+    node.repair()
+    node.add_vhost(name)
+    yield node.url_of(name).replace("amqp", SCHEME, 1)
+    node.repair()
+    node.delete_vhost(name)
+
+
+@contextmanager
+def opened(broker: str, queue_type: str = "classic") -> Iterator[Celery]:
+    """The application in the test's own process."""
+    app = make_app(broker, queue_type)
+    try:
+        yield app
+    finally:
+        if app.backend.result_consumer._consumer is not None:
+            app.backend.result_consumer.stop()
+        app.close()
+
+
+def send(app: Celery, name: str, *arguments: object, **options: Any) -> Any:
+    return app.send_task(f"{TASKS}.{name}", arguments, **options)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_tasks_retries_chains_times_and_control(pool: str, broker: str, tmp_path: Path) -> None:
+    with running(Worker(broker, tmp_path, pool)) as worker, opened(broker) as app:
+        sums = [send(app, "add", number, 1) for number in range(20)]
+        assert [each.get(timeout=TIMEOUT) for each in sums] == list(range(1, 21))
+
+        assert send(app, "flaky", 7).get(timeout=TIMEOUT) == 7
+
+        add = app.signature(f"{TASKS}.add", args=(1, 2))
+        more = app.signature(f"{TASKS}.add", args=(3,))
+        assert chain(add, more, more)().get(timeout=TIMEOUT) == 9
+
+        # More of them than the worker may hold at first: its limit has to grow while it runs.
+        later = [send(app, "add", number, 0, countdown=1) for number in range(25)]
+        assert [each.get(timeout=TIMEOUT) for each in later] == list(range(25))
+
+        revoked = send(app, "write", 1, countdown=1)
+        app.control.revoke(revoked.id)
+        assert app.control.ping(timeout=1) == [{"tested@here": {"ok": "pong"}}]
+        app.control.add_consumer("other", reply=True, timeout=1)
+        assert send(app, "add", 1, 1, queue="other").get(timeout=TIMEOUT) == 2
+        send(app, "write", 2, countdown=1)
+        worker.wait_for(lambda: worker.done()[2])
+        assert worker.done()[1] == 0
+        assert worker.stop() == 0
+
+
+@pytest.mark.parametrize("pool", ("prefork", "solo") if ALL else ("prefork",))
+def test_no_task_is_lost_when_the_broker_is_killed(
+    pool: str, node: RabbitNode, broker: str, tmp_path: Path
+) -> None:
+    numbers = iter(range(NUMBERS))
+    with running(Worker(broker, tmp_path, pool)) as worker, opened(broker) as app:
+        send(app, "write", -1)
+        worker.wait_for(worker.done)
+        for _ in range(KILLS):
+            before = worker.done().total()
+            for _, number in zip(range(NUMBERS // KILLS), numbers, strict=False):
+                send(app, "write", number, 0.01)
+            worker.wait_for(lambda: worker.done().total() > before)  # noqa: B023
+            node.kill()
+            node.start()
+            send(app, "write", -1)
+        for number in numbers:
+            send(app, "write", number)
+        worker.wait_for(lambda: not set(range(NUMBERS)) - set(worker.done()))
+        assert worker.stop() == 0
