@@ -335,7 +335,12 @@ def test_no_module_up_to_the_driver_loads_an_event_loop() -> None:
 
 
 def test_a_platform_that_does_not_fork_will_do() -> None:
-    code = "import os; del os.register_at_fork; import evamqp.blocking, evamqp.compat.aio_pika"
+    # What the standard library itself does at a fork is loaded first.
+    code = (
+        "import os, logging, random, tempfile, threading, importlib.abc\n"
+        "del os.register_at_fork\n"
+        "import evamqp.blocking, evamqp.compat.aio_pika"
+    )
     loaded_by(code)
 
 
