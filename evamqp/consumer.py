@@ -22,6 +22,7 @@ from evamqp.errors import (
     ChannelClosed,
     OutputFull,
     WrongState,
+    shown,
 )
 from evamqp.recovery.backoff import STABLE_AFTER, Backoff
 from evamqp.recovery.failures import Failures
@@ -158,6 +159,12 @@ class Consumer(ReconnectingClient[int]):
     def __repr__(self) -> str:
         return f"<Consumer of {self.queue!r}, {self.reconnector.state.value}>"
 
+    def _role(self) -> str:
+        return f"queue {shown(self.queue)}"
+
+    def _unfinished(self) -> tuple[int, str]:
+        return len(self._at_work), "handlers were at work; their messages go back to the queue"
+
     @property
     def is_consuming(self) -> bool:
         """Whether the consumer exists on the broker, as far as we know."""
@@ -278,7 +285,7 @@ class Consumer(ReconnectingClient[int]):
         """The broker cancelled the consumer: its queue was deleted, or moved."""
         if tag != self._tag:
             return
-        log.warning("broker cancelled the consumer of %s", self.queue)
+        self._log.write(logging.WARNING, "cancel", "the broker cancelled the consumer")
         self._tag = ""
         # The queue has the messages of a consumer that timed out, and would deliver them twice.
         self._drop_waiting()
@@ -291,7 +298,7 @@ class Consumer(ReconnectingClient[int]):
         if reason.code == CONTENT_TOO_LARGE and reason.method == "basic.deliver":
             self._refused_oversized(reason)
         if channel.connection.is_open and not self._is_closing:
-            log.warning("channel of the consumer of %s closed: %s", self.queue, reason)
+            self._log.write(logging.WARNING, "closed channel", f"its channel closed: {reason}")
             # The queue may be missing: declare it first.
             self._come_back(partial(self._declare, self._open_channel))
 
@@ -301,14 +308,16 @@ class Consumer(ReconnectingClient[int]):
         if self._oversized < OVERSIZED:
             return
         if self._on_error == "reject":
-            log.error("rejecting oversized messages of %s from now on: %s", self.queue, reason)
+            text = f"from now on what is too large is rejected: {reason}"
+            self._log.write(logging.ERROR, "large message", text)
         else:
-            log.error("stopped consuming %s until resume(): %s", self.queue, reason)
+            text = f"stopped consuming until resume(): {reason}"
+            self._log.write(logging.ERROR, "large message", text)
             self._oversized = 0
             self._is_paused = True
 
     def _oversized_rejected(self, why: str) -> None:
-        log.error("rejected a message of %s: %s", self.queue, why)
+        self._log.write(logging.ERROR, "large message", f"a message was rejected: {why}")
 
     def _forget_channel(self) -> None:
         self._channel = None
@@ -349,7 +358,7 @@ class Consumer(ReconnectingClient[int]):
         if held <= EXCESS * self._prefetch or self._channel is None:
             return
         text = f"{held} messages are unacknowledged, though prefetch is {self._prefetch}"
-        log.error("broker ignores the prefetch of %s: %s", self.queue, text)
+        self._log.write(logging.ERROR, "ignored prefetch", f"the broker ignores prefetch: {text}")
         channel = self._channel
         self._forget_channel()
         channel.close(RESOURCE_ERROR, text)
@@ -394,8 +403,8 @@ class Consumer(ReconnectingClient[int]):
         """The handler did not raise."""
         forward = None if work is None or message.is_settled else work.failed_forward
         if forward is not None:
-            log.error("handler of %r could not forward it: %r", message, forward)
-            self._fail(message)
+            fate = self._fail(message)
+            log.error("%s: could not forward %r: %r; %s", self.label, message, forward, fate)
             return
         self.handled += 1
         if self._ack == "auto" and not message.is_settled:
@@ -406,10 +415,12 @@ class Consumer(ReconnectingClient[int]):
         if is_interruption(error):
             self._interrupted = (self.adapter.time(), self.handled)
         elif not self._is_ending:
-            log.error("handler of %r raised %r", message, error, exc_info=error)
-            self._fail(message)
+            fate = self._fail(message)
+            words = "%s: the handler of %r raised %r; %s"
+            log.error(words, self.label, message, error, fate, exc_info=error)
             return
-        log.warning("handler of %r was interrupted: %r", message, error)
+        words = "%s: the handler of %r was interrupted by %r; the message goes back to the queue"
+        log.warning(words, self.label, message, error)
         self._return_later(message, INTERRUPTED_DELAY, message.nack)
 
     @property
@@ -424,12 +435,19 @@ class Consumer(ReconnectingClient[int]):
         at, handled = self._interrupted
         return self.handled == handled and self.adapter.time() - at < LONGEST_END
 
-    def _fail(self, message: Message) -> None:
+    def _fail(self, message: Message) -> str:
+        """Do as ``on_error`` says; return what becomes of the message."""
         self.handled += 1
-        if self._on_error == "reject" and not message.is_settled:
+        if message.is_settled:
+            return "the message was settled before"
+        if self._on_error == "reject":
             message.reject(requeue=False)
-        elif self._on_error == "requeue":
-            self._return_later(message, self._failures.next_delay(message), message.reject)
+            return "the message is rejected: dead-lettered if its queue says so, else dropped"
+        if self._on_error == "requeue":
+            delay = self._failures.next_delay(message)
+            self._return_later(message, delay, message.reject)
+            return f"the message goes back to the queue in {delay:.1f} s"
+        return "the message stays unacknowledged until the channel ends"
 
     def _return_later(
         self, message: Message, delay: float, give_back: Callable[[], object]

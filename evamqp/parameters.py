@@ -18,7 +18,7 @@ from evamqp import checks, url
 from evamqp.abc import Endpoint
 from evamqp.checks import integer, optional, type_name
 from evamqp.credentials import MECHANISM_NAMES, Credentials, CredentialsSource, Mechanism
-from evamqp.errors import BadArgument, BadType
+from evamqp.errors import BadArgument, BadType, shown
 from evamqp.types import TableLike
 
 if TYPE_CHECKING:
@@ -322,6 +322,17 @@ class Parameters:
     def address(self) -> str:
         """``"host:port"`` for messages."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def label(self) -> str:
+        """Connection name, user, host, port and virtual host, as logs show them.
+
+        Without the user where a callable supplies the credentials.
+        """
+        name = f"{shown(self.name)}: " if self.name else ""
+        known = self.credentials if isinstance(self.credentials, Credentials) else None
+        user = f"{shown(known.username)}@" if known else ""
+        return f"{name}{user}{self.address} vhost {shown(self.virtual_host)}"
 
     def ask_credentials(self) -> Credentials:
         """Return the Credentials to use now.

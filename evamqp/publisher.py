@@ -21,8 +21,8 @@ from evamqp.errors import (
     BadType,
     ChannelClosed,
     OutputFull,
+    PublishReturned,
     WrongState,
-    shown,
 )
 from evamqp.recovery.backoff import Backoff
 from evamqp.recovery.confirm_clock import CONFIRM_TIMEOUT, ConfirmClock, check_confirm_timeout
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from evamqp.errors import ConnectionClosed
     from evamqp.recovery.topology import Entity, Topology
     from evamqp.types import Body, Tags
-
-log = logging.getLogger(__name__)
 
 # Seconds before a nacked message is sent again: a quorum queue without a leader nacks for some
 # tenths of a second.
@@ -154,6 +152,12 @@ class Publisher(ReconnectingClient[list[Publication]]):
 
     def __repr__(self) -> str:
         return f"<Publisher {self._ledger.count} waiting, {self.reconnector.state.value}>"
+
+    def _role(self) -> str:
+        return "publisher"
+
+    def _unfinished(self) -> tuple[int, str]:
+        return self._ledger.count, "accepted messages have no outcome, and are lost"
 
     @property
     def pending(self) -> int:
@@ -359,6 +363,7 @@ class Publisher(ReconnectingClient[list[Publication]]):
                 self._nacked(entry)
             elif entry._returned is not None:
                 entry.detail = entry._returned
+                self._log_return(entry, entry._returned)
                 self._settle(entry, Outcome.RETURNED)
             else:
                 self._settle(entry, Outcome.CONFIRMED)
@@ -392,16 +397,20 @@ class Publisher(ReconnectingClient[list[Publication]]):
 
     # Returns
 
+    def _log_return(self, entry: Publication, returned: Returned) -> None:
+        """Log a return of which nobody asked to be told."""
+        if entry._callback is None and entry._future is None and not entry._promises:
+            words = PublishReturned(*returned[:4])
+            self._log.write(logging.WARNING, "return", f"a message was returned: {words}")
+
     def _returned(self, returned: Returned) -> None:
         ledger = self._ledger
         if ledger.match_return(returned):
             return
         self.unmatched_returns += 1
-        log.error(
-            "a return matches no single publish: %s %s, exchange %s, routing key %s",
-            returned.code, shown(returned.text), shown(returned.exchange),
-            shown(returned.routing_key),
-        )  # fmt: skip
+        words = PublishReturned(*returned[:4])
+        text = f"a return matches no single publish: {words}"
+        self._log.write(logging.ERROR, "unmatched return", text)
         if ledger.may_be_returned:
             # None of them may count as confirmed.  Sent one at a time, a return is certain.
             self._suspects.isolate(ledger.under_way)
@@ -439,10 +448,9 @@ class Publisher(ReconnectingClient[list[Publication]]):
             self._open_channel()
 
     def _miss_confirms(self, channel: Channel) -> None:
-        log.warning(
-            "no confirm in time for %d publishes on %r; publishing them again",
-            len(channel.unconfirmed), channel,
-        )  # fmt: skip
+        count = len(channel.unconfirmed)
+        text = f"no confirm for {count} publishes in time: they are published again"
+        self._log.write(logging.WARNING, "missing confirm", text)
         self._channel_backoff.next()
         # A suspect without an outcome must not hold up all others.
         was_alone = bool(self._suspects.isolated)
@@ -461,7 +469,8 @@ class Publisher(ReconnectingClient[list[Publication]]):
         self._refresh_writable()
         if channel.connection.is_open:
             delay = 0.0 if is_blamed else self._channel_backoff.next()
-            log.warning("channel of a publisher closed, next in %.2f s: %s", delay, reason)
+            text = f"its channel closed, the next follows in {delay:.2f} s: {reason}"
+            self._log.write(logging.WARNING, "closed channel", text)
             self._try_later(delay, self._open_channel)
         self._defer(self._close_if_done)
 

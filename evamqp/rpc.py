@@ -155,6 +155,9 @@ class RpcClient(ReconnectingClient[int]):
     def __repr__(self) -> str:
         return f"<RpcClient {len(self._calls)} calls, {self.reconnector.state.value}>"
 
+    def _unfinished(self) -> tuple[int, str]:
+        return len(self._calls), "calls have no reply"
+
     @property
     def pending(self) -> int:
         """How many calls have not ended."""
@@ -289,7 +292,7 @@ class RpcClient(ReconnectingClient[int]):
         self._channel = None
         self._take_back(reason, is_refusal=reason.culprit == "basic.publish")
         if channel.connection.is_open and not self._is_closed:
-            log.warning("channel of an RpcClient closed: %s", reason)
+            self._log.write(logging.WARNING, "closed channel", f"its channel closed: {reason}")
             self._try_later(self._backoff.next(), self._open_channel)
 
     def _take_back(self, reason: Closed, *, is_refusal: bool = False) -> None:
@@ -485,7 +488,8 @@ class RpcServer:
         except RpcError as error:
             reply = _error_reply(error.kind, error.text)
         except Exception as error:
-            log.exception("handler of %r raised", message)
+            words = "%s: the handler of %r raised; the caller gets the error"
+            log.exception(words, self._consumer.label, message)
             reply = _error_reply(type(error).__name__, "the server failed")
         if not reply_to:
             log.warning("no reply for %r: it has no reply_to", message)

@@ -132,9 +132,8 @@ class BaseConnection(CallbackDispatcher):
         self._blocked_since: float | None = None
 
     def __repr__(self) -> str:
-        name = f" {self.name}" if self.name else ""
-        where = f" to {self.parameters.address}" if self.parameters else ""
-        return f"<Connection{name}{where} {self.state.value}>"
+        where = f" {self.parameters.label}" if self.parameters else ""
+        return f"<Connection{where} {self.state.value}>"
 
     @property
     def name(self) -> str | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from threading import get_ident
+from typing import TYPE_CHECKING
 
 from evamqp.codec.spec import BY_NAME
 from evamqp.core.base_connection import BaseConnection
@@ -14,8 +15,12 @@ from evamqp.core.channel import Channel
 from evamqp.core.handler import Handler, with_functions
 from evamqp.core.request import Request, check_callbacks, check_reason, check_text
 from evamqp.core.state import ConnectionState
+from evamqp.core.unclosed import report
 from evamqp.errors import BadType, ConnectionClosed, WrongThread
 from evamqp.types import Callback, ErrorCallback
+
+if TYPE_CHECKING:
+    from evamqp.core.callbacks import Runtime
 
 
 class Connection(BaseConnection):
@@ -36,6 +41,20 @@ class Connection(BaseConnection):
     """
 
     __slots__ = ()
+
+    def __init__(self, handler: Handler, runtime: Runtime) -> None:
+        super().__init__(handler, runtime)
+        # A reconnector answers for its connections itself.
+        self._must_close = not handler._answers_for_connection
+
+    def __del__(self) -> None:
+        if getattr(self, "_must_close", False):  # False where the constructor raised
+            self._report_unclosed()
+
+    def _report_unclosed(self) -> None:
+        if self._must_close and self.state is ConnectionState.OPEN:
+            lost = sum(len(channel.unconfirmed) for channel in self._channels.values())
+            report(self, lost, "publishes have no confirm")
 
     def channel(
         self,

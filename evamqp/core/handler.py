@@ -8,8 +8,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakKeyDictionary
 
-from evamqp.errors import BadArgument, BadType, ConnectionClosed
+from evamqp.core.log_limit import LogLimit
+from evamqp.errors import BadArgument, BadType, ConnectionClosed, PublishReturned, shown
 
 if TYPE_CHECKING:
     from evamqp.core.channel import Channel
@@ -19,6 +21,11 @@ if TYPE_CHECKING:
     from evamqp.types import Tags
 
 log = logging.getLogger(__name__)
+
+# Lines about returned messages: so many at once, and one more per so many seconds.
+RETURNS_AT_ONCE = 5
+RETURNS_INTERVAL = 60.0
+_returns: WeakKeyDictionary[Connection, LogLimit] = WeakKeyDictionary()
 
 
 class CallbackContext(NamedTuple):
@@ -60,6 +67,9 @@ class Handler:
     it, and the fifth law holds.  The other laws are about where it begins.
     """
 
+    #: Whether somebody else reports that its connection was not closed.
+    _answers_for_connection = False
+
     def on_open(self, connection: Connection) -> object:
         """The handshake is complete: open channels now."""
 
@@ -77,10 +87,14 @@ class Handler:
         return None
 
     def on_blocked(self, connection: Connection, reason: str) -> object:
-        """The broker asks us to stop publishing (a memory or disk alarm)."""
+        """The broker asks us to stop publishing (a memory or disk alarm).  By default, log it."""
+        log.warning("%r: the broker takes no publishes: %s", connection, shown(reason))
+        return None
 
     def on_unblocked(self, connection: Connection) -> object:
-        """The alarm is over."""
+        """The alarm is over.  By default, log it."""
+        log.info("%r: the broker takes publishes again", connection)
+        return None
 
     def on_writable(self, connection: Connection, writable: bool) -> object:
         """Backpressure: stop publishing at False, go on at True.
@@ -98,7 +112,7 @@ class Handler:
         end that you did not ask for is logged.
         """
         if reason.by != "client":
-            log.warning("channel %d closed: %s", channel.number, reason)
+            log.warning("%r: channel %d closed: %s", channel.connection, channel.number, reason)
         return None
 
     def on_delivery_confirmation(self, channel: Channel, tags: Tags, acked: bool) -> object:
@@ -111,16 +125,33 @@ class Handler:
         """
 
     def on_return(self, channel: Channel, returned: Returned) -> object:
-        """A ``mandatory`` message could not be routed.  Its confirmation follows as an ack."""
+        """A ``mandatory`` message could not be routed.  Its confirmation follows as an ack.
+
+        By default it is logged; of many in a row only some, with their count.
+        """
+        connection = channel.connection
+        limit = _returns.setdefault(connection, LogLimit(RETURNS_AT_ONCE, RETURNS_INTERVAL))
+        if limit.admits(connection._runtime.time()):
+            words = PublishReturned(*returned[:4])
+            log.warning("%r: a message was returned: %s%s", connection, words, limit.told())
+        return None
 
     def on_consumer_cancel(self, channel: Channel, consumer_tag: str) -> object:
         """The broker cancelled a consumer, for instance because its queue was deleted."""
-        log.warning("channel %d: the broker cancelled consumer %s", channel.number, consumer_tag)
+        log.warning(
+            "%r: the broker cancelled consumer %s of channel %d",
+            channel.connection, consumer_tag, channel.number,
+        )  # fmt: skip
         return None
 
     def on_callback_error(self, context: CallbackContext, error: BaseException) -> object:
         """A callback raised.  By default it is logged, with your traceback."""
-        log.error("%s raised %r", context.callback, error, exc_info=error)
+        message = context.message
+        about = "" if message is None else f" for delivery {message.delivery_tag}"
+        if message is not None and not message.is_settled:
+            about += ", which stays unsettled"
+        words = "%r: %s raised %r%s"
+        log.error(words, context.connection, context.callback, error, about, exc_info=error)
         return None
 
 

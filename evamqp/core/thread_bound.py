@@ -23,16 +23,18 @@ class ThreadBound:
 
     Attributes:
         _owner: That thread; 0 before, and in a forked child, where no thread may use it.
+        _must_close: Whether it is to be closed before it goes; see ``unclosed.report``.
         _threadsafe_entry: What has the ``call_soon_threadsafe`` that other threads may call.
     """
 
-    __slots__ = ("__weakref__", "_is_forked", "_owner")
+    __slots__ = ("__weakref__", "_is_forked", "_must_close", "_owner")
 
     _threadsafe_entry = "adapter"
 
     def __init__(self) -> None:
         self._owner = 0
         self._is_forked = False
+        self._must_close = False
         _living.add(self)
 
     def _bind_owner(self) -> None:
@@ -55,6 +57,9 @@ class ThreadBound:
         foreign = self._foreign_caller(what)
         if foreign is not None:
             raise foreign
+
+    def _report_unclosed(self) -> None:
+        """The program is about to lose the object; warn if it had to be closed."""
 
     def _invalidate_after_fork(self) -> None:
         """After a fork, in the child: nothing here may be used or may touch the loop."""

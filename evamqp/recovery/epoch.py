@@ -24,7 +24,10 @@ class EpochHandler(Handler):
         opened: Called when the connection is open.
         lost: Called when it has ended, or could not be opened.
         writable: Called when its backpressure changes.
+        blocked: Called with the reason of an alarm, and with None at its end.
     """
+
+    _answers_for_connection = True
 
     def __init__(
         self,
@@ -34,15 +37,24 @@ class EpochHandler(Handler):
         opened: Callable[[Connection], None],
         lost: Callable[[ConnectionClosed], None],
         writable: Callable[[bool], None],
+        blocked: Callable[[str | None], None],
     ) -> None:
         self._user = user
         self._is_current = is_current
         self._opened = opened
         self._lost = lost
         self._writable = writable
+        self._blocked = blocked
         for name in CALLBACKS:
             if name not in vars(EpochHandler):
                 setattr(self, name, getattr(user, name))
+
+    def _call_user(self, name: str, *arguments: object) -> object:
+        """Call the user's own; what Handler does by default is to log, as the reconnector does."""
+        own = overrides(self._user, name)
+        if name == "on_open_error":  # which by default calls on_close
+            own = own or overrides(self._user, "on_close")
+        return getattr(self._user, name)(*arguments) if own else None
 
     def on_open(self, connection: Connection) -> None:
         if self._is_current():
@@ -50,17 +62,31 @@ class EpochHandler(Handler):
 
     def on_open_error(self, connection: Connection, error: ConnectionClosed) -> object:
         try:
-            return self._user.on_open_error(connection, error)
+            return self._call_user("on_open_error", connection, error)
         finally:
             if self._is_current():
                 self._lost(error)
 
     def on_close(self, connection: Connection, reason: ConnectionClosed) -> object:
         try:
-            return self._user.on_close(connection, reason)
+            return self._call_user("on_close", connection, reason)
         finally:
             if self._is_current():
                 self._lost(reason)
+
+    def on_blocked(self, connection: Connection, reason: str) -> object:
+        try:
+            return self._call_user("on_blocked", connection, reason)
+        finally:
+            if self._is_current():
+                self._blocked(reason)
+
+    def on_unblocked(self, connection: Connection) -> object:
+        try:
+            return self._call_user("on_unblocked", connection)
+        finally:
+            if self._is_current():
+                self._blocked(None)
 
     def on_writable(self, connection: Connection, writable: bool) -> object:
         try:
@@ -70,8 +96,6 @@ class EpochHandler(Handler):
                 self._writable(writable)
 
 
-class QuietHandler(Handler):
-    """The handler of a user who has none: the reconnector logs each loss itself."""
-
-    def on_close(self, connection: Connection, reason: ConnectionClosed) -> object:
-        """Do nothing: the loss is logged with the wait that follows."""
+def overrides(handler: Handler, name: str) -> bool:
+    """Whether a callback is the user's own, and not what Handler does by default."""
+    return getattr(getattr(handler, name), "__func__", None) is not vars(Handler)[name]

@@ -29,6 +29,10 @@ class LoopBound(ThreadBound):
         super().__init__()
         self.adapter = adapter
 
+    def __del__(self) -> None:
+        if getattr(self, "_must_close", False):  # False where the constructor raised
+            self._report_unclosed()
+
     def _create_future(self) -> Promise:
         return self.adapter.create_future()
 

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from weakref import ref
 
 from evamqp.core.handler import Handler
+from evamqp.core.log_limit import LogLimit
 from evamqp.core.request import Request
+from evamqp.core.unclosed import report
 from evamqp.errors import BadType, WrongState
+from evamqp.recovery.client_log import MEMBER_BURST, MEMBER_INTERVAL, ClientLog
 from evamqp.recovery.loop_bound import LoopBound, cancel_all, checked_timeout
 from evamqp.recovery.reconnector import Reconnector, Target
 from evamqp.recovery.topology import Topology
@@ -77,7 +82,32 @@ class ReconnectingClient(LoopBound, Generic[R]):
         self._reports: list[R] = []  # one, once it has ended
         self._is_over = False
         self._reason: Closed | TopologyFailed | None = None  # why the reconnector ended
+        self._log = ClientLog(
+            self.adapter,
+            partial(_label_of, reconnector, ref(self)),
+            LogLimit(MEMBER_BURST, MEMBER_INTERVAL),
+        )
         reconnector.join(self, topology)
+        self._must_close = True
+
+    @property
+    def label(self) -> str:
+        """Who it is to whom, as logs show it: see ``Reconnector.label``."""
+        return f"{self.reconnector.label} {self._role()}"
+
+    def _role(self) -> str:
+        """What it is to its connection."""
+        return type(self).__name__
+
+    def _unfinished(self) -> tuple[int, str]:
+        """How many messages have no outcome, and that in words."""
+        return 0, ""
+
+    def _report_unclosed(self) -> None:
+        if self._must_close and not self._is_over:
+            count, what = self._unfinished()
+            if count or not self._is_closing:
+                report(self, count, what)
 
     @property
     def _is_closed(self) -> bool:
@@ -116,13 +146,14 @@ class ReconnectingClient(LoopBound, Generic[R]):
         if self._is_owner and not self._is_over:
             self._close_timer = self.adapter.call_later(CLOSE_GRACE, self.reconnector.abort)
 
-    def _finish(self, report: R) -> None:
+    def _finish(self, outcome: R) -> None:
         """Leave channel and reconnector, then resolve the requests of close()."""
         if self._is_closed:
             return
-        self._reports.append(report)
+        self._reports.append(outcome)
         cancel_all(self._retry)
         self._retry = None
+        self._log.end()
         self.reconnector.leave(self)
         channel, self._channel = self._channel, None
         if channel is not None:
@@ -204,3 +235,8 @@ class ReconnectingClient(LoopBound, Generic[R]):
     @abstractmethod
     def _give_up(self) -> None:
         """Finish now, whatever is left."""
+
+
+def _label_of(reconnector: Reconnector, member: ref[ReconnectingClient[Any]]) -> str:
+    alive = member()
+    return reconnector.label if alive is None else alive.label

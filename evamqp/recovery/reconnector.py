@@ -10,9 +10,11 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
+from weakref import ref
 
 from evamqp.core.handler import Handler
 from evamqp.core.request import Request
+from evamqp.core.unclosed import report
 from evamqp.driver import default_adapter, start
 from evamqp.errors import (
     RESOURCE_LOCKED,
@@ -23,10 +25,12 @@ from evamqp.errors import (
     ProtocolError,
     TopologyFailed,
     WrongState,
+    shown,
 )
 from evamqp.parameters import Parameters, parse_targets
 from evamqp.recovery.backoff import STABLE_AFTER, Backoff, retry_of
-from evamqp.recovery.epoch import EpochHandler, QuietHandler
+from evamqp.recovery.client_log import OutageLog
+from evamqp.recovery.epoch import EpochHandler
 from evamqp.recovery.loop_bound import LoopBound, cancel_all
 from evamqp.recovery.members import Member, Members
 from evamqp.recovery.recorder import Recorder
@@ -38,8 +42,6 @@ if TYPE_CHECKING:
     from evamqp.abc import Adapter, Handle
     from evamqp.core.connection import Connection
     from evamqp.types import Callback
-
-log = logging.getLogger(__name__)
 
 # Replace the connection after this many channels in a row that the broker did not open.
 UNOPENED_CHANNELS = 3
@@ -106,7 +108,7 @@ class Reconnector(LoopBound):
         self.connection: Connection | None = None
         self.epoch = 0
         self._targets = targets
-        self._handler = handler or QuietHandler()
+        self._handler = handler or Handler()
         self._on_reconnecting = on_reconnecting
         self._on_recovered = on_recovered
         self._on_topology_error = on_topology_error
@@ -115,6 +117,10 @@ class Reconnector(LoopBound):
         self._recorded: set[Key] = set()  # what channels have added to ``topology``
         # Entities over which the broker closed connections, until one is lost for another reason.
         self._fatal: list[Entity] = []
+        self._dialled = targets  # in the last attempt
+        self._last_connection: Connection | None = None  # whose end is being told
+        # Not bound to us, for a timer of the log must not keep us.
+        self._log = OutageLog(self.adapter, partial(_label_of, ref(self)))
         self._was_fatal = False  # whether this connection ends over one
         # Members whose topology is being declared, in this epoch.
         self._waiting: list[Member] = []
@@ -125,6 +131,7 @@ class Reconnector(LoopBound):
         self._replay: Replay | None = None
         self._replays: dict[Member, Replay] = {}  # those that members requested
         self._timer: Handle | None = self.adapter.call_soon(self._dial)
+        self._must_close = True
         self._attempts = 0  # since the loss
         self._ready_since = 0.0
         self._lost_since: float | None = None
@@ -305,7 +312,9 @@ class Reconnector(LoopBound):
             opened=self._opened,
             lost=self._lost,
             writable=self._writable,
+            blocked=self._blocked,
         )
+        self._dialled = list(self._targets)
         self.connection = start(self._targets, handler, self.adapter)
         self._targets = [*self._targets[1:], self._targets[0]]
 
@@ -315,6 +324,25 @@ class Reconnector(LoopBound):
     def _writable(self, writable: bool) -> None:
         for member in self._members:
             member._writable(writable)
+
+    def _report_unclosed(self) -> None:
+        if self._must_close and not list(self._members) and self.state is not State.CLOSED:
+            report(self, 0, "")
+
+    def _blocked(self, reason: str | None) -> None:
+        if reason is None:
+            self._log.unblocked()
+        else:
+            self._log.blocked(shown(reason))
+
+    @property
+    def label(self) -> str:
+        """Whose connection to what, as logs show it: see ``Parameters.label``."""
+        connection = self.connection or self._last_connection
+        if connection is not None and connection.parameters is not None:
+            return connection.parameters.label
+        first, *others = self._dialled
+        return f"{first.label} (or {len(others)} other targets)" if others else first.label
 
     def _opened(self, connection: Connection) -> None:
         if self._move(Event.OPENED):
@@ -365,9 +393,12 @@ class Reconnector(LoopBound):
     def _notify_recovered(self, connection: Connection) -> None:
         lost_since, self._lost_since = self._lost_since, None
         attempts, self._attempts = self._attempts, 0
-        if lost_since is None or not (self.is_ready and connection.is_open):
+        if not (self.is_ready and connection.is_open):
             return
-        log.info("connected again to %s", connection.name or connection.parameters)
+        since = None if lost_since is None else self._ready_since - lost_since
+        self._log.connected(_product_of(connection), attempts, since)
+        if lost_since is None:
+            return
         if self._on_recovered is not None:
             seconds = self._ready_since - lost_since
             self._invoke("on_recovered", None, self._on_recovered, attempts, seconds)
@@ -379,7 +410,7 @@ class Reconnector(LoopBound):
         if not self._was_fatal:
             self._fatal.clear()  # the broker may accept them now
         self._was_fatal = False
-        self.connection = None
+        self.connection, self._last_connection = None, self.connection
         self._stop_replays()
         now = self.adapter.time()
         if self._lost_since is None:
@@ -391,22 +422,24 @@ class Reconnector(LoopBound):
         if self.state is State.CLOSED:
             self._finish()
         elif self.state is State.WAITING:
-            self._wait(reason)
+            self._wait(reason, was_ready)
+        self._last_connection = None
 
-    def _wait(self, reason: ConnectionClosed) -> None:
+    def _wait(self, reason: ConnectionClosed, was_open: bool) -> None:
         retry = retry_of(reason)
         delay = self._backoff.next(retry)
         self._attempts += 1
         attempt = self._attempts
         is_grave = retry != "soon" or isinstance(reason, ProtocolError)
         level = logging.ERROR if is_grave else logging.WARNING
-        log.log(level, "attempt %d to reconnect in %.2f s: %s", attempt, delay, reason)
+        self._log.failed(level, attempt, delay, reason, was_open)
         self._timer = self.adapter.call_later(delay, self._dial)
         if self._on_reconnecting is not None:
             self._invoke("on_reconnecting", None, self._on_reconnecting, attempt, delay, reason)
 
     def _topology_error(self, entity: Entity, reason: ChannelClosed) -> None:
-        log.error("could not declare %s: %s", entity, reason)
+        text = f"could not declare {entity}: {reason}"
+        self._log.write(logging.ERROR, "failed declaration", text)
         is_locked = reason.code == RESOURCE_LOCKED and entity.key in self._recorded
         if is_locked and self.adapter.time() - self._ready_since >= LOCKED_FOR_GOOD:
             # A channel declared it on a former connection.  By now another client owns it.
@@ -432,15 +465,28 @@ class Reconnector(LoopBound):
     def _topology_failed(self, entity: Entity, reason: ChannelClosed) -> None:
         error = TopologyFailed(f"could not declare {entity}: {reason}")
         error.__cause__ = reason
-        log.error("gave up, by the policy of that entity: %s", error)
         self._reason = error
         self.close()
 
     def _finish(self) -> None:
         assert self._reason is not None
         self._is_over = True
+        level = logging.INFO if isinstance(self._reason, Closed) else logging.ERROR
+        self._log.closed(level, self._reason)
         for member in self._members.clear():
             self._invoke("a member", None, member._ended, self._reason)
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.resolve(self._reason)
+
+
+def _label_of(reconnector: ref[Reconnector]) -> str:
+    alive = reconnector()
+    return "a reconnector that is gone" if alive is None else alive.label
+
+
+def _product_of(connection: Connection) -> str:
+    """What the broker calls itself."""
+    properties = connection.server_properties
+    words = [properties.get(key) for key in ("product", "version")]
+    return shown(" ".join(word for word in words if isinstance(word, str))) or "the broker"

@@ -937,7 +937,7 @@ def test_reprs_show_where_things_stand() -> None:
     assert repr(request) == "<Request queue.declare on channel 1 pending>"
     client.serve()
     assert repr(request) == "<Request queue.declare on channel 1 done>"
-    assert repr(client.connection) == "<Connection to localhost:5672 OPEN>"
+    assert repr(client.connection) == "<Connection guest@localhost:5672 vhost / OPEN>"
     failed = channel.queue_declare("q")
     client.lose()
     assert "NotExecuted" in repr(failed)
