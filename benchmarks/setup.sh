@@ -8,7 +8,7 @@ set -e
 "$python" -m venv "$folder"
 install() { "$folder/bin/python" -m pip install --disable-pip-version-check --quiet "$@"; }
 install tornado twisted uvloop
-for client in pika aio-pika amqp; do
+for client in pika aio-pika amqp kombu; do
     install "$client" || echo "without $client" >&2
 done
 # It needs an older pamqp than aio-pika does, hence a folder of its own.
