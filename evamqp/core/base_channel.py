@@ -66,6 +66,7 @@ class Consumer(NamedTuple):
     on_message: Callable[[Message], object]
     auto_ack: bool
     on_cancel: Callable[[str], object] | None
+    on_end: Callable[[], object] | None = None  # of ours: cancelled by us, or its channel ended
 
 
 class BaseChannel:
@@ -582,6 +583,9 @@ class BaseChannel:
             connection._defer(waiter.fail, NotExecuted(str(waiter), reason))
         for closed in self._close_waiters:
             connection._defer(closed.resolve, reason)
+        for consumer in self._consumers.values():
+            if consumer.on_end is not None:
+                connection._defer(consumer.on_end)
         self._requests.clear()
         self._confirm_waiters.clear()
         self._close_waiters.clear()

@@ -17,13 +17,16 @@ from evamqp.codec.properties import Properties
 from evamqp.core.base_channel import BaseChannel, Consumer, _no_message
 from evamqp.core.confirms import Confirms
 from evamqp.core.coroutines import is_async
+from evamqp.core.iteration import Inbox, MessageIterator, Messages, check_prefetch
 from evamqp.core.message import DeliveryTemplate, Message
 from evamqp.core.request import Request, check_callbacks, check_reason, check_text
 from evamqp.core.state import ChannelState
-from evamqp.errors import BadArgument, BadType, ChannelClosed, WrongState, WrongThread
+from evamqp.errors import BadArgument, BadType, ChannelClosed, NotExecuted, WrongState, WrongThread
 from evamqp.types import Body, Callback, DeclareOk, ErrorCallback, TableLike
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from evamqp.core.connection import Connection
     from evamqp.core.content import Content
     from evamqp.core.handler import Handler
@@ -536,6 +539,52 @@ class Channel(BaseChannel):
         self._consumers[consumer_tag] = Consumer(consumer_tag, on_message, auto_ack, on_cancel)
         return ConsumerTag(consumer_tag, request)
 
+    def messages(
+        self,
+        queue: str,
+        *,
+        prefetch: int = 100,
+        exclusive: bool = False,
+        consumer_tag: str = "",
+        arguments: TableLike | None = None,
+    ) -> Messages:
+        """Consume a queue by ``async for``, on every loop that runs coroutines.
+
+        Each loop over it is a consumer of its own, from the loop's first line to its end; see
+        ``MessageIterator`` for how that comes.  The loop's messages are yours to settle: by
+        ``async with message``, or by ack(), nack() and reject().
+
+        Args:
+            queue: Name; "" is the queue last declared on this channel.
+            prefetch: Messages that may be unacknowledged, 1..65535, and so may wait here.  It
+                holds for this channel's later consumers too, as after ``basic_qos``.
+            exclusive: Refuse (403) if the queue has consumers, and keep others away.
+            consumer_tag: See ``basic_consume``.
+            arguments: For instance ``x-priority``.
+
+        Raises:
+            BadArgument, BadType: prefetch is no such number.
+        """
+        check_prefetch(prefetch)
+        return Messages(partial(self._iterate, queue, prefetch, exclusive, consumer_tag, arguments))
+
+    def _iterate(
+        self,
+        queue: str,
+        prefetch: int,
+        exclusive: bool,
+        consumer_tag: str,
+        arguments: TableLike | None,
+    ) -> MessageIterator:
+        inbox = Inbox(self, prefetch)
+        self.basic_qos(prefetch)
+        tag = inbox.tag = self.basic_consume(
+            queue, inbox.deliver, False, exclusive, consumer_tag, arguments,
+            on_cancel=inbox.broker_cancelled, on_error=inbox.refused,
+        )  # fmt: skip
+        self._consumers[tag] = self._consumers[tag]._replace(on_end=inbox.ended)
+        return MessageIterator(inbox)
+
     def basic_cancel(
         self,
         consumer_tag: str,
@@ -566,6 +615,8 @@ class Channel(BaseChannel):
         # If the broker cancelled it first, or there was none, the tag may be another's by now.
         if self._consumers.get(consumer_tag) is consumer:
             self._forget_consumer(consumer_tag)
+            if consumer is not None and consumer.on_end is not None:
+                self.connection._defer(consumer.on_end)
         return consumer_tag
 
     def basic_get(
@@ -743,6 +794,39 @@ class Channel(BaseChannel):
             if isinstance(refusal, WrongThread):
                 raise refusal
         return self.wait_closed()
+
+    def wait_open(self) -> Request[None]:
+        """Wait until the broker has opened the channel; fails with NotExecuted if it never will."""
+        self.connection._check_caller(f"wait_open on channel {self.number}")
+        if self.state in (ChannelState.OPENING, ChannelState.REOPENING):
+            return self._requests[0]  # channel.open itself
+        request: Request[None] = Request(self.connection, "wait_open", channel=self)
+        if self.is_open:
+            request.resolve(None)
+        else:
+            assert self.reason is not None
+            request.fail(NotExecuted(str(request), self.reason))
+        return request
+
+    async def __aenter__(self) -> Channel:
+        """Wait until it is open; ``async with connection.channel() as channel`` closes it."""
+        try:
+            await self.wait_open()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close it, and wait for that."""
+        closing = self.close()
+        if kind is not GeneratorExit:  # a coroutine that is closed may not wait
+            await closing
 
     def wait_closed(self) -> Request[ChannelClosed]:
         """Wait for the end of the channel; the request succeeds with its reason, never fails."""

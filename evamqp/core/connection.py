@@ -20,6 +20,8 @@ from evamqp.errors import BadType, ConnectionClosed, WrongThread
 from evamqp.types import Callback, ErrorCallback
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from evamqp.core.callbacks import Runtime
 
 
@@ -118,6 +120,26 @@ class Connection(BaseConnection):
         elif self.state not in (ConnectionState.CLOSING, ConnectionState.CLOSED):
             self._give_up(ConnectionClosed("closed before it was open", by="client"))
         return self.wait_closed()
+
+    async def __aenter__(self) -> Connection:
+        """Wait until it is open; ``async with evamqp.connect(...) as connection`` closes it."""
+        try:
+            await self.wait_open()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close it, and wait for that."""
+        closing = self.close()
+        if kind is not GeneratorExit:  # a coroutine that is closed may not wait
+            await closing
 
     def wait_open(self) -> Request[None]:
         """Wait until the connection is open; fails with the reason if it never will be."""

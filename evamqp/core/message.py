@@ -10,10 +10,12 @@ from threading import get_ident
 from typing import TYPE_CHECKING, NamedTuple
 
 from evamqp.codec.properties import Properties
+from evamqp.core.coroutines import is_interruption
 from evamqp.errors import AlreadySettled, BadType
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import TracebackType
 
     from evamqp.core.channel import Channel
 
@@ -198,6 +200,29 @@ class Message:
         Spec: basic.reject (60, 90).
         """
         return self._settle(b"\x00\x3c\x00\x5a", b"\x01" if _is_set(requeue) else b"\x00")
+
+    async def __aenter__(self) -> Message:
+        """``async with message:`` acks it at the end of the block, unless you have settled it.
+
+        If the block raises, the message is rejected, so that its queue drops or dead-letters it;
+        if the block is cancelled, the message goes back to its queue.
+        """
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._settled:
+            return
+        if error is None:
+            self.ack()
+        elif is_interruption(error):
+            self.nack()
+        else:
+            self.reject(requeue=False)
 
     def _settle(self, method: bytes, flags: bytes) -> bool:
         if self._settled:
