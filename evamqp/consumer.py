@@ -98,6 +98,7 @@ class Consumer(ReconnectingClient[int]):
         on_reconnecting: See Reconnector; a shared one has its own of these three.
         on_recovered: See Reconnector.
         on_topology_error: See Reconnector.
+        backoff: See Reconnector.  Each client needs one of its own.
 
     Raises:
         BadArgument, BadType: An argument is wrong.
@@ -120,6 +121,7 @@ class Consumer(ReconnectingClient[int]):
         on_reconnecting: Callable[[int, float, ConnectionClosed], object] | None = None,
         on_recovered: Callable[[int, float], object] | None = None,
         on_topology_error: Callable[[Entity, ChannelClosed], object] | None = None,
+        backoff: Backoff | None = None,
     ) -> None:
         _check(queue, on_message, prefetch, ack, on_error)
         arguments = copy_table(arguments)
@@ -130,6 +132,7 @@ class Consumer(ReconnectingClient[int]):
             on_reconnecting=on_reconnecting,
             on_recovered=on_recovered,
             on_topology_error=on_topology_error,
+            backoff=backoff,
         )
         self.queue = queue
         self.handled = 0  # messages whose handler succeeded or failed

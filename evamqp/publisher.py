@@ -90,6 +90,7 @@ class Publisher(ReconnectingClient[list[Publication]]):
         on_reconnecting: See Reconnector; a shared one has its own of these three.
         on_recovered: See Reconnector.
         on_topology_error: See Reconnector.
+        backoff: See Reconnector.  Each client needs one of its own.
 
     Attributes:
         unmatched_returns: Returns so far whose message could not be determined.  After one,
@@ -116,6 +117,7 @@ class Publisher(ReconnectingClient[list[Publication]]):
         on_reconnecting: Callable[[int, float, ConnectionClosed], object] | None = None,
         on_recovered: Callable[[int, float], object] | None = None,
         on_topology_error: Callable[[Entity, ChannelClosed], object] | None = None,
+        backoff: Backoff | None = None,
     ) -> None:
         if max_messages < 1 or max_bytes < 1 or resends < 0:
             raise BadArgument("max_messages and max_bytes must be 1 or more, resends 0 or more")
@@ -127,6 +129,7 @@ class Publisher(ReconnectingClient[list[Publication]]):
             on_reconnecting=on_reconnecting,
             on_recovered=on_recovered,
             on_topology_error=on_topology_error,
+            backoff=backoff,
         )
         self.is_writable = False
         self.unmatched_returns = 0

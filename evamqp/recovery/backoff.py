@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 
-from evamqp.errors import NOT_ALLOWED, NOT_IMPLEMENTED, ConnectionClosed, Retry
+from evamqp.errors import NOT_ALLOWED, NOT_IMPLEMENTED, BadArgument, ConnectionClosed, Retry
 
 # Seconds.  Full jitter, so that a thousand clients of one broker do not come back at once.
 FIRST_STEP = 0.1
 LONGEST = 30.0
+# A broker that restarts is away for less than this, and then no delay is longer than that.
+SHORT_OUTAGE = 60.0
+LONGEST_IN_SHORT = 4.0
 # For ends that probably need a human: a refused login, a missing virtual host.
 FIRST_SLOW_STEP = 2.0
 LONGEST_SLOW = 60.0
@@ -30,16 +34,38 @@ def retry_of(reason: ConnectionClosed) -> Retry:
 
 
 class Backoff:
-    """The delays of one series of attempts: none, then random up to a bound that doubles.
+    """The delays of one client's attempts: none, then random up to a bound that doubles.
+
+    While the waits of one outage add up to less than a minute the bound stays at 4 seconds, so that
+    a broker that restarts is served again within 5 seconds of its return.
 
     Args:
+        first: Seconds; the bound of the first delay that is not 0 is twice that.
+        limit: Seconds that a delay may take at the most.
+        jitter: The part of each delay that is random, 0..1; 1 spreads many clients best.
         chance: Returns a float in 0..1; for tests.
+
+    Raises:
+        BadArgument: ``first`` or ``limit`` is not above 0, or ``jitter`` not within 0..1.
     """
 
-    __slots__ = ("_chance", "attempts")
+    __slots__ = ("_chance", "_first", "_jitter", "_limit", "_waited", "attempts")
 
-    def __init__(self, chance: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self,
+        first: float = FIRST_STEP,
+        limit: float = LONGEST,
+        jitter: float = 1.0,
+        *,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        if not (0 < first < math.inf and 0 < limit < math.inf and 0 <= jitter <= 1):
+            raise BadArgument("first and limit must be seconds above 0, jitter within 0..1")
+        self._first = first
+        self._limit = limit
+        self._jitter = jitter
         self._chance = chance
+        self._waited = 0.0  # seconds, since the last reset
         self.attempts = 0  # since the last reset
 
     def next(self, retry: Retry = "soon") -> float:
@@ -53,8 +79,14 @@ class Backoff:
             return bound * (1 + self._chance()) / 2
         if not attempt:
             return 0.0
-        return min(LONGEST, FIRST_STEP * (1 << power)) * self._chance()
+        bound = min(self._limit, self._first * (1 << power))
+        if self._waited < SHORT_OUTAGE:
+            bound = min(bound, LONGEST_IN_SHORT)
+        delay = bound * (1 - self._jitter * (1 - self._chance()))
+        self._waited += delay
+        return delay
 
     def reset(self) -> None:
         """Start a new series."""
         self.attempts = 0
+        self._waited = 0.0

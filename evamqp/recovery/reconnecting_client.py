@@ -62,7 +62,7 @@ class ReconnectingClient(LoopBound, Generic[R]):
         target: Target | Reconnector,
         adapter: Adapter | None,
         topology: Topology | None,
-        **events: Callable[..., object] | None,
+        **options: Any,
     ) -> None:
         if topology is not None and not isinstance(topology, Topology):
             raise BadType(f"topology must be a Topology, not {type(topology).__name__}")
@@ -70,7 +70,7 @@ class ReconnectingClient(LoopBound, Generic[R]):
         reconnector = (
             target
             if isinstance(target, Reconnector)
-            else Reconnector(target, adapter=adapter, **events)  # type: ignore[arg-type]
+            else Reconnector(target, adapter=adapter, **options)
         )
         super().__init__(reconnector.adapter)
         self.reconnector = reconnector

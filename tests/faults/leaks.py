@@ -57,7 +57,11 @@ class Clients(evamqp.Handler):
         topology.queue(QUEUE)
         target = evamqp.Parameters(HOST, port)
         self.reconnector = evamqp.Reconnector(
-            target, adapter=adapter, topology=topology, handler=self, backoff=Backoff(lambda: 0.0)
+            target,
+            adapter=adapter,
+            topology=topology,
+            handler=self,
+            backoff=Backoff(chance=lambda: 0.0),
         )
         self._publisher = evamqp.Publisher(self.reconnector)
         evamqp.Consumer(self.reconnector, QUEUE, lambda message: None)

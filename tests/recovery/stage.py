@@ -86,7 +86,7 @@ class Stage:
 
     def reconnector(self, target: Any = URL, **options: Any) -> Reconnector:
         """A reconnector whose delays are their bounds, and whose events are noted."""
-        options = {"backoff": Backoff(lambda: 1.0), **self._noting(), **options}
+        options = {"backoff": Backoff(chance=lambda: 1.0), **self._noting(), **options}
         return Reconnector(target, adapter=self.adapter, **options)
 
     def publisher(self, target: Any = URL, **options: Any) -> evamqp.Publisher:

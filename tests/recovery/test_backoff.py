@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from evamqp.errors import (
     AuthenticationFailed,
+    BadArgument,
     BlockedTimeout,
     ConnectFailed,
     ConnectionClosed,
@@ -19,16 +23,17 @@ from evamqp.errors import (
     VhostRefused,
 )
 from evamqp.recovery.backoff import Backoff, retry_of
+from tests.recovery.stage import Stage
 
 
 def delays(retry: Retry, chance: float, count: int) -> list[float]:
-    backoff = Backoff(lambda: chance)
+    backoff = Backoff(chance=lambda: chance)
     return [round(backoff.next(retry), 6) for _ in range(count)]
 
 
 def test_the_first_attempt_comes_at_once_and_the_bound_doubles_up_to_thirty_seconds() -> None:
-    expected = [0, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30, 30, 30]
-    assert delays("soon", 1.0, 12) == expected
+    expected = [0, 0.2, 0.4, 0.8, 1.6, 3.2, *[4] * 14, 30, 30]
+    assert delays("soon", 1.0, 22) == expected
 
 
 def test_the_jitter_is_full() -> None:
@@ -42,14 +47,15 @@ def test_slow_ends_begin_slowly_and_wait_up_to_sixty_seconds() -> None:
 
 
 def test_a_million_attempts_do_not_overflow() -> None:
-    backoff = Backoff(lambda: 1.0)
+    backoff = Backoff(chance=lambda: 1.0)
     backoff.attempts = 10**6
+    backoff._waited = 10.0**6
     assert backoff.next() == 30
     assert backoff.next("slow") == 60
 
 
 def test_a_reset_begins_anew() -> None:
-    backoff = Backoff(lambda: 1.0)
+    backoff = Backoff(chance=lambda: 1.0)
     for _ in range(20):
         backoff.next()
     backoff.reset()
@@ -98,3 +104,49 @@ def test_our_own_close_is_no_refusal() -> None:
 )
 def test_each_kind_of_end_has_its_pace(reason: ConnectionClosed, retry: Retry) -> None:
     assert retry_of(reason) == retry
+
+
+def test_settings_of_ones_own() -> None:
+    backoff = Backoff(1.0, 3.0, 0.0)
+    assert [backoff.next() for _ in range(4)] == [0, 2, 3, 3]
+    half = Backoff(1.0, 100.0, 0.5, chance=lambda: 0.0)
+    assert [half.next() for _ in range(3)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("wrong", [(0,), (1, 0), (1, 1, 2), (1, float("nan")), (1, 1, -1)])
+def test_impossible_settings_are_refused(wrong: tuple[float, ...]) -> None:
+    with pytest.raises(BadArgument):
+        Backoff(*wrong)
+
+
+def test_a_broker_that_was_away_for_less_than_a_minute_is_published_to_within_five_seconds(
+    stage: Stage,
+) -> None:
+    chance = random.Random(14)
+    worst = 0.0
+    stage.server.on_publish = lambda publish: publish.ack()
+    publisher = stage.publisher(backoff=Backoff(chance=chance.random))
+    for _ in range(200):
+        stage.advance(20)
+        stage.server.down()
+        stage.advance(chance.uniform(0.1, 59.9))
+        stage.server.up()
+        back = stage.adapter.time()
+        publication = publisher.publish("", "work", b"x")
+        while not publication.is_done:
+            stage.advance(0.05)
+        worst = max(worst, stage.adapter.time() - back)
+    assert worst <= 5.0
+
+
+def test_the_herd_is_spread() -> None:
+    """A thousand clients whose broker was away for half a minute: no tenth second gets many."""
+    chance = random.Random(14)
+    arrivals: Counter[int] = Counter()
+    for _ in range(1000):
+        backoff, time = Backoff(chance=chance.random), 0.0
+        while time < 30:
+            time += backoff.next()
+        arrivals[int((time - 30) * 10)] += 1
+    assert max(arrivals.values()) <= 80
+    assert max(arrivals) < 40
