@@ -34,8 +34,7 @@ from evamqp.recovery.work import Work, message_at_work
 
 if TYPE_CHECKING:
     from evamqp.abc import Adapter, Handle
-    from evamqp.core.channel import Channel
-    from evamqp.core.message import Message
+    from evamqp.core.channel import Channel, Message
     from evamqp.errors import ConnectionClosed
     from evamqp.recovery.topology import Entity, Topology
     from evamqp.types import TableLike
@@ -244,7 +243,9 @@ class Consumer(ReconnectingClient[int]):
             return
         self._channel = channel
         if self._oversized >= OVERSIZED:
-            channel._on_oversized_rejected = self._oversized_rejected
+            connection.context.channels.by_number[
+                channel.number
+            ].on_oversized_rejected = self._oversized_rejected
         try:
             channel.basic_qos(self._prefetch)
         except (OutputFull, WrongState):

@@ -203,7 +203,7 @@ class Publisher(ReconnectingClient[list[Publication]]):
             WrongState: The publisher is closed or closing.
             WrongThread: Not the thread of the loop.
         """
-        if self._is_closing or self.reconnector._owner != get_ident():
+        if self._is_closing or self._host.owner != get_ident():
             self._check_open("publish")
         if timeout is not None:
             timeout = checked_timeout(timeout)
@@ -214,7 +214,7 @@ class Publisher(ReconnectingClient[list[Publication]]):
             encode_shortstr(routing_key, "routing_key")
             self._names = (exchange, routing_key)
         entry = Publication(
-            self,
+            self._host,
             self._accepted + 1,
             exchange,
             routing_key,
@@ -248,7 +248,9 @@ class Publisher(ReconnectingClient[list[Publication]]):
             completed = properties.replace(delivery_mode=DeliveryMode.PERSISTENT)
         if size >= SMALL and self._channel is not None:
             what = "Publisher.publish: its properties"
-            self._channel.connection._check_frame(what, HEADER_OVERHEAD + len(completed.raw))
+            self._channel.connection.context.limits.check_frame(
+                what, HEADER_OVERHEAD + len(completed.raw)
+            )
         if persistent:
             self._completed = (properties, completed)
         return completed
@@ -340,7 +342,7 @@ class Publisher(ReconnectingClient[list[Publication]]):
         if writable is not self.is_writable:
             self.is_writable = writable
             if self._on_writable is not None:
-                self._defer(self._invoke, "on_writable", None, self._on_writable, writable)
+                self._defer(self._invoke, "on_writable", self._on_writable, writable)
 
     # Outcomes
 
@@ -402,7 +404,7 @@ class Publisher(ReconnectingClient[list[Publication]]):
 
     def _log_return(self, entry: Publication, returned: Returned) -> None:
         """Log a return of which nobody asked to be told."""
-        if entry._callback is None and entry._future is None and not entry._promises:
+        if not entry.is_watched:
             words = PublishReturned(*returned[:4])
             self._log.write(logging.WARNING, "return", f"a message was returned: {words}")
 

@@ -35,8 +35,8 @@ from evamqp.recovery.reconnector import Reconnector, Target
 
 if TYPE_CHECKING:
     from evamqp.abc import Adapter, Handle
-    from evamqp.core.channel import Channel
-    from evamqp.core.message import Message, Returned
+    from evamqp.core.channel import Channel, Message
+    from evamqp.core.message import Returned
     from evamqp.errors import AmqpError, ChannelClosed, Closed, ConnectionClosed
     from evamqp.recovery.topology import Topology
     from evamqp.types import Body, Callback, ErrorCallback, Tags
@@ -89,7 +89,7 @@ class RpcCall(Request["Message"]):
         callback: Callback[Message] | None,
         on_error: ErrorCallback | None,
     ) -> None:
-        super().__init__(client, "rpc call", callback=callback, on_error=on_error)
+        super().__init__(client._host, "rpc call", callback=callback, on_error=on_error)
         self.routing_key = routing_key
         self.body = body
         self.properties = properties
@@ -467,7 +467,7 @@ class RpcServer:
             BadArgument, BadType: The timeout is not a number.
             WrongThread: Not the thread of the loop.
         """
-        request: Request[int] = Request(self._consumer, "RpcServer.close")
+        request: Request[int] = Request(self._consumer._host, "RpcServer.close")
         self.adapter.run_awaitable(self._shut_down(timeout, request), lambda error: None)
         return request
 

@@ -15,7 +15,7 @@ import hypothesis
 import pytest
 import trustme
 
-from evamqp.core.thread_bound import _living
+from evamqp.core.unclosed import _living
 from rabbitmq_node import RabbitNode, RabbitNotFound, TlsFiles
 
 REQUIRE_RABBITMQ = "EVAMQP_REQUIRE_RABBITMQ"

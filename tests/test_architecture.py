@@ -155,12 +155,20 @@ class Tree:
 
     def __init__(self, root: Path) -> None:
         paths = {name_of(path.relative_to(root)): path for path in (root / PACKAGE).rglob("*.py")}
+        self._paths = paths
         self.modules = frozenset(paths)
         self.imports = [
             found
             for module, path in sorted(paths.items())
             for found in collect(module, path, self.modules)
         ]
+
+    def sources(self) -> dict[str, ast.Module]:
+        """The parsed modules."""
+        return {
+            module: ast.parse(path.read_text(encoding="utf-8"), str(path))
+            for module, path in sorted(self._paths.items())
+        }
 
     def inner(self) -> Iterator[Import]:
         """The imports of the package's own modules."""
@@ -291,7 +299,138 @@ def intrusions(tree: Tree) -> list[str]:
     return found
 
 
-CHECKS = (homeless, upward, across, foreign_loops, early_sockets, cycles, intrusions)
+# Private reads of the hot path, as (reading module, name): each spares a call per message.
+HOT_READS = {
+    # The parser makes a Message without calling its __init__: the call costs a tenth of a delivery.
+    ("evamqp.core.parser", "_template"),
+    ("evamqp.core.parser", "_raw"),
+    ("evamqp.core.parser", "_settled"),
+    ("evamqp.core.parser", "_properties"),
+    # What basic_publish puts on the wire, found without a call where it was checked before.
+    ("evamqp.core.channel", "_sendable"),
+}
+# Where nothing of the core's that begins with an underscore may be read.  The core itself is one.
+ABOVE_THE_CORE = (
+    "evamqp.driver",
+    "evamqp.recovery",
+    "evamqp.publisher",
+    "evamqp.consumer",
+    "evamqp.rpc",
+    "evamqp.testing",
+    "evamqp.blocking",
+)
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.endswith("__")
+
+
+def is_self(node: ast.expr) -> bool:
+    """Whether an expression is ``self``, ``cls`` or ``super()``."""
+    if isinstance(node, ast.Call):
+        return ast.unparse(node.func) == "super"
+    return isinstance(node, ast.Name) and node.id in ("self", "cls")
+
+
+def own_privates(tree: ast.Module) -> set[str]:
+    """The private names that a module defines: functions, classes, slots, attributes of self."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.add(node.value)  # of __slots__
+        elif (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.ctx, ast.Store)
+            and is_self(node.value)
+        ):
+            found.add(node.attr)
+    return {name for name in found if is_private(name)}
+
+
+def private_reads(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Line and name of each private name of something else than self that a module uses."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and is_private(node.attr):
+            if not is_self(node.value):
+                yield node.lineno, node.attr
+        elif isinstance(node, ast.ImportFrom) and (
+            node.level or is_below(node.module or "", PACKAGE)
+        ):
+            for alias in node.names:
+                if is_private(alias.name):
+                    yield node.lineno, alias.name
+
+
+def trespasses(tree: Tree) -> list[str]:
+    """Private names of other modules that the core uses, and of the core that others use.
+
+    Names are all that is compared: one that a module above the core defines too counts as its own.
+    """
+    sources = tree.sources()
+    of_core: set[str] = set()
+    of_others: set[str] = set()
+    for module, source in sources.items():
+        (of_core if is_below(module, "evamqp.core") else of_others).update(own_privates(source))
+    found = []
+    for module, source in sources.items():
+        in_core = is_below(module, "evamqp.core")
+        if not in_core and not any(is_below(module, package) for package in ABOVE_THE_CORE):
+            continue
+        own = own_privates(source)
+        for line, name in private_reads(source):
+            if name in own or (module, name) in HOT_READS:
+                continue
+            if name in (of_core | of_others if in_core else of_core - of_others):
+                found.append(f"{module}:{line} reads {name}")
+    return found
+
+
+# How many modules of the core may need each other for their types: those of the public API, where a
+# Channel has a connection, a connection has channels, a Handler gets both, and channel.messages()
+# iterates over the messages of its channel.
+TYPE_CIRCLE = 4
+
+
+def wide_circles(tree: Tree) -> list[str]:
+    """Circles of modules of the core by all imports, for types as well, that are too wide."""
+    graph: dict[str, set[str]] = {}
+    for entry in tree.inner():
+        if is_below(entry.module, "evamqp.core"):
+            graph.setdefault(entry.module, set()).add(entry.target)
+    reached = {module: reachable(graph, module) for module in graph}
+    circles = {
+        frozenset(other for other in reached[module] if module in reached.get(other, ()))
+        for module in graph
+    }
+    return [" ".join(sorted(circle)) for circle in circles if len(circle) > TYPE_CIRCLE]
+
+
+def reachable(graph: dict[str, set[str]], start: str) -> set[str]:
+    found: set[str] = set()
+    waiting = [start]
+    while waiting:
+        for target in graph.get(waiting.pop(), ()):
+            if target not in found:
+                found.add(target)
+                waiting.append(target)
+    return found
+
+
+CHECKS = (
+    homeless,
+    upward,
+    across,
+    foreign_loops,
+    early_sockets,
+    cycles,
+    intrusions,
+    trespasses,
+    wide_circles,
+)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
@@ -461,6 +600,36 @@ class TestChecker:
         source = "import evamqp\nfrom evamqp.adapters import select\nfrom . import spec\n"
         own = {"compat__mine____init__": source, "compat__mine__spec": ""}
         assert intrusions(self.tree(tmp_path, adapters__select="", **own)) == []
+
+    @pytest.mark.parametrize(
+        "module", ["core__b", "driver", "recovery__x", "publisher", "testing__broker"]
+    )
+    @pytest.mark.parametrize(
+        "source",
+        [
+            "def f(thing):\n    return thing._hidden\n",
+            "class C:\n    def f(self):\n        self.thing._hidden = 1\n",
+            "from evamqp.core.a import _hidden\n",
+        ],
+    )
+    def test_private_name_of_the_core_is_found(
+        self, tmp_path: Path, module: str, source: str
+    ) -> None:
+        core = "class A:\n    def _hidden(self): ...\n"
+        assert len(trespasses(self.tree(tmp_path, core__a=core, **{module: source}))) == 1
+
+    def test_own_private_name_may_be_read_of_another_object(self, tmp_path: Path) -> None:
+        source = "class A:\n    __slots__ = ('_x',)\n    def f(self, other):\n        other._x\n"
+        assert trespasses(self.tree(tmp_path, core__a=source)) == []
+
+    def test_circle_of_types_that_is_too_wide_is_found(self, tmp_path: Path) -> None:
+        names = "abcde"
+        following = dict(zip(names, names[1:] + names[:1], strict=True))
+        sources = {
+            f"core__{name}": f"if TYPE_CHECKING:\n    from evamqp.core import {following[name]}\n"
+            for name in names
+        }
+        assert len(wide_circles(self.tree(tmp_path, **sources))) == 1
 
     def test_module_on_no_floor_is_found(self, tmp_path: Path) -> None:
         assert homeless(self.tree(tmp_path, utilities="")) == ["evamqp.utilities"]

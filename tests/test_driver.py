@@ -754,7 +754,7 @@ def test_a_user_who_keeps_the_connection_keeps_no_loop() -> None:
     assert isinstance(driver, Driver)
     assert driver._transport is None
     assert driver._timer is None
-    assert connection._handler is not stage.recorder
+    assert connection._control.handler is not stage.recorder
 
 
 def test_errors_of_a_login_name_their_kind(stage: Stage) -> None:

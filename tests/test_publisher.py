@@ -1082,7 +1082,7 @@ def _publications(publisher: evamqp.Publisher) -> int:
     """Publications that are alive and are of this publisher."""
     gc.collect()
     return sum(
-        isinstance(thing, evamqp.Publication) and thing._host is publisher
+        isinstance(thing, evamqp.Publication) and thing._host is publisher._host
         for thing in gc.get_objects()
     )
 

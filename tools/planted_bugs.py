@@ -137,12 +137,12 @@ BUGS = (
     ),
     Bug(
         "what still comes for a cancelled consumer is dropped",
-        '        self._reply("basic.nack", delivery_tag, False, True)\n',
+        '        self.reply("basic.nack", delivery_tag, False, True)\n',
         "        return\n",
     ),
     Bug(
         "requests of a channel that ends never complete",
-        "            connection._defer(request.fail, error)\n",
+        "            self.defer(request.fail, error)\n",
         "            pass\n",
     ),
     Bug(

@@ -1,6 +1,6 @@
-"""CallbackDispatcher out: callbacks that may raise, and never come inside a call of the user's.
+"""Calls of the user's functions: they may raise, and never run inside a call that the user makes.
 
-What they are about is ``link.py`` and ``session.py``; nothing of AMQP is known here.
+What they are about is the connection's and the channel's business; nothing of AMQP is known here.
 """
 
 from __future__ import annotations
@@ -9,18 +9,14 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 from evamqp.core.coroutines import run_if_coroutine
-from evamqp.core.handler import CallbackContext, Handler
 from evamqp.core.stats import Stats
 from evamqp.core.thread_bound import ThreadBound
 
 if TYPE_CHECKING:
     from evamqp.abc import Adapter, Promise
-    from evamqp.core.channel import Channel
-    from evamqp.core.connection import Connection
-    from evamqp.core.message import Message
 
 log = logging.getLogger(__name__)
 
@@ -37,85 +33,106 @@ class Runtime(Protocol):
         """There is something to send, or a deadline has come nearer."""
 
 
+class CallbackSource(Protocol):
+    """Where a callback comes from: a connection or a channel."""
+
+    def reporter(self, name: str, message: Any) -> Callable[[BaseException], object]:
+        """What reports to today's handler that a callback raised, also when that is gone."""
+
+
 class CallbackDispatcher(ThreadBound):
-    """What a connection needs to call back."""
+    """What a connection and its channels call back with, in the thread that owns them.
 
-    __slots__ = ("_counts", "_deferred", "_handler", "_runtime")
+    Args:
+        runtime: Asked for futures, and woken when something is deferred.
 
-    _threadsafe_entry = "connection"
+    Attributes:
+        deferred: Functions that the loop calls next, in order.
+        on_fork: Called in a forked child.
+    """
 
-    def __init__(self, handler: Handler, runtime: Runtime) -> None:
+    __slots__ = ("_runtime", "deferred", "on_fork", "stats")
+
+    threadsafe_entry = "connection"
+
+    def __init__(self, runtime: Runtime) -> None:
         super().__init__()
-        self._handler = handler
         self._runtime = runtime
-        self._counts = Stats()
-        self._deferred: deque[Callable[[], object]] = deque()
+        self.stats = Stats()
+        self.deferred: deque[Callable[[], object]] = deque()
+        self.on_fork: tuple[Callable[[], object], ...] = ()
 
-    def _create_future(self) -> Promise:
+    @property
+    def adapter(self) -> Adapter:
+        """The adapter of the loop."""
+        return self._runtime.adapter
+
+    def invalidate_after_fork(self) -> None:
+        super().invalidate_after_fork()
+        for function in self.on_fork:
+            function()
+
+    def create_future(self) -> Promise:
         return self._runtime.create_future()
 
-    def _defer(self, function: Callable[..., object], *arguments: object) -> None:
+    def defer(self, function: Callable[..., object], *arguments: object) -> None:
         """Have a function called by the loop, in order, before anything else comes in."""
-        self._deferred.append(partial(function, *arguments))
-        if len(self._deferred) == 1:
+        self.deferred.append(partial(function, *arguments))
+        if len(self.deferred) == 1:
             self._runtime.output_ready()
 
-    def _run_deferred(self) -> None:
-        # What these owe in turn waits for the next turn of the loop.
-        for _ in range(len(self._deferred)):
-            if not self._deferred:  # a loop nested in one of them has run the others
+    def run_deferred(self) -> None:
+        # What these defer in turn waits for the next turn of the loop.
+        for _ in range(len(self.deferred)):
+            if not self.deferred:  # a loop nested in one of them has run the others
                 return
-            self._deferred.popleft()()
+            self.deferred.popleft()()
 
-    def _invoke(
+    def invoke(
         self,
         name: str,
-        channel: Channel | None,
+        source: CallbackSource,
         function: Callable[..., object],
         *arguments: object,
-        message: Message | None = None,
+        message: Any = None,
     ) -> None:
-        """Call a function of the user's; what it raises goes to on_callback_error."""
+        """Call a function of the user's; what it raises goes to on_callback_error.
+
+        Args:
+            name: The callback's, as the user knows it.
+            source: Where it comes from.
+            function: The user's function.
+            message: The message that is being handled, if any.
+        """
         try:
             result = function(*arguments)
             if result is not None:
-                self._follow(name, channel, message, result)
+                self.follow(name, source, message, result)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
-            self._callback_failed(name, channel, message, error)
+            self.failed(name, source, message, error)
 
-    def _follow(
-        self, name: str, channel: Channel | None, message: Message | None, result: object
-    ) -> bool:
+    def follow(self, name: str, source: CallbackSource, message: Any, result: object) -> bool:
         """Run a coroutine that a callback has returned; False if it is none."""
-        report = self._reporter(name, channel, message)
-        return run_if_coroutine(self._runtime.adapter, result, report)
+        return run_if_coroutine(self.adapter, result, source.reporter(name, message))
 
-    def _callback_failed(
-        self, name: str, channel: Channel | None, message: Message | None, error: BaseException
-    ) -> None:
-        self._reporter(name, channel, message)(error)
+    def failed(self, name: str, source: CallbackSource, message: Any, error: BaseException) -> None:
+        """Report what a function of the user's raised."""
+        source.reporter(name, message)(error)
 
-    def _reporter(
-        self, name: str, channel: Channel | None, message: Message | None
-    ) -> Callable[[BaseException], None]:
-        """What tells today's handler that a callback raised, also when that has been let go."""
-        handler = self._handler if channel is None else channel._handler
-        context = CallbackContext(name, cast("Connection", self), channel, message)
-        return partial(self._report, handler, context)
-
-    def _report(self, handler: Handler, context: CallbackContext, error: BaseException) -> None:
-        self._counts.callback_errors += 1
+    def report(self, handler: Any, context: Any, error: BaseException) -> None:
+        """Call a handler's on_callback_error, with a CallbackContext."""
+        self.stats.callback_errors += 1
         try:
             result = handler.on_callback_error(context, error)
             if result is not None:
-                run_if_coroutine(self._runtime.adapter, result, partial(_log, context))
+                run_if_coroutine(self.adapter, result, partial(_log, context))
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as failure:
             _log(context, failure)
 
 
-def _log(context: CallbackContext, error: BaseException) -> None:
+def _log(context: Any, error: BaseException) -> None:
     log.error("on_callback_error raised, for %s", context.callback, exc_info=error)

@@ -1,50 +1,74 @@
-"""The only spelling of the channel API: what a user may send.
+"""The only spelling of the channel API: what a user may send, and the messages that come.
 
-How requests are answered, and everything else that comes in, is ``session.py``.
+How requests are answered, and everything else that comes in, is ``channel_machine.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from functools import partial
-from struct import Struct
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from evamqp.codec.frames import FRAME_OVERHEAD, body_frames, content_header_frame
-from evamqp.codec.methods import pack_ack, pack_nack, pack_publish, pack_reject
+from evamqp.codec.methods import pack_ack, pack_nack, pack_reject
 from evamqp.codec.properties import Properties
-from evamqp.core.base_channel import BaseChannel, Consumer, _no_message
+from evamqp.codec.templates import (
+    CLASS_BASIC,
+    FRAME_END,
+    NO_PROPERTIES,
+    body_prefix,
+    pack_header,
+    pack_size,
+    publish_ends,
+    publish_head,
+    publish_prefix,
+    without_header,
+)
+from evamqp.core.channel_machine import Consumer
 from evamqp.core.confirms import Confirms
 from evamqp.core.coroutines import is_async
+from evamqp.core.delivery_template import DeliveryTemplate, no_message
 from evamqp.core.iteration import Inbox, MessageIterator, Messages, check_prefetch
-from evamqp.core.message import DeliveryTemplate, Message
+from evamqp.core.message import Delivery
 from evamqp.core.request import Request, check_callbacks, check_reason, check_text
 from evamqp.core.state import ChannelState
 from evamqp.errors import BadArgument, BadType, ChannelClosed, NotExecuted, WrongState, WrongThread
-from evamqp.types import Body, Callback, DeclareOk, ErrorCallback, TableLike
+from evamqp.types import Body, Callback, DeclareOk, ErrorCallback, TableLike, Tags
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from evamqp.core.channel_machine import ChannelMachine
     from evamqp.core.connection import Connection
     from evamqp.core.content import Content
-    from evamqp.core.handler import Handler
 
-_pack_header = Struct(">IIQ").pack
-_pack_size = Struct(">I").pack
-_CLASS_BASIC = 60 << 16
-_NO_PROPERTIES = b"\x00\x00"
 # Bytes: a body above this is queued as it is and copied once, when the output is joined.
 _JOINED_BODY = 16 * 1024
 # What stands before the routing key depends on the exchange and the key's length alone, so that
 # any number of routing keys costs the same.  With more of these than here the table stops filling.
 _MAX_PREFIXES = 256
-# Where nobody has published yet: no argument is this.
+# Where nothing was published yet: no argument is this.
 _NOWHERE: Any = object()
 
 
-class Channel(BaseChannel):
+class Message(Delivery):
+    """A message from basic_consume or basic_get.
+
+    Attributes:
+        body: The payload.
+    """
+
+    __slots__ = ()
+
+    @property
+    def channel(self) -> Channel:
+        """The channel it came on."""
+        channel: Channel = self._template.channel
+        return channel
+
+
+class Channel:
     """A channel: usable at once, since requests are pipelined behind ``channel.open``.
 
     A method that asks the broker something returns a ``Request``: await it, take its ``future``,
@@ -63,27 +87,61 @@ class Channel(BaseChannel):
         "_last_key",
         "_last_mandatory",
         "_last_prefixes",
+        "_machine",
+        "_output",
         "_prefix_count",
         "_prefixes",
         "_publish_ends",
+        "connection",
+        "number",
     )
 
-    def __init__(self, connection: Connection, number: int, handler: Handler, reused: bool) -> None:
-        super().__init__(connection, number, handler, reused)
+    def __init__(self, connection: Connection, machine: ChannelMachine) -> None:
+        self.connection = connection
+        self.number = number = machine.number
+        self._machine = machine
+        self._output = connection.context.output
         self._prefixes: dict[str, dict[int, bytes]] = {}  # by exchange, then by length of the key
         self._prefix_count = 0
-        # The rest of basic.publish by ``mandatory``, and type and channel of the frame behind it.
-        behind = b"\xce\x02" + number.to_bytes(2, "big")
-        self._publish_ends = {False: b"\x00" + behind, True: b"\x01" + behind}
+        self._publish_ends = publish_ends(number)
         # Where the last message went, since the next mostly goes there too.
         self._last_exchange: str = _NOWHERE
         self._last_key: str = _NOWHERE
         self._last_mandatory = False
         self._last_prefixes: dict[int, bytes] = {}
         self._last_head = b""
-        self._body_prefix = b"\xce\x03" + number.to_bytes(2, "big")
+        self._body_prefix = body_prefix(number).to_bytes(4, "big")
         self._joined_body = min(_JOINED_BODY, connection.frame_max - FRAME_OVERHEAD)
-        self._request("channel.open", finish=_none)
+        machine.request("channel.open", finish=_none)
+        machine.channel = self
+
+    def __repr__(self) -> str:
+        return f"<Channel {self.number} {self.state.value}>"
+
+    @property
+    def state(self) -> ChannelState:
+        """Where the channel stands."""
+        return self._machine.state
+
+    @property
+    def reason(self) -> ChannelClosed | None:
+        """Why it ended, or is ending; None before."""
+        return self._machine.reason
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the broker has opened it, and neither side has closed it."""
+        return self._machine.state is ChannelState.OPEN
+
+    @property
+    def unconfirmed(self) -> Tags:
+        """Tags of publishes without an outcome, ascending.  Once closed: forever unknown."""
+        return self._machine.unconfirmed
+
+    @property
+    def published(self) -> int:
+        """Publishes that were accepted so far."""
+        return self._machine.published
 
     # Exchanges
 
@@ -152,7 +210,7 @@ class Channel(BaseChannel):
         callback: Callback[None] | None = None,
         on_error: ErrorCallback | None = None,
     ) -> Request[None]:
-        """DeliveryTemplate messages from the exchange ``source`` to the exchange ``destination``.
+        """Route messages from the exchange ``source`` to the exchange ``destination``.
 
         Spec: exchange.bind (40, 30), a RabbitMQ extension.
         """
@@ -199,7 +257,7 @@ class Channel(BaseChannel):
         """Create a queue, or check that it exists as described.
 
         Args:
-            queue: Name; "" lets the broker choose one, which the reply tells.
+            queue: Name; "" lets the broker choose one, which the reply names.
             passive: Only check that it exists.
             durable: It survives a broker restart.
             exclusive: Only this connection may use it, and it goes with the connection.
@@ -208,7 +266,7 @@ class Channel(BaseChannel):
 
         Spec: queue.declare (50, 10).  A difference from what exists closes the channel (406).
         """
-        if not queue and self.connection._recorder is not None:
+        if not queue and self.connection.context.recorder is not None:
             queue = client_made_name()  # the broker's own names cannot be declared again
         return self._ask(
             "queue.declare", queue, passive, durable, exclusive, auto_delete, nowait, arguments,
@@ -226,7 +284,7 @@ class Channel(BaseChannel):
         callback: Callback[None] | None = None,
         on_error: ErrorCallback | None = None,
     ) -> Request[None]:
-        """DeliveryTemplate messages from an exchange to a queue.
+        """Route messages from an exchange to a queue.
 
         Args:
             queue: Name; "" is the queue last declared on this channel.
@@ -268,7 +326,7 @@ class Channel(BaseChannel):
         callback: Callback[int] | None = None,
         on_error: ErrorCallback | None = None,
     ) -> Request[int]:
-        """Drop the messages that are ready in a queue, and tell how many there were.
+        """Drop the messages that are ready in a queue, and return how many there were.
 
         Spec: queue.purge (50, 30).
         """
@@ -287,7 +345,7 @@ class Channel(BaseChannel):
         callback: Callback[int] | None = None,
         on_error: ErrorCallback | None = None,
     ) -> Request[int]:
-        """Delete a queue, and tell how many messages it held; a missing one is no error.
+        """Delete a queue, and return how many messages it held; a missing one is no error.
 
         Args:
             queue: Name.
@@ -334,12 +392,13 @@ class Channel(BaseChannel):
 
         Spec: basic.publish (60, 40).
         """
-        if self._publisher != get_ident():
-            raise self._unusable("basic.publish")
+        machine = self._machine
+        if machine.publisher != get_ident():
+            raise machine.unusable("basic.publish")
         if type(body) is not bytes:
             body = copy_body(body)
         try:
-            raw = _NO_PROPERTIES if properties is None else properties._sendable
+            raw = NO_PROPERTIES if properties is None else properties._sendable
             header_size = len(raw) + 12
         except (AttributeError, TypeError):
             raw = self._look_at(properties)
@@ -358,12 +417,12 @@ class Channel(BaseChannel):
             frames = b"".join(
                 (
                     head,
-                    _pack_header(header_size, _CLASS_BASIC, size),
+                    pack_header(header_size, CLASS_BASIC, size),
                     raw,
                     self._body_prefix,
-                    _pack_size(size),
+                    pack_size(size),
                     body,
-                    b"\xce",
+                    FRAME_END,
                 )
             )
             total = output.size + len(frames)
@@ -373,11 +432,11 @@ class Channel(BaseChannel):
             output.size = total
         else:
             self._publish_pieces(head, raw, body)
-        tag = self._next_tag
+        tag = machine.next_tag
         if tag:
-            self._next_tag = tag + 1
+            machine.next_tag = tag + 1
         else:
-            self._unconfirmed_published += 1
+            machine.unconfirmed_published += 1
         return tag
 
     def _look_at(self, properties: object) -> bytes:
@@ -386,13 +445,13 @@ class Channel(BaseChannel):
             kind = type(properties).__name__
             raise BadType(f"basic.publish: properties must be Properties, not {kind}")
         raw = properties.check()
-        self.connection._check_frame("basic.publish: its properties", 12 + len(raw))
+        self.connection.context.limits.check_frame("basic.publish: its properties", 12 + len(raw))
         return raw
 
     def _publish_pieces(self, head: bytes, raw: bytes, body: bytes) -> None:
         """Queue an empty or a big body; a big one is not copied here."""
         number = self.number
-        pieces: list[bytes | memoryview] = [head[:-3]]
+        pieces: list[bytes | memoryview] = [without_header(head)]
         pieces.append(content_header_frame(number, raw, len(body)))
         pieces += body_frames(number, body, self.connection.frame_max)
         output = self._output
@@ -410,8 +469,7 @@ class Channel(BaseChannel):
             head = prefix + key + self._publish_ends[mandatory]
         except (AttributeError, LookupError, TypeError, UnicodeEncodeError):
             # Says what is bad; or encodes what only looked so, such as surrogates.
-            head = pack_publish(self.number, exchange, routing_key, mandatory)
-            head += self._publish_ends[True][2:]
+            head = publish_head(self.number, exchange, routing_key, mandatory)
         self._last_key = routing_key
         self._last_mandatory = mandatory
         self._last_head = head
@@ -425,7 +483,7 @@ class Channel(BaseChannel):
 
     def _make_prefix(self, exchange: str, size: int) -> bytes:
         """The frame of basic.publish up to a routing key of ``size`` bytes."""
-        prefix = pack_publish(self.number, exchange, "k" * size, False)[: -size - 2]
+        prefix = publish_prefix(self.number, exchange, size)
         if self._prefix_count < _MAX_PREFIXES:
             self._prefix_count += 1
             self._last_prefixes[size] = prefix
@@ -449,9 +507,10 @@ class Channel(BaseChannel):
             "confirm.select", nowait,
             nowait=nowait, finish=_none, callback=callback, on_error=on_error,
         )  # fmt: skip
-        if self._confirms is None:
-            self._confirms = Confirms()
-            self._next_tag = 1
+        machine = self._machine
+        if machine.confirms is None:
+            machine.confirms = Confirms()
+            machine.next_tag = 1
         return request
 
     def wait_for_confirms(
@@ -469,20 +528,16 @@ class Channel(BaseChannel):
         Raises:
             WrongState: The channel is not in confirm mode, or is closed.
         """
-        if self._owner != get_ident():
-            raise self._unusable("wait_for_confirms")
-        if self._confirms is None:
+        machine = self._machine
+        if machine.owner != get_ident():
+            raise machine.unusable("wait_for_confirms")
+        if machine.confirms is None:
             raise WrongState(f"wait_for_confirms on channel {self.number}: no confirm_select")
         check_callbacks("wait_for_confirms", callback, on_error)
         request: Request[list[int]] = Request(
-            self.connection,
-            "wait_for_confirms",
-            channel=self,
-            callback=callback,
-            on_error=on_error,
+            machine, "wait_for_confirms", channel=self, callback=callback, on_error=on_error
         )
-        self._confirm_waiters.append((self._next_tag, request))
-        self._settle_confirm_waiters()
+        machine.wait_for_confirms(request)
         return request
 
     # Consuming
@@ -524,19 +579,20 @@ class Channel(BaseChannel):
         _check_on_message(on_message)
         check_callbacks("basic.consume", on_cancel)
         check_text("basic.consume: consumer_tag", consumer_tag)
+        machine, channels = self._machine, self.connection.context.channels
         is_ours = not consumer_tag
         if is_ours:
             # Unlike any other of the connection: what a former channel of our number was sent may
             # come late, and must not be taken for ours.
-            consumer_tag = f"ctag-{self.connection._consumer_count + 1}"
-        if consumer_tag in self._consumers:
+            consumer_tag = f"ctag-{channels.consumers_named + 1}"
+        if consumer_tag in machine.consumers:
             raise BadArgument(f"channel {self.number} has a consumer {consumer_tag!r} already")
-        request = self._request(
+        request = machine.request(
             "basic.consume", queue, consumer_tag, False, auto_ack, exclusive, False, arguments,
             finish=_same, callback=callback, on_error=on_error, tag=consumer_tag,
         )  # fmt: skip
-        self.connection._consumer_count += is_ours
-        self._consumers[consumer_tag] = Consumer(consumer_tag, on_message, auto_ack, on_cancel)
+        channels.consumers_named += is_ours
+        machine.consumers[consumer_tag] = Consumer(consumer_tag, on_message, auto_ack, on_cancel)
         return ConsumerTag(consumer_tag, request)
 
     def messages(
@@ -582,7 +638,8 @@ class Channel(BaseChannel):
             queue, inbox.deliver, False, exclusive, consumer_tag, arguments,
             on_cancel=inbox.broker_cancelled, on_error=inbox.refused,
         )  # fmt: skip
-        self._consumers[tag] = self._consumers[tag]._replace(on_end=inbox.ended)
+        consumers = self._machine.consumers
+        consumers[tag] = consumers[tag]._replace(on_end=inbox.ended)
         return MessageIterator(inbox)
 
     def basic_cancel(
@@ -600,24 +657,17 @@ class Channel(BaseChannel):
         Spec: basic.cancel (60, 30).
         """
         check_text("basic.cancel: consumer_tag", consumer_tag)
-        consumer = self._consumers.get(consumer_tag)
-        request = self._request(
+        machine = self._machine
+        consumer = machine.consumers.get(consumer_tag)
+        request = machine.request(
             "basic.cancel", consumer_tag, False,
-            finish=partial(self._cancelled, consumer),
+            finish=partial(machine.cancelled, consumer),
             callback=callback, on_error=on_error, tag=consumer_tag,
         )  # fmt: skip
         if consumer is not None:
-            self._cancelling.add(consumer_tag)
-        self.connection._parser.clear_templates()
+            machine.cancelling.add(consumer_tag)
+        self.connection.context.parser.clear_templates()
         return request
-
-    def _cancelled(self, consumer: Consumer | None, consumer_tag: str) -> str:
-        # If the broker cancelled it first, or there was none, the tag may be another's by now.
-        if self._consumers.get(consumer_tag) is consumer:
-            self._forget_consumer(consumer_tag)
-            if consumer is not None and consumer.on_end is not None:
-                self.connection._defer(consumer.on_end)
-        return consumer_tag
 
     def basic_get(
         self,
@@ -631,7 +681,7 @@ class Channel(BaseChannel):
 
         Spec: basic.get (60, 70).
         """
-        return self._request(
+        return self._machine.request(
             "basic.get", queue, auto_ack,
             finish=partial(self._got, auto_ack), callback=callback, on_error=on_error,
             discard=partial(_give_back, auto_ack),
@@ -640,8 +690,12 @@ class Channel(BaseChannel):
     def _got(self, auto_ack: bool, content: Content | None = None) -> Message | None:
         if content is None:
             return None
-        template = DeliveryTemplate(self, "", _no_message, auto_ack, 12 + len(content.payload), 11)
-        return Message(template, self._raw(content, 0), content.body)
+        machine = self._machine
+        size = 12 + len(content.payload)
+        template = DeliveryTemplate(machine, "", no_message, auto_ack, size, 11)
+        message = machine.message(template, content, 0)
+        assert isinstance(message, Message)
+        return message
 
     def basic_qos(
         self,
@@ -660,7 +714,7 @@ class Channel(BaseChannel):
         Spec: basic.qos (60, 10).  RabbitMQ applies ``global=False`` to each new consumer, and
         refuses prefetch_size, which is therefore not offered.
         """
-        return self._request(
+        return self._machine.request(
             "basic.qos", 0, prefetch_count, across_consumers,
             finish=_none, callback=callback, on_error=on_error,
         )  # fmt: skip
@@ -698,9 +752,10 @@ class Channel(BaseChannel):
         self._settle_tag("basic.reject", pack_reject(self.number, delivery_tag, requeue))
 
     def _settle_tag(self, name: str, frame: bytes) -> None:
-        if self._owner != get_ident():
-            raise self._unusable(name)
-        self.connection._send_uncapped(frame)
+        machine = self._machine
+        if machine.owner != get_ident():
+            raise machine.unusable(name)
+        machine.output.append_uncapped(frame)
 
     def basic_recover(
         self,
@@ -713,7 +768,7 @@ class Channel(BaseChannel):
 
         Spec: basic.recover (60, 110).  RabbitMQ refuses ``requeue=False`` (540).
         """
-        return self._request(
+        return self._machine.request(
             "basic.recover", requeue, finish=_none, callback=callback, on_error=on_error
         )
 
@@ -729,7 +784,9 @@ class Channel(BaseChannel):
 
         Spec: tx.select (90, 10).
         """
-        return self._request("tx.select", finish=_none, callback=callback, on_error=on_error)
+        return self._machine.request(
+            "tx.select", finish=_none, callback=callback, on_error=on_error
+        )
 
     def tx_commit(
         self,
@@ -741,7 +798,9 @@ class Channel(BaseChannel):
 
         Spec: tx.commit (90, 20).
         """
-        return self._request("tx.commit", finish=_none, callback=callback, on_error=on_error)
+        return self._machine.request(
+            "tx.commit", finish=_none, callback=callback, on_error=on_error
+        )
 
     def tx_rollback(
         self,
@@ -753,7 +812,9 @@ class Channel(BaseChannel):
 
         Spec: tx.rollback (90, 30).
         """
-        return self._request("tx.rollback", finish=_none, callback=callback, on_error=on_error)
+        return self._machine.request(
+            "tx.rollback", finish=_none, callback=callback, on_error=on_error
+        )
 
     def flow(
         self,
@@ -767,7 +828,7 @@ class Channel(BaseChannel):
         Spec: channel.flow (20, 20).  RabbitMQ refuses ``active=False`` (540): use basic_qos, or
         ``connection.pause_reading``.
         """
-        return self._request(
+        return self._machine.request(
             "channel.flow", active, finish=_same, callback=callback, on_error=on_error
         )
 
@@ -778,8 +839,8 @@ class Channel(BaseChannel):
         requeued by the broker.
 
         Args:
-            code: AMQP reply code told to the broker.
-            text: Reason told to the broker, up to 255 bytes of UTF-8.
+            code: AMQP reply code sent to the broker.
+            text: Reason sent to the broker, up to 255 bytes of UTF-8.
 
         Returns:
             wait_closed().
@@ -787,20 +848,22 @@ class Channel(BaseChannel):
         Spec: channel.close (20, 40).
         """
         check_reason("channel.close", code, text)
-        if self._owner == get_ident():
-            self._close_because(ChannelClosed(text or "closed", code=code, by="client"))
+        machine = self._machine
+        if machine.owner == get_ident():
+            machine.close(ChannelClosed(text or "closed", code=code, by="client"))
         else:
-            refusal = self._unusable("channel.close")
+            refusal = machine.unusable("channel.close")
             if isinstance(refusal, WrongThread):
                 raise refusal
         return self.wait_closed()
 
     def wait_open(self) -> Request[None]:
         """Wait until the broker has opened the channel; fails with NotExecuted if it never will."""
-        self.connection._check_caller(f"wait_open on channel {self.number}")
+        machine = self._machine
+        machine.check_caller(f"wait_open on channel {self.number}")
         if self.state in (ChannelState.OPENING, ChannelState.REOPENING):
-            return self._requests[0]  # channel.open itself
-        request: Request[None] = Request(self.connection, "wait_open", channel=self)
+            return machine.requests[0]  # channel.open itself
+        request: Request[None] = Request(machine, "wait_open", channel=self)
         if self.is_open:
             request.resolve(None)
         else:
@@ -830,13 +893,10 @@ class Channel(BaseChannel):
 
     def wait_closed(self) -> Request[ChannelClosed]:
         """Wait for the end of the channel; the request succeeds with its reason, never fails."""
-        self.connection._check_caller(f"wait_closed on channel {self.number}")
-        request: Request[ChannelClosed] = Request(self.connection, "wait_closed", channel=self)
-        if self.state is ChannelState.CLOSED:
-            assert self.reason is not None
-            request.resolve(self.reason)
-        else:
-            self._close_waiters.append(request)
+        machine = self._machine
+        machine.check_caller(f"wait_closed on channel {self.number}")
+        request: Request[ChannelClosed] = Request(machine, "wait_closed", channel=self)
+        machine.wait_closed(request)
         return request
 
     def _ask(
@@ -853,13 +913,16 @@ class Channel(BaseChannel):
         ``nowait`` is typed as if it were never set: such a call is a statement, and its None is
         not used.
         """
+        machine = self._machine
         if not nowait:
-            return self._request(name, *values, finish=finish, callback=callback, on_error=on_error)
+            return machine.request(
+                name, *values, finish=finish, callback=callback, on_error=on_error
+            )
         if callback is not None or on_error is not None:
             raise BadArgument(f"{name}: nowait has no reply to call back with")
-        if self._owner != get_ident():
-            raise self._unusable(name)
-        self._send(name, *values)
+        if machine.owner != get_ident():
+            raise machine.unusable(name)
+        machine.send(name, *values)
         return None  # type: ignore[return-value]
 
 

@@ -1,11 +1,11 @@
-"""How long the oldest request of each channel has waited; time stands still on demand.
+"""How long the oldest request of each channel has waited; the clock can be paused.
 
-No clock of its own: every call is told the time.
+What a waiting key does once it has expired, its owner decides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -16,44 +16,50 @@ class RequestClock(Generic[K]):
 
     Args:
         timeout: Seconds.
+        time: Returns the current time in seconds.
     """
 
-    __slots__ = ("_frozen_at", "_lost", "_started", "timeout")
+    __slots__ = ("_lost", "_paused_at", "_started", "time", "timeout")
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self, timeout: float, time: Callable[[], float]) -> None:
         self.timeout = timeout
+        self.time = time
         self._started: dict[K, float] = {}  # in order of time; without the seconds lost
-        self._lost = 0.0  # seconds stood still so far
-        self._frozen_at: float | None = None
+        self._lost = 0.0  # seconds paused so far
+        self._paused_at: float | None = None
 
-    def start(self, key: K, now: float) -> None:
+    def start(self, key: K) -> None:
         """Begin to wait for ``key``, or begin anew."""
         self._started.pop(key, None)
-        self._started[key] = (now if self._frozen_at is None else self._frozen_at) - self._lost
+        now = self.time() if self._paused_at is None else self._paused_at
+        self._started[key] = now - self._lost
 
     def stop(self, key: K) -> None:
         """Wait for ``key`` no more.  A no-op if it was not waited for."""
         self._started.pop(key, None)
 
-    def freeze(self, now: float) -> None:
-        """Stand still.  Idempotent."""
-        if self._frozen_at is None:
-            self._frozen_at = now
+    def pause(self, paused: bool) -> None:
+        """Pause the clock, or let it run again.  Idempotent."""
+        if paused and self._paused_at is None:
+            self._paused_at = self.time()
+        elif not paused and self._paused_at is not None:
+            self._lost += self.time() - self._paused_at
+            self._paused_at = None
 
-    def thaw(self, now: float) -> None:
-        """Go on.  Idempotent."""
-        if self._frozen_at is not None:
-            self._lost += now - self._frozen_at
-            self._frozen_at = None
+    def clear(self) -> None:
+        """Wait for nothing more, and let the clock run."""
+        self._started.clear()
+        self._lost = 0.0
+        self._paused_at = None
 
     def deadline(self) -> float | None:
-        """When the first wait ends; None if nothing is waited for, or time stands still."""
-        if self._frozen_at is not None or not self._started:
+        """When the first wait ends; None if nothing is waited for, or the clock is paused."""
+        if self._paused_at is not None or not self._started:
             return None
         return next(iter(self._started.values())) + self._lost + self.timeout
 
     def take_expired(self, now: float) -> K | None:
-        """What has waited too long, and longest; it is waited for no more.  None if nothing has."""
+        """Remove and return the key that has waited longest, if too long; None if none has."""
         deadline = self.deadline()
         if deadline is None or deadline > now:
             return None

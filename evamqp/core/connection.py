@@ -1,23 +1,57 @@
-"""The connection as users hold it: channels, close, and what there is to wait for.
+"""The connection: what its driver calls, and what a user may ask of it.
 
-How it lives, from the handshake to its end, is ``link.py``.
+No socket and no loop: bytes come in by ``receive_data``, go out by ``data_to_send``, and time
+passes when ``handle_timer`` is called.  Its parts have files of their own: frames in ``parser.py``,
+channel 0 in ``control_channel.py``, the end in ``closing.py``.
 """
 
 from __future__ import annotations
 
+import logging
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING
 
-from evamqp.codec.spec import BY_NAME
-from evamqp.core.base_connection import BaseConnection
-from evamqp.core.channel import Channel
-from evamqp.core.handler import Handler, with_functions
+from evamqp.codec.frames import PROTOCOL_HEADER
+from evamqp.core.backpressure import Backpressure
+from evamqp.core.callbacks import CallbackDispatcher, Runtime
+from evamqp.core.channel import Channel, Message
+from evamqp.core.channel_machine import ChannelMachine
+from evamqp.core.channels import ChannelTable
+from evamqp.core.clock import RequestClock
+from evamqp.core.closing import Closing
+from evamqp.core.context import Context
+from evamqp.core.control_channel import ControlChannel
+from evamqp.core.deadlines import Deadlines
+from evamqp.core.handler import CallbackContext, Handler, answers_for_connection, with_functions
+from evamqp.core.handshake import wrong_peer
+from evamqp.core.output import Output
+from evamqp.core.parser import FrameParser, WrongPeer
 from evamqp.core.request import Request, check_callbacks, check_reason, check_text
-from evamqp.core.state import ConnectionState
-from evamqp.core.unclosed import report
-from evamqp.errors import BadType, ConnectionClosed, WrongThread
-from evamqp.types import Callback, ErrorCallback
+from evamqp.core.state import ConnectionState, TransportAction
+from evamqp.core.stats import Stats
+from evamqp.core.unclosed import Closable, report
+from evamqp.errors import (
+    AmqpError,
+    BadType,
+    ConnectionClosed,
+    MalformedData,
+    UsageError,
+    WrongState,
+    WrongThread,
+)
+from evamqp.types import Callback, ErrorCallback, Table
+
+if TYPE_CHECKING:
+    from evamqp.abc import Adapter
+    from evamqp.parameters import Parameters
+
+log = logging.getLogger(__name__)
+
+# Looked at for every read; a member of an enum takes six times as long to find.
+_CLOSED = ConnectionState.CLOSED
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -25,37 +59,238 @@ if TYPE_CHECKING:
     from evamqp.core.callbacks import Runtime
 
 
-class Connection(BaseConnection):
+class Connection(Closable):
     """One AMQP connection, for the life of one transport.  ``evamqp.connect`` makes it.
 
     Attributes:
         parameters: The target that answered; None before.
         state: Where it stands.
         reason: Why it ended, or is ending; None before.
-        server_properties: What the broker told about itself; empty before.
+        server_properties: What the broker said about itself; empty before.
         channel_max: Channels agreed on; 0 before.
         frame_max: Bytes of a frame agreed on; 0 before.
         heartbeat: Seconds agreed on; 0 means none.
-        is_writable: Whether publishing now will not just pile up: no backpressure, no alarm, no
-            stopped flow.
         reading: False while reading is paused.
         transport_action: For the driver: what is to become of the transport.
+        context: For the library: what it shares with its channels.
     """
 
-    __slots__ = ()
+    __slots__ = (
+        "_callbacks",
+        "_closing",
+        "_control",
+        "_deadlines",
+        "_inbox",
+        "_inbox_woken",
+        "_output",
+        "_runtime",
+        "channel_max",
+        "context",
+        "frame_max",
+        "heartbeat",
+        "parameters",
+        "reading",
+        "reason",
+        "server_properties",
+        "state",
+        "transport_action",
+    )
 
     def __init__(self, handler: Handler, runtime: Runtime) -> None:
-        super().__init__(handler, runtime)
+        super().__init__()
+        self.state = ConnectionState.CONNECTING
+        self.transport_action = TransportAction.KEEP
+        self.reason: ConnectionClosed | None = None
+        self.parameters: Parameters | None = None
+        self.server_properties: Table = {}
+        self.channel_max = self.frame_max = self.heartbeat = 0
+        self.reading = True
+        self._runtime = runtime
+        self._inbox: deque[Callable[[], object]] = deque()
+        self._inbox_woken = False
+        callbacks = self._callbacks = CallbackDispatcher(runtime)
+        output = self._output = Output(runtime.output_ready)
+        deadlines = self._deadlines = Deadlines()
+        control = self._control = ControlChannel(
+            self, handler, runtime.time, deadlines, _make_reporter
+        )
+        channels: ChannelTable[ChannelMachine] = ChannelTable(callbacks.stats, runtime.time)
+        parser = FrameParser(control, channels, callbacks, Message)
+        backpressure = Backpressure(output, callbacks, control.report_writable)
+        clock: RequestClock[ChannelMachine | ControlChannel] = RequestClock(0.0, runtime.time)
+        context = self.context = Context(
+            callbacks, output, parser, clock, channels, backpressure, Message
+        )
+        closing = self._closing = Closing(self, context, control, runtime.output_ready)
+        control.context, control.closing = context, closing
+        output.on_pressure, output.on_overrun = backpressure.changed, closing.overrun
+        # The parent sends what is buffered; sent twice it would wreck the stream that both share.
+        callbacks.on_fork = (output.clear, channels.disown)
         # A reconnector answers for its connections itself.
-        self._must_close = not handler._answers_for_connection
+        self._must_close = not answers_for_connection(handler)
 
-    def __del__(self) -> None:
-        if getattr(self, "_must_close", False):  # False where the constructor raised
-            self._report_unclosed()
+    def __repr__(self) -> str:
+        where = f" {self.parameters.label}" if self.parameters else ""
+        return f"<Connection{where} {self.state.value}>"
+
+    @property
+    def name(self) -> str | None:
+        """The connection's name as the broker shows it; None if it has none."""
+        return self.parameters.name if self.parameters else None
+
+    @property
+    def adapter(self) -> Adapter:
+        """The adapter it runs on."""
+        return self._runtime.adapter
+
+    @property
+    def is_open(self) -> bool:
+        """Whether channels may be opened and used."""
+        return self.state is ConnectionState.OPEN
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether publishing now will not just pile up: no backpressure, alarm or stopped flow."""
+        return self.context.backpressure.is_writable
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the broker has asked us to stop publishing."""
+        return self.context.backpressure.is_blocked
+
+    @property
+    def stats(self) -> Stats:
+        """The connection's counters as they stand now; a copy."""
+        context = self.context
+        counts = context.stats.copy()
+        counts.frames_received = context.parser.frames
+        counts.messages_received = context.parser.messages
+        counts.messages_published += context.channels.published
+        return counts
+
+    # Called by the driver
+
+    def connection_made(self, parameters: Parameters) -> None:
+        """The transport is up; ``parameters`` are those of the target that answered."""
+        self._callbacks.bind_owner()
+        if self.state is not ConnectionState.CONNECTING:
+            return
+        self.parameters = parameters
+        self.state = ConnectionState.STARTING
+        self._output.set_limits(parameters.output_high_water, parameters.output_max)
+        self.context.clock.timeout = parameters.request_timeout
+        self.context.limits.body_max = parameters.body_max
+        self._control.await_open(parameters.handshake_timeout)
+        self._output.append_uncapped(PROTOCOL_HEADER)
+
+    def receive_data(self, data: bytes) -> None:
+        """Bytes from the peer.  Never raises for what the peer sent."""
+        callbacks = self._callbacks
+        if self.state is _CLOSED or callbacks.owner != get_ident():
+            return
+        callbacks.stats.bytes_received += len(data)
+        heartbeat = self._control.heartbeat
+        if heartbeat is not None:
+            heartbeat.received = True
+        self._parse(data)
+
+    def set_writable(self, writable: bool) -> None:
+        """The transport's buffer is full, or has room again."""
+        self._output.paused = not writable
+        self._control.update_clock()
+        self.context.backpressure.changed()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The transport is gone, or never came.  ``exc`` is the cause; None is a plain end."""
+        callbacks = self._callbacks
+        if callbacks.is_forked or self._closing.is_over:
+            return
+        callbacks.bind_owner()
+        if self.state not in (ConnectionState.CLOSED, ConnectionState.CONNECTING):
+            self.context.parser.stopped = False
+            self._parse(b"", wait_whole=False)
+        self._closing.lost(exc)
+
+    def data_to_send(self) -> bytes:
+        """Return buffered output, at most about 1 MiB; check ``output_size`` for the rest.
+
+        Not to be called while the transport is paused.
+        """
+        data = self._output.take()
+        if data:
+            self._callbacks.stats.bytes_sent += len(data)
+            heartbeat = self._control.heartbeat
+            if heartbeat is not None:
+                heartbeat.sent = True
+        return data
+
+    def next_deadline(self) -> float | None:
+        """When to call handle_timer(), in the runtime's time; None means not at all."""
+        callbacks = self._callbacks
+        if callbacks.is_forked:
+            return None
+        context = self.context
+        if callbacks.deferred or (context.parser.has_input and self.state is not _CLOSED):
+            return 0.0
+        first, deadline = self._deadlines.first, context.clock.deadline()
+        if first is None or (deadline is not None and deadline < first):
+            return deadline
+        return first
+
+    def handle_timer(self) -> None:
+        """Run what is due: deferred callbacks, heartbeats, timeouts."""
+        callbacks = self._callbacks
+        if callbacks.is_forked:
+            return
+        callbacks.bind_owner()
+        callbacks.run_deferred()
+        if self.context.parser.has_input and self.state is not _CLOSED:
+            self._parse(b"")
+        now = self._runtime.time()
+        self._deadlines.run(now)
+        # One by one: what a callback does in between may change who has waited too long.
+        while (waiting := self.context.clock.take_expired(now)) is not None:
+            waiting.expire()
+        callbacks.run_deferred()
+
+    @property
+    def output_size(self) -> int:
+        """Bytes that wait to be sent."""
+        return self._output.size
+
+    def _parse(self, data: bytes, *, wait_whole: bool = True) -> None:
+        callbacks, closing = self._callbacks, self._closing
+        if callbacks.deferred:
+            callbacks.run_deferred()
+        try:
+            self.context.parser.receive(data, wait_whole=wait_whole)
+        except MalformedData as error:
+            log.debug("%r: protocol error %d: %.200s", self, error.code, error)
+            closing.protocol_error(error)
+        except WrongPeer as error:
+            closing.abort(wrong_peer(error.args[0]))
+        except AmqpError as error:
+            closing.abort(error)
+        except Exception as error:
+            # A bug of ours.  It may cost this connection, but not the user's loop.
+            log.exception("%r: internal error", self)
+            closing.abort(AmqpError(f"internal error: {error!r}"))
+        if callbacks.deferred:
+            callbacks.run_deferred()
+
+    # Called by the user
+
+    def _check_usable(self, what: str) -> None:
+        if self.state is not ConnectionState.OPEN or self._callbacks.owner != get_ident():
+            raise self._callbacks.foreign_caller(what) or self._unusable(what)
+
+    def _unusable(self, what: str) -> UsageError:
+        why = f": {self.reason}" if self.reason else ""
+        return WrongState(f"{what}: connection is {self.state.value}{why}")
 
     def _report_unclosed(self) -> None:
         if self._must_close and self.state is ConnectionState.OPEN:
-            lost = sum(len(channel.unconfirmed) for channel in self._channels.values())
+            lost = sum(len(channel.unconfirmed) for channel in self.context.channels.all())
             report(self, lost, "publishes have no confirm")
 
     def channel(
@@ -82,14 +317,13 @@ class Connection(BaseConnection):
         Spec: channel.open (20, 10).
         """
         self._check_usable("connection.channel")
-        chosen = with_functions(self._handler if handler is None else handler, callbacks)
-        if number is None:
-            number = self._numbers.choose(self.channel_max, self._runtime.time())
-        else:
-            self._numbers.check(number, self.channel_max)
-        channel = Channel(self, number, chosen, self._numbers.was_used(number))
-        self._numbers.take(number)
-        self._channels[number] = channel
+        chosen = with_functions(self._control.handler if handler is None else handler, callbacks)
+        context = self.context
+        number = context.channels.choose(number, self.channel_max)
+        reused = context.channels.numbers.was_used(number)
+        machine = ChannelMachine(context, number, chosen, reused, _make_reporter)
+        channel = Channel(self, machine)
+        context.channels.add(machine)
         return channel
 
     def close(
@@ -101,8 +335,8 @@ class Connection(BaseConnection):
         without progress, or ``close_limit`` in all, the transport is aborted.
 
         Args:
-            code: AMQP reply code told to the broker.
-            text: Reason told to the broker, up to 255 bytes of UTF-8.
+            code: AMQP reply code sent to the broker.
+            text: Reason sent to the broker, up to 255 bytes of UTF-8.
 
         Returns:
             wait_closed().
@@ -112,13 +346,13 @@ class Connection(BaseConnection):
 
         Spec: connection.close (10, 50).
         """
-        self._check_caller("connection.close")
+        self._callbacks.check_caller("connection.close")
         check_reason("connection.close", code, text)
         if self.state is ConnectionState.OPEN:
             reason = ConnectionClosed(text or "closed", code=code, by="client")
-            self._close_because(reason)
+            self._closing.close(reason)
         elif self.state not in (ConnectionState.CLOSING, ConnectionState.CLOSED):
-            self._give_up(ConnectionClosed("closed before it was open", by="client"))
+            self._closing.abort(ConnectionClosed("closed before it was open", by="client"))
         return self.wait_closed()
 
     async def __aenter__(self) -> Connection:
@@ -143,46 +377,46 @@ class Connection(BaseConnection):
 
     def wait_open(self) -> Request[None]:
         """Wait until the connection is open; fails with the reason if it never will be."""
-        self._check_caller("wait_open")
-        request: Request[None] = Request(self, "wait_open")
+        self._callbacks.check_caller("wait_open")
+        request: Request[None] = Request(self._control, "wait_open")
         if self.state is ConnectionState.OPEN:
             request.resolve(None)
         elif self.state is ConnectionState.CLOSED:
             assert self.reason is not None
             request.fail(self.reason.copy())
         else:
-            self._open_waiters.append(request)
+            self._control.await_opened(request)
         return request
 
     def wait_closed(self) -> Request[ConnectionClosed]:
         """Wait for the end; the request succeeds with the reason, and never fails."""
-        self._check_caller("wait_closed")
-        request: Request[ConnectionClosed] = Request(self, "wait_closed")
-        if self._is_over:
+        self._callbacks.check_caller("wait_closed")
+        request: Request[ConnectionClosed] = Request(self._control, "wait_closed")
+        if self._closing.is_over:
             assert self.reason is not None
             request.resolve(self.reason)
         else:
-            self._close_waiters.append(request)
+            self._closing.wait(request)
         return request
 
     def wait_writable(self) -> Request[None]:
         """Wait until ``is_writable``; fails with the reason if the connection ends first."""
-        self._check_caller("wait_writable")
-        request: Request[None] = Request(self, "wait_writable")
+        self._callbacks.check_caller("wait_writable")
+        request: Request[None] = Request(self._control, "wait_writable")
         if self.is_writable:
             request.resolve(None)
         elif self.state is ConnectionState.CLOSED:
             assert self.reason is not None
             request.fail(self.reason.copy())
         else:
-            self._writable_waiters.append(request)
+            self.context.backpressure.wait(request)
         return request
 
     def pause_reading(self) -> None:
         """Take nothing more from the socket, and call no on_message, until resume_reading().
 
         The only flow control for ``auto_ack`` consumers.  Heartbeats are not missed meanwhile,
-        but nothing else is heard either.  Idempotent.
+        but nothing else is read either.  Idempotent.
 
         Raises:
             WrongState: The connection is not open.
@@ -190,19 +424,20 @@ class Connection(BaseConnection):
         """
         self._check_usable("pause_reading")
         self.reading = False
-        self._parser.stopped = True
-        self._parser.clear_templates()
-        self._update_clock()
+        self.context.parser.stopped = True
+        self.context.parser.clear_templates()
+        self._control.update_clock()
         self._runtime.output_ready()
 
     def resume_reading(self) -> None:
         """Undo pause_reading().  Idempotent; raises as that does."""
         self._check_usable("resume_reading")
-        if self._heartbeat is not None:
-            self._heartbeat.received = True  # else this quarter would count, of which we heard none
+        heartbeat = self._control.heartbeat
+        if heartbeat is not None:
+            heartbeat.received = True  # else this quarter would count, of which we read nothing
         self.reading = True
-        self._parser.stopped = False
-        self._update_clock()
+        self.context.parser.stopped = False
+        self._control.update_clock()
         self._runtime.output_ready()
 
     def update_secret(
@@ -229,39 +464,38 @@ class Connection(BaseConnection):
         self._check_usable("connection.update-secret")
         check_callbacks("connection.update-secret", callback, on_error)
         check_text("connection.update-secret: new_secret", new_secret)
-        self._send_method(0, "connection.update-secret", new_secret, reason)
-        request: Request[None] = Request(
-            self,
-            "connection.update-secret",
-            replies=BY_NAME["connection.update-secret"].replies,
-            finish=_none,
-            callback=callback,
-            on_error=on_error,
-        )
-        self._requests.append(request)
-        if len(self._requests) == 1:
-            self._start_clock(self)
-        return request
+        return self._control.request(
+            "connection.update-secret", new_secret, reason,
+            finish=_none, callback=callback, on_error=on_error,
+        )  # fmt: skip
 
     def call_soon_threadsafe(self, function: Callable[[], object]) -> None:
-        """Have ``function()`` called by the loop.  The one door from other threads.
+        """Have ``function()`` called by the loop.  The one call for other threads.
 
         Legal in a signal handler.  After ``on_close`` it is dropped, and counted in ``stats``.
 
         Raises:
             WrongThread: In a forked child.
         """
-        if self._is_forked:
+        if self._callbacks.is_forked:
             raise WrongThread("call_soon_threadsafe: in a forked child")
         if not callable(function):
             raise BadType(f"call_soon_threadsafe: {type(function).__name__} is not callable")
-        if self._is_over:
-            self._counts.late_calls += 1
+        if self._closing.is_over:
+            self._callbacks.stats.late_calls += 1
             return
         self._inbox.append(function)
         if not self._inbox_woken:
             self._inbox_woken = True
             self._runtime.call_soon_threadsafe(self._drain_inbox)
+
+    def abort(self, reason: ConnectionClosed) -> None:
+        """End the connection at once.  Called by the library; you want ``close``."""
+        self._closing.abort(reason)
+
+    def invoke(self, name: str, function: Callable[..., object], *arguments: object) -> None:
+        """Make a callback by ``name``.  Called by the library."""
+        self._control.invoke(name, function, *arguments)
 
     def bind_thread(self) -> None:
         """Make the calling thread the one that owns the connection and its channels.
@@ -272,33 +506,42 @@ class Connection(BaseConnection):
         Raises:
             WrongThread: In a forked child.
         """
-        owner = get_ident()
-        if self._owner == owner:
+        owner, callbacks = get_ident(), self._callbacks
+        if callbacks.owner == owner:
             return
-        if self._is_forked:
-            self._check_caller("bind_thread")
-        self._owner = owner
-        for channel in self._channels.values():
-            # 0 where nobody may: a channel that is closing, or whose flow the broker stopped.
-            if channel._owner:
-                channel._owner = owner
-            if channel._publisher:
-                channel._publisher = owner
+        if callbacks.is_forked:
+            callbacks.check_caller("bind_thread")
+        callbacks.owner = owner
+        for channel in self.context.channels.all():
+            channel.bind_owner(owner)
 
     def _drain_inbox(self) -> None:
         self._inbox_woken = False
-        self._bind_owner()
+        self._callbacks.bind_owner()
         try:
             for _ in range(len(self._inbox)):
                 function = self._inbox.popleft()
-                if self._is_over:
-                    self._counts.late_calls += 1
+                if self._closing.is_over:
+                    self._callbacks.stats.late_calls += 1
                 else:
-                    self._invoke("call_soon_threadsafe", None, function)
+                    self._control.invoke("call_soon_threadsafe", function)
         finally:
             if self._inbox and not self._inbox_woken:
                 self._inbox_woken = True
                 self._runtime.call_soon_threadsafe(self._drain_inbox)
+
+
+def _make_reporter(
+    callbacks: CallbackDispatcher,
+    handler: Handler | None,
+    name: str,
+    connection: Connection,
+    channel: Channel | None,
+    message: Message | None,
+) -> Callable[[BaseException], None]:
+    """Make what reports that a callback raised: to its handler, or the default one after that."""
+    context = CallbackContext(name, connection, channel, message)
+    return partial(callbacks.report, Handler() if handler is None else handler, context)
 
 
 def _none() -> None:

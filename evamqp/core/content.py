@@ -12,7 +12,7 @@ from evamqp.errors import SYNTAX_ERROR, UNEXPECTED_FRAME, MalformedData
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from evamqp.core.message import DeliveryTemplate
+    from evamqp.core.delivery_template import DeliveryTemplate
 
 # Bytes: pieces below this are copied together, so that a body in one-byte frames costs its own
 # size and not a list entry and an object for each byte.

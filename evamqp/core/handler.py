@@ -14,9 +14,9 @@ from evamqp.core.log_limit import LogLimit
 from evamqp.errors import BadArgument, BadType, ConnectionClosed, PublishReturned, shown
 
 if TYPE_CHECKING:
-    from evamqp.core.channel import Channel
+    from evamqp.core.channel import Channel, Message
     from evamqp.core.connection import Connection
-    from evamqp.core.message import Message, Returned
+    from evamqp.core.message import Returned
     from evamqp.errors import ChannelClosed
     from evamqp.types import Tags
 
@@ -131,7 +131,7 @@ class Handler:
         """
         connection = channel.connection
         limit = _returns.setdefault(connection, LogLimit(RETURNS_AT_ONCE, RETURNS_INTERVAL))
-        if limit.admits(connection._runtime.time()):
+        if limit.admits(connection.context.clock.time()):
             words = PublishReturned(*returned[:4])
             log.warning("%r: a message was returned: %s%s", connection, words, limit.told())
         return None
@@ -153,6 +153,11 @@ class Handler:
         words = "%r: %s raised %r%s"
         log.error(words, context.connection, context.callback, error, about, exc_info=error)
         return None
+
+
+def answers_for_connection(handler: Handler) -> bool:
+    """Whether somebody else reports that the handler's connection was not closed."""
+    return handler._answers_for_connection
 
 
 CALLBACKS = tuple(name for name in vars(Handler) if name.startswith("on_"))

@@ -1,6 +1,6 @@
 """Messages for ``async for``: one consumer for each loop over ``channel.messages()``.
 
-What a channel is asked and what it calls back is ``channel.py`` and ``base_channel.py``.
+What a channel is asked and what it calls back is ``channel.py`` and ``channel_machine.py``.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from evamqp.abc import Promise
-    from evamqp.core.channel import Channel, ConsumerTag
-    from evamqp.core.message import Message
+    from evamqp.core.channel import Channel, ConsumerTag, Message
 
 # So many times ``prefetch`` may wait here before the broker counts as one that ignores it.
 EXCESS = 2
@@ -111,7 +110,7 @@ class MessageIterator:
         Raises:
             WrongThread: Not the thread that owns the connection.
         """
-        self._inbox.channel.connection._check_caller("MessageIterator.cancel")
+        self._inbox.channel.connection.context.callbacks.check_caller("MessageIterator.cancel")
         self._inbox.cancel()
 
     async def aclose(self) -> None:
@@ -124,7 +123,7 @@ class MessageIterator:
         inbox = self._inbox
         connection = inbox.channel.connection
         # Perhaps in a foreign thread, or amid the core: so from the loop, if there still is one.
-        if not inbox.is_over and not connection._is_forked:
+        if not inbox.is_over and not connection.context.callbacks.is_forked:
             with suppress(RuntimeError):
                 connection.call_soon_threadsafe(inbox.cancel)
 
@@ -180,7 +179,7 @@ class Inbox:
 
     async def wait_event(self) -> None:
         """Wait until a message has come, or an end."""
-        promise = self.channel.connection._create_future()
+        promise = self.channel.connection.context.callbacks.create_future()
         self._promises.append(promise)
         try:
             await promise.future

@@ -1,87 +1,42 @@
-"""What the broker hands over: Message and Returned, decoded as far as they are read.
+"""What the broker hands over: deliveries and returned messages, decoded when they are read.
 
-No state machine and no I/O lives here; settling a message is a call of its channel.
+No state machine and no I/O lives here; settling is a call of the channel's machine.
 """
 
 from __future__ import annotations
 
 from struct import Struct
 from threading import get_ident
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from evamqp.codec.properties import Properties
+from evamqp.codec.templates import (
+    ACK_END,
+    ACK_METHOD,
+    NACK_METHOD,
+    NACK_REQUEUE,
+    NO_FLAGS,
+    REJECT_METHOD,
+    REJECT_REQUEUE,
+    SETTLE_SIZE,
+)
 from evamqp.core.coroutines import is_interruption
 from evamqp.errors import AlreadySettled, BadType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import TracebackType
 
-    from evamqp.core.channel import Channel
+    from evamqp.core.delivery_template import DeliveryTemplate
 
 _unpack_tag = Struct(">Q").unpack_from
 _unpack_count = Struct(">I").unpack_from
 
-# Bytes of a frame of basic.ack, basic.nack or basic.reject.
-SETTLE_SIZE = 21
-# From the end of the method's arguments to the properties: a frame end, the header frame's own
-# seven bytes, class, weight and body size.
-HEADER_GAP = 1 + 7 + 12
+
+D = TypeVar("D", bound="Delivery")
 
 
-class DeliveryTemplate:
-    """What all deliveries of one consumer share, when their method frames have one length.
-
-    Attributes:
-        channel: The channel they come on.
-        consumer_tag: The consumer's tag; "" for basic_get.
-        on_message: The consumer's callback.
-        auto_ack: Whether such a message needs no acknowledgement.
-        length: Bytes of the whole basic.deliver frame; 0 marks a template that is not a delivery.
-        tag_at: Offset of the delivery tag in that frame.
-        head: The bytes of that frame up to there, by which the template is found.
-        properties_at: Offset of the properties behind the delivery tag.
-        header_prefix: Frame end, type and channel of the content header, as one integer.
-        body_prefix: The same of a body frame.
-    """
-
-    __slots__ = (
-        "auto_ack",
-        "body_prefix",
-        "channel",
-        "consumer_tag",
-        "head",
-        "header_prefix",
-        "length",
-        "on_message",
-        "properties_at",
-        "tag_at",
-    )
-
-    def __init__(
-        self,
-        channel: Channel,
-        consumer_tag: str,
-        on_message: Callable[[Message], object],
-        auto_ack: bool,
-        length: int,
-        tag_at: int,
-        head: bytes = b"",
-    ) -> None:
-        self.channel = channel
-        self.consumer_tag = consumer_tag
-        self.on_message = on_message
-        self.auto_ack = auto_ack
-        self.length = length
-        self.tag_at = tag_at
-        self.head = head
-        self.properties_at = length - 1 - tag_at + HEADER_GAP
-        self.header_prefix = 0xCE020000 | channel.number
-        self.body_prefix = 0xCE030000 | channel.number
-
-
-class Message:
-    """A message from basic_consume or basic_get.
+class Delivery:
+    """A message without its channel: ``Message`` is this and the channel it came on.
 
     Attributes:
         body: The payload.
@@ -103,10 +58,6 @@ class Message:
         )
 
     @property
-    def channel(self) -> Channel:
-        return self._template.channel
-
-    @property
     def consumer_tag(self) -> str:
         """The tag of the consumer it came to; "" for a message from basic_get."""
         return self._template.consumer_tag
@@ -118,7 +69,7 @@ class Message:
 
     @property
     def redelivered(self) -> bool:
-        """Whether the broker has handed it out before; the earlier receiver may have seen it."""
+        """Whether the broker has delivered it before; an earlier consumer may have seen it."""
         return self._raw[8] != 0
 
     @property
@@ -170,16 +121,16 @@ class Message:
         """
         if self._settled:
             raise AlreadySettled(f"{self!r} was settled before")
-        # The hot path, which spares two calls; the plain one does the same and all the rest.
-        channel = self._template.channel
-        output = channel._output
+        # The hot path, which spares two calls; _settle does the same and all the rest.
+        target = self._template.target
+        output = target.output
         size = output.size + SETTLE_SIZE
-        if channel._owner == get_ident() and size <= output.threshold:
-            output.pieces.append(channel._ack_head + self._raw[:8] + b"\x00\xce")
+        if target.owner == get_ident() and size <= output.threshold:
+            output.pieces.append(target.settle_head + self._raw[:8] + ACK_END)
             output.size = size
             self._settled = True
             return True
-        return self._settle(b"\x00\x3c\x00\x50", b"\x00")
+        return self._settle(ACK_METHOD, NO_FLAGS)
 
     def nack(self, requeue: bool = True) -> bool:
         """Refuse this message.  Returns and raises as ack() does.
@@ -189,7 +140,7 @@ class Message:
 
         Spec: basic.nack (60, 120), a RabbitMQ extension.
         """
-        return self._settle(b"\x00\x3c\x00\x78", b"\x02" if _is_set(requeue) else b"\x00")
+        return self._settle(NACK_METHOD, NACK_REQUEUE if _is_set(requeue) else NO_FLAGS)
 
     def reject(self, requeue: bool = True) -> bool:
         """Refuse this message.  Returns and raises as ack() does.
@@ -199,9 +150,9 @@ class Message:
 
         Spec: basic.reject (60, 90).
         """
-        return self._settle(b"\x00\x3c\x00\x5a", b"\x01" if _is_set(requeue) else b"\x00")
+        return self._settle(REJECT_METHOD, REJECT_REQUEUE if _is_set(requeue) else NO_FLAGS)
 
-    async def __aenter__(self) -> Message:
+    async def __aenter__(self: D) -> D:
         """``async with message:`` acks it at the end of the block, unless you have settled it.
 
         If the block raises, the message is rejected, so that its queue drops or dead-letters it;
@@ -227,7 +178,7 @@ class Message:
     def _settle(self, method: bytes, flags: bytes) -> bool:
         if self._settled:
             raise AlreadySettled(f"{self!r} was settled before")
-        sent = self._template.channel._settle_message(method, self._raw[:8], flags)
+        sent = self._template.target.settle(method, self._raw[:8], flags)
         self._settled = True
         return sent
 

@@ -32,7 +32,10 @@ class Output:
 
     Args:
         ready: Called when there is something to write, and again above FLUSH_AT.
-        pressure: Called when ``is_full`` changes.
+
+    Attributes:
+        on_pressure: Called when ``is_full`` changes.
+        on_overrun: Called when uncapped frames pile up, since the peer reads none of them.
     """
 
     __slots__ = (
@@ -41,16 +44,17 @@ class Output:
         "_coalesced_size",
         "_first_threshold",
         "_high_water",
-        "_pressure",
         "_ready",
         "is_full",
+        "on_overrun",
+        "on_pressure",
         "paused",
         "pieces",
         "size",
         "threshold",
     )
 
-    def __init__(self, ready: Callable[[], object], pressure: Callable[[], object]) -> None:
+    def __init__(self, ready: Callable[[], object]) -> None:
         self.pieces: list[bytes | memoryview] = []
         self.size = 0
         self.threshold = 0
@@ -59,7 +63,8 @@ class Output:
         self._high_water = self._cap = self._first_threshold = 0
         self._coalesced = self._coalesced_size = 0  # pieces that were looked at, and their bytes
         self._ready = ready
-        self._pressure = pressure
+        self.on_pressure: Callable[[], object] = _ignore
+        self.on_overrun: Callable[[], object] = _ignore
 
     def set_limits(self, high_water: int, cap: int) -> None:
         """Bytes above which ``is_full`` holds, and above which publishing is refused."""
@@ -68,8 +73,8 @@ class Output:
         self._first_threshold = min(FLUSH_AT, high_water)
 
     def detach(self) -> None:
-        """Tell nobody any more, so that no reference cycle is left."""
-        self._ready = self._pressure = _nobody
+        """Call nothing any more, so that no reference cycle is left."""
+        self._ready = self.on_pressure = self.on_overrun = _ignore
 
     def admit(self, count: int) -> int:
         """Make room for ``count`` bytes that are about to be appended, and return the size then.
@@ -81,14 +86,23 @@ class Output:
             raise OutputFull(f"{self.size} bytes of output wait already; the cap is {self._cap}")
         return self._grow(count)
 
-    def append_uncapped(self, frame: bytes) -> bool:
-        """Append an ack, a heartbeat, a close or a reply.  False: the peer reads none of them."""
+    def append(self, frame: bytes) -> None:
+        """Append a frame that counts against the cap.  Raises as ``admit`` does."""
+        size = self.size + len(frame)
+        if size > self.threshold:
+            size = self.admit(len(frame))
+        self.pieces.append(frame)
+        self.size = size
+
+    def append_uncapped(self, frame: bytes) -> None:
+        """Append an ack, a heartbeat, a close or a reply."""
         size = self.size + len(frame)
         if size > self.threshold:
             size = self._grow(len(frame))
         self.pieces.append(frame)
         self.size = size
-        return size <= self._cap + UNCAPPED_ROOM
+        if size > self._cap + UNCAPPED_ROOM:
+            self.on_overrun()
 
     def _grow(self, count: int) -> int:
         if not self.size and not self.paused and count <= self._first_threshold:
@@ -104,7 +118,7 @@ class Output:
             self.threshold = min(self._cap, size + COALESCE_AFTER)
             if not self.is_full:
                 self.is_full = True
-                self._pressure()
+                self.on_pressure()
         elif self.size > FLUSH_AT or self.paused:
             # Nobody took it, so this turn has written its share.
             self.threshold = min(self._high_water, size + COALESCE_AFTER)
@@ -134,7 +148,7 @@ class Output:
         self.threshold = self._coalesced = self._coalesced_size = 0
         if self.is_full and self.size <= self._high_water:
             self.is_full = False
-            self._pressure()
+            self.on_pressure()
         return b"".join(pieces)
 
     def _oldest(self) -> list[bytes | memoryview]:
@@ -152,5 +166,5 @@ class Output:
         self.size = self.threshold = self._coalesced = self._coalesced_size = 0
 
 
-def _nobody() -> None:
-    """Whom a detached buffer tells."""
+def _ignore() -> None:
+    """What a detached buffer calls."""

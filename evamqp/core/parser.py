@@ -1,13 +1,13 @@
-"""Bytes in, frames out to their channels; the common delivery takes one fused path.
+"""Bytes in, frames out to their channels; the common delivery and confirm take a fast path.
 
-No state of a connection or channel is decided here.  Everything the fused path does, the plain
-path below it does as well, and a test holds the two against each other.
+No state of a connection or channel is decided here.  Everything the fast path does, the slow path
+does as well, and a test holds the two against each other.
 """
 
 from __future__ import annotations
 
 from struct import Struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from evamqp.codec.frames import (
     FRAME_BODY,
@@ -17,9 +17,10 @@ from evamqp.codec.frames import (
     FRAME_METHOD,
     FRAME_OVERHEAD,
 )
-from evamqp.codec.spec import BY_KEY
+from evamqp.codec.spec import BY_KEY, Method
+from evamqp.codec.templates import CLASS_BASIC, SETTLE_SIZE
 from evamqp.core.content import Content
-from evamqp.core.message import DeliveryTemplate, Message
+from evamqp.core.delivery_template import DeliveryTemplate
 from evamqp.errors import (
     COMMAND_INVALID,
     FRAME_ERROR,
@@ -32,8 +33,8 @@ from evamqp.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from evamqp.core.base_connection import BaseConnection
-    from evamqp.core.channel import Channel
+    from evamqp.core.callbacks import CallbackDispatcher
+    from evamqp.core.message import Delivery
 
 _unpack_head = Struct(">BHI").unpack_from
 _unpack_header = Struct(">IIIQ").unpack_from  # mark, frame size, class and weight, body size
@@ -41,8 +42,6 @@ _unpack_body = Struct(">II").unpack_from  # mark, frame size
 _unpack_tag = Struct(">Q").unpack_from
 _unpack_confirm = Struct(">QB").unpack_from
 
-CLASS_BASIC = 60 << 16  # class and weight of a content header
-CONFIRM_SIZE = 21  # bytes of a basic.ack frame
 HEADER_SIZE = 22  # bytes of the shortest content header frame
 # Frames before tune, and any frame until frame_max is known.
 FIRST_FRAME_MAX = 64 * 1024
@@ -52,12 +51,16 @@ GREETING = 8
 # cheaper than to begin it the slow way; unless a frame of another channel comes before the rest.
 WAITS_WHOLE = 16 * 1024
 # Bytes: pieces of a body from here on are views of their reads, which are copied once, when all
-# are joined.  A view keeps the whole read in memory; so much beyond the pieces may be kept by all.
+# are joined.  A view pins the whole read in memory: all views together at most PINNED_MAX bytes
+# more than their own.
 VIEWED = 8 * 1024
 PINNED_MAX = 256 * 1024
-# Routes kept at the most; then the table stops filling, so that a peer that varies its frames
-# costs us the plain path and no memory.
+# Templates kept at the most; then the table stops filling, so that a peer that varies its frames
+# costs us the slow path and no memory.
 MAX_TEMPLATES = 4096
+
+# What the slow path returns in place of a number of bytes.
+STOPPED = -1
 
 _NO_TEMPLATES: dict[bytes, DeliveryTemplate] = {}
 
@@ -66,23 +69,60 @@ class WrongPeer(Exception):
     """The first bytes are not those of an AMQP 0-9-1 broker; ``args[0]`` holds them."""
 
 
+class ControlTarget(Protocol):
+    """What takes the methods on channel 0."""
+
+    def recv_method(self, method: Method, payload: bytes) -> object:
+        """A method; ``payload`` from the class id on."""
+
+    def close_answered(self, number: int) -> object:
+        """A channel.close-ok for a number that no channel has."""
+
+
+class ChannelTarget(Protocol):
+    """What takes the frames of one channel."""
+
+    def recv_method(self, method: Method, payload: bytes) -> object:
+        """A method; ``payload`` from the class id on."""
+
+    def recv_header(self, payload: bytes) -> object:
+        """A content header."""
+
+    def recv_body(self, size: int) -> Content | None:
+        """A body frame of ``size`` bytes begins: where it goes; None discards it."""
+
+
+class ChannelFinder(Protocol):
+    """What knows the channels by number."""
+
+    def find(self, number: int) -> ChannelTarget | None:
+        """The channel of this number; None if its frames are to be discarded."""
+
+
 class FrameParser:
     """The input side of one connection.
 
     Args:
-        connection: Told of methods on channel 0 and asked for channels.
-        max_templates: How many routes may be kept; 0 turns the fused path off.
+        control: Takes the methods on channel 0.
+        channels: Finds the channels.
+        callbacks: Runs what was deferred, and reports what a callback raised.
+        message_type: What a delivery becomes.
+        max_templates: How many templates may be kept; 0 turns the fast path off.
     """
 
     __slots__ = (
         "_body_left",
         "_body_max",
-        "_connection",
+        "_callbacks",
+        "_channels",
+        "_control",
         "_fast_body_max",
         "_greeted",
         "_held",
         "_max_templates",
+        "_message_type",
         "_need",
+        "_position",
         "_sink",
         "_templates",
         "body_bytes",
@@ -97,12 +137,23 @@ class FrameParser:
         "unfinished",
     )
 
-    def __init__(self, connection: BaseConnection, max_templates: int = MAX_TEMPLATES) -> None:
-        self._connection = connection
+    def __init__(
+        self,
+        control: ControlTarget,
+        channels: ChannelFinder,
+        callbacks: CallbackDispatcher,
+        message_type: type[Delivery],
+        max_templates: int = MAX_TEMPLATES,
+    ) -> None:
+        self._control = control
+        self._channels = channels
+        self._callbacks = callbacks
+        self._message_type = message_type
         self._templates: dict[bytes, DeliveryTemplate] = {}
         self._max_templates = max_templates
         self._held: bytes | bytearray = b""  # the beginning of what is not complete yet
         self._need = 0  # bytes that must be held before another look makes sense
+        self._position = 0  # in the data being parsed: behind the last frame of the slow path
         self._sink: Content | None = None  # where the rest of a cut body frame goes
         self._body_left = 0  # bytes of that frame still to come, its end octet included
         self._greeted = False
@@ -131,17 +182,17 @@ class FrameParser:
         return bool(self._held) and len(self._held) >= self._need and not self.stopped
 
     def detach(self) -> None:
-        """Let go of the connection, so that no reference cycle is left."""
+        """Let go of channels and callbacks, so that no reference cycle is left."""
         self.stopped = True
         self._held = b""
-        del self._connection
+        del self._control, self._channels, self._callbacks
 
     def clear_templates(self) -> None:
         """Forget every template: a consumer or channel changed, or reading stops."""
         self._templates.clear()
 
     def forget(self, content: Content) -> None:
-        """Drop a body that nobody wants any more."""
+        """Drop a body that is not wanted any more."""
         self._release(content)
         if self._sink is content:
             self._sink = None
@@ -179,120 +230,136 @@ class FrameParser:
             return
         self._parse(data, wait_whole)
 
+    # The fast path relies on this:
+    #
+    # 1. A template is found by the bytes of a frame up to the delivery tag: type, channel, size,
+    #    method and consumer tag are as they were when the slow path read such a frame, so only the
+    #    frame's length and what follows the tag are left to check.
+    # 2. Templates are cleared when a consumer or channel changes, when reading stops, and at the
+    #    end; none is found while any content is unfinished.  So a template found means: this
+    #    channel expects a method now, and its consumer wants the message.
+    # 3. A frame that fails any check is left to the slow path, whole and from its first byte.
+    # 4. A callback may do anything to the parser but call receive(): the driver keeps what a
+    #    nested loop reads.
+    # 5. ``position`` is behind the last frame that was dispatched, also when its callback raises.
     def _parse(self, data: bytes, wait_whole: bool) -> None:
         self._held = b""
+        self._position = 0
         end = len(data)
         position = need = messages = confirms = 0
         body_max = self._fast_body_max
         header_max = self.header_max
-        new_message = Message.__new__
+        message_type = self._message_type
+        new_message = message_type.__new__
+        callbacks = self._callbacks
+        deferred = callbacks.deferred
         try:
             if self._body_left:
-                position, content = self._take_body(data, 0, end)
+                self._position, content = self._take_body(data, 0, end)
+                position = self._position
                 if content is not None:
-                    self._finish(content)
+                    self.finish(content)
             find = self._finder()
-            deferred = self._connection._deferred
             while True:
-                # The fused path.  One look-up on the bytes up to the delivery tag finds a template.
-                if end - position >= CONFIRM_SIZE and (
+                if end - position >= SETTLE_SIZE and (
                     template := find(data[position : position + 12 + data[position + 11]])
                 ):
                     length = template.length
                     if not length:
                         if data[position + 20] == FRAME_END:
                             tag, multiple = _unpack_confirm(data, position + 11)
-                            position += CONFIRM_SIZE
+                            position += SETTLE_SIZE
                             confirms += 1
-                            template.channel._confirm(tag, multiple & 1 == 1, True)
+                            template.target.confirm(tag, multiple & 1 == 1, True)
                             if deferred:
-                                self._connection._run_deferred()
+                                callbacks.run_deferred()
                             continue
                     elif end >= (header := position + length) + HEADER_SIZE:
                         mark, header_size, kind, size = _unpack_header(data, header - 1)
                         body = header + header_size + 8
                         stop = body + size + 8
-                        if (
+                        if stop > end:
+                            if cut := self._cut_body(template, data, position, wait_whole):
+                                position, need = cut
+                                break
+                        elif (
                             mark == template.header_prefix
                             and kind == CLASS_BASIC
                             and 0 < size <= body_max
                             and 14 <= header_size <= header_max
+                            and _unpack_body(data, body - 1) == (template.body_prefix, size)
+                            and data[stop - 1] == FRAME_END
+                            and (key := (name := position + template.tag_at + 9) + 1 + data[name])
+                            < header
+                            and key + data[key] + 2 == header
                         ):
-                            if stop <= end:
-                                mark, body_size = _unpack_body(data, body - 1)
-                                name = position + template.tag_at + 9
-                                key = name + 1 + data[name]
-                                if (
-                                    mark == template.body_prefix
-                                    and body_size == size
-                                    and data[stop - 1] == FRAME_END
-                                    and key < header
-                                    and key + data[key] + 2 == header
-                                ):
-                                    # Message.__init__ by hand: the call costs a tenth of all.
-                                    message = new_message(Message)
-                                    message._template = template
-                                    message._raw = data[position + template.tag_at : body - 1]
-                                    message.body = data[body + 7 : stop - 1]
-                                    message._settled = template.auto_ack
-                                    message._properties = None
-                                    position = stop
-                                    messages += 1
-                                    try:
-                                        template.on_message(message)
-                                    except (KeyboardInterrupt, SystemExit):
-                                        raise
-                                    except BaseException as error:
-                                        self._connection._callback_failed(
-                                            "on_message", template.channel, message, error
-                                        )
-                                    if deferred:
-                                        self._connection._run_deferred()
-                                    continue
-                            elif cut := self._cut_body(
-                                template, data, position, body, size, wait_whole
-                            ):
-                                position, need = cut
-                                break
+                            # Delivery.__init__ by hand: the call costs a tenth of all.
+                            message = new_message(message_type)
+                            message._template = template
+                            message._raw = data[name - 9 : body - 1]
+                            message.body = data[body + 7 : stop - 1]
+                            message._settled = template.auto_ack
+                            message._properties = None
+                            position = stop
+                            messages += 1
+                            try:
+                                template.on_message(message)
+                            except (KeyboardInterrupt, SystemExit):
+                                raise
+                            except BaseException as error:
+                                callbacks.failed("on_message", template.target, message, error)
+                            if deferred:
+                                callbacks.run_deferred()
+                            continue
                     elif wait_whole and (need := self._cut_header(template, data, position)):
                         break
-                # The plain path.
-                if self.stopped:
+                if need := self._read_frame(data, position, end):
                     break
-                if end - position < 7:
-                    need = FRAME_OVERHEAD
-                    break
-                kind, number, size = _unpack_head(data, position)
-                self._check_size(kind, size)
-                if kind == FRAME_BODY:
-                    self._sink = self._begin_body(number, size)
-                    self._body_left = size + 1
-                    position, content = self._take_body(data, position + 7, end)
-                    if content is not None:
-                        self._finish(content)
-                else:
-                    stop = position + size + FRAME_OVERHEAD
-                    if stop > end:
-                        need = stop - position
-                        break
-                    if data[stop - 1] != FRAME_END:
-                        raise MalformedData("a frame does not end with 0xce", FRAME_ERROR)
-                    start, position = position + 7, stop
-                    self._dispatch(kind, number, data[start : stop - 1])
+                position = self._position
                 if deferred:
-                    self._connection._run_deferred()
+                    callbacks.run_deferred()
                 find = self._finder()
         finally:
             # Also when a callback raised KeyboardInterrupt: what was not parsed is kept.
+            position = max(position, self._position)
             self.messages += messages
             self.frames += 3 * messages + confirms
-            self._need = need
+            self._need = max(need, 0)
             self._held = data[position:] if position < end else b""
 
-    def _finder(self) -> Callable[[bytes], DeliveryTemplate | None]:
-        """What the fused path looks routes up with.
+    def _read_frame(self, data: bytes, position: int, end: int) -> int:
+        """The slow path: take the frame at ``position``, of any kind, and dispatch it.
 
-        While any content is unfinished it finds none: only the plain path knows that no method
+        Returns:
+            0, and ``_position`` is behind it; or how many bytes it needs, at the least; or
+            STOPPED, if the parser is.
+        """
+        if self.stopped:
+            return STOPPED
+        if end - position < 7:
+            return FRAME_OVERHEAD
+        kind, number, size = _unpack_head(data, position)
+        self._check_size(kind, size)
+        if kind == FRAME_BODY:
+            self._sink = self._begin_body(number, size)
+            self._body_left = size + 1
+            self._position, content = self._take_body(data, position + 7, end)
+            if content is not None:
+                self.finish(content)
+            return 0
+        stop: int = position + size + FRAME_OVERHEAD
+        if stop > end:
+            return stop - position
+        if data[stop - 1] != FRAME_END:
+            raise MalformedData("a frame does not end with 0xce", FRAME_ERROR)
+        self._position = stop
+        self._dispatch(kind, number, data[position + 7 : stop - 1])
+        return 0
+
+    def _finder(self) -> Callable[[bytes], DeliveryTemplate | None]:
+        """What the fast path finds templates with.
+
+        While any content is unfinished it finds none: only the slow path knows that no method
         of the same channel may come then.
         """
         return _NO_TEMPLATES.get if self.unfinished else self._templates.get
@@ -327,9 +394,9 @@ class FrameParser:
         if kind == FRAME_METHOD:
             self._dispatch_method(number, payload)
         elif kind == FRAME_HEADER:
-            channel = self._channel(number)
+            channel = self._channels.find(number)
             if channel is not None:
-                channel._recv_header(payload)
+                channel.recv_header(payload)
         elif number:
             raise MalformedData(f"a heartbeat on channel {number}", UNEXPECTED_FRAME)
         elif payload:
@@ -345,26 +412,19 @@ class FrameParser:
             name = payload[:4].hex() if method is None else method.name
             raise MalformedData(f"method {name} is not a broker's", COMMAND_INVALID)
         if number == 0:
-            self._connection._recv_method(method, payload)
+            self._control.recv_method(method, payload)
             return
-        channel = self._channel(number)
+        channel = self._channels.find(number)
         if channel is not None:
-            channel._recv_method(method, payload)
+            channel.recv_method(method, payload)
         elif method.name == "channel.close-ok":
-            self._connection._numbers.answered(number)
-
-    def _channel(self, number: int) -> Channel | None:
-        """The channel of this number; None if its frames are to be discarded."""
-        channel = self._connection._channels.get(number)
-        if channel is None:
-            self._connection._recv_late(number)
-        return channel
+            self._control.close_answered(number)
 
     def _begin_body(self, number: int, size: int) -> Content | None:
         """Where a body frame of ``size`` bytes goes; None if it is to be discarded."""
         self.frames += 1
-        channel = self._channel(number)
-        return None if channel is None else channel._recv_body(size)
+        channel = self._channels.find(number)
+        return None if channel is None else channel.recv_body(size)
 
     def _cut_header(self, template: DeliveryTemplate, data: bytes, position: int) -> int:
         """How many bytes a delivery needs of which the data ends before the header frame does.
@@ -377,27 +437,26 @@ class FrameParser:
         return template.length + (HEADER_SIZE if len(data) >= header + 3 else FRAME_OVERHEAD)
 
     def _cut_body(
-        self,
-        template: DeliveryTemplate,
-        data: bytes,
-        position: int,
-        body: int,
-        size: int,
-        wait_whole: bool,
+        self, template: DeliveryTemplate, data: bytes, position: int, wait_whole: bool
     ) -> tuple[int, int] | None:
-        """A delivery at ``position`` whose one body frame, at ``body``, is not all here.
-
-        Args:
-            template: What was found for it.
-            size: Bytes of its body.
+        """A delivery at ``position`` whose header frame has begun, but which is not all here.
 
         Returns:
-            Where to go on, and how many bytes that needs; None if the plain path has to see what
+            Where to go on, and how many bytes that needs; None if the slow path has to see what
             else comes there.
         """
         end = len(data)
-        head = (template.body_prefix << 32 | size).to_bytes(8, "big")
-        if not head.startswith(data[body - 1 : body + 7]):
+        header = position + template.length
+        mark, header_size, kind, size = _unpack_header(data, header - 1)
+        body = header + header_size + 8
+        head = template.body_prefix.to_bytes(4, "big") + size.to_bytes(8, "big")[-4:]
+        if (
+            mark != template.header_prefix
+            or kind != CLASS_BASIC
+            or not 0 < size <= self._fast_body_max
+            or not 14 <= header_size <= self.header_max
+            or not head.startswith(data[body - 1 : body + 7])
+        ):
             return None
         whole = body + size + FRAME_OVERHEAD - position
         if whole <= WAITS_WHOLE and wait_whole:
@@ -420,11 +479,11 @@ class FrameParser:
             "basic.deliver",
             (template.consumer_tag, *_unpack_tag(data, tag_at)),
             data[position + 11 : header - 1],
-            template.channel._recv_deliver,
+            template.target.recv_deliver,
         )
         content.take_header(data[header + 7 : body - 1])
         content.template = template
-        template.channel._content = content
+        template.target.content = content
         self.frames += 3
         self.unfinished += 1
         self.hold_header(content)
@@ -464,11 +523,15 @@ class FrameParser:
                 sink.append(data[position:last])
         return stop, sink if sink.is_complete and not self._body_left else None
 
-    def _finish(self, content: Content) -> None:
+    def finish(self, content: Content) -> None:
         """A body is complete: hand it over."""
         self._release(content)
         self.messages += 1
         content.finish(content)
+
+    def begin(self) -> None:
+        """A content was announced; ``finish`` or ``forget`` ends it."""
+        self.unfinished += 1
 
     def hold_header(self, content: Content) -> None:
         """Count the properties of a content whose body is still to come.
@@ -500,6 +563,6 @@ class FrameParser:
         return self._templates.get(key)
 
     def add_template(self, key: bytes, template: DeliveryTemplate) -> None:
-        """Let frames that begin with ``key`` take the fused path, while there is room."""
+        """Let frames that begin with ``key`` take the fast path, while there is room."""
         if len(self._templates) < self._max_templates and not self.stopped:
             self._templates[key] = template

@@ -13,22 +13,24 @@ from evamqp.types import Callback, ErrorCallback, T
 
 if TYPE_CHECKING:
     from evamqp.abc import Promise
-    from evamqp.core.channel import Channel
 
 
 class Host(Protocol):
-    """Where a request lives: whoever can call back from the loop."""
+    """What a request is made by: it knows the thread, makes futures and calls back."""
 
-    def _check_caller(self, what: str) -> None: ...
-    def _create_future(self) -> Promise: ...
-    def _defer(self, function: Callable[..., object], *arguments: object) -> None: ...
-    def _invoke(
-        self,
-        name: str,
-        channel: Channel | None,
-        function: Callable[..., object],
-        *arguments: object,
-    ) -> None: ...
+    def check_caller(self, what: str) -> None:
+        """Raise WrongThread in a thread that may not use the request."""
+
+    def create_future(self) -> Promise: ...
+    def defer(self, function: Callable[..., object], *arguments: object) -> None: ...
+    def invoke(self, name: str, function: Callable[..., object], *arguments: object) -> None: ...
+
+
+class Numbered(Protocol):
+    """The channel of a request, as far as the request knows it."""
+
+    @property
+    def number(self) -> int: ...
 
 
 def check_callbacks(what: str, *functions: object) -> None:
@@ -55,7 +57,7 @@ class Request(Generic[T]):
     """A request that was sent, and what came of it.
 
     ``await request`` works on every loop that has awaitables, any number of times; ``future`` is
-    the loop's own future.  A request that nobody looks at costs nothing and never logs.
+    the loop's own future.  A request that you ignore costs nothing and never logs.
     """
 
     __slots__ = (
@@ -80,7 +82,7 @@ class Request(Generic[T]):
         host: Host,
         method: str,
         *,
-        channel: Channel | None = None,
+        channel: Numbered | None = None,
         replies: tuple[str, ...] = (),
         finish: Callable[..., T] | None = None,
         callback: Callback[T] | None = None,
@@ -89,7 +91,7 @@ class Request(Generic[T]):
         tag: str | None = None,
     ) -> None:
         self.method = method
-        self.tag = tag  # the consumer tag by which its reply is told; None where order tells it
+        self.tag = tag  # the consumer tag that identifies its reply; None where order does
         self.channel = channel
         self.replies = replies
         self._host = host
@@ -115,6 +117,11 @@ class Request(Generic[T]):
     def is_done(self) -> bool:
         """Whether the request has its outcome."""
         return self._is_done
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether a callback or a future waits for the outcome."""
+        return bool(self._callback or self._future is not None or self._promises)
 
     @property
     def future(self) -> Any:
@@ -159,12 +166,12 @@ class Request(Generic[T]):
         Raises:
             WrongThread: Not the thread of the loop.
         """
-        self._host._check_caller(f"{self}: cancel")
+        self._host.check_caller(f"{self}: cancel")
         if not self._is_done:
             self._callback = self._on_error = None
             self._is_done = True
             self._error = RequestCancelled(f"{self} was cancelled")
-            self._host._defer(self._settle)
+            self._host.defer(self._settle)
 
     # Called by the library, from the loop only.
 
@@ -191,32 +198,32 @@ class Request(Generic[T]):
             self._settle()
 
     def _settle(self) -> None:
-        """Tell futures first, then the callback.  Nothing is told twice."""
+        """Settle futures first, then call the callback, each once."""
         promises, self._promises = self._promises, []
         callback, on_error = self._callback, self._on_error
         self._callback = self._on_error = None
         error = self._error
         if error is None:
-            told = [promise.resolve(self._value) for promise in promises]
-            if told and not any(told) and callback is None and self._discard is not None:
+            taken = [promise.resolve(self._value) for promise in promises]
+            if taken and not any(taken) and callback is None and self._discard is not None:
                 self._give_up()
             if callback is not None:
-                self._host._invoke(f"{self.method} callback", self.channel, callback, self._value)
+                self._host.invoke(f"{self.method} callback", callback, self._value)
         else:
             for promise in promises:
                 promise.reject(error.copy())
             if on_error is not None:
-                self._host._invoke(f"{self.method} on_error", self.channel, on_error, error.copy())
+                self._host.invoke(f"{self.method} on_error", on_error, error.copy())
 
     def _give_up(self) -> None:
-        """All who waited have cancelled: nobody would ever see what has come."""
+        """All who waited have cancelled: discard the value."""
         value, self._value = self._value, None
         self._error = RequestCancelled(f"{self} was cancelled by all who waited")
         assert self._discard is not None
         self._discard(value)
 
     def _new_future(self) -> Any:
-        promise = self._host._create_future()
+        promise = self._host.create_future()
         if not self._is_done:
             self._promises.append(promise)
         elif self._error is not None:

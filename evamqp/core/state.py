@@ -2,13 +2,15 @@
 
 A table maps a state to the methods that may arrive in it, and each of them to ``(handler, next
 state)``.  What is absent is an error of the peer, closed with COMMAND_INVALID (503).  The
-handlers are methods of Connection and Channel; ``REPLY`` stands for "answers the oldest request".
+handlers are methods of ControlChannel and ChannelMachine, which resolve their names once, when
+they are imported; ``REPLY`` stands for "answers the oldest request".
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 REPLY = "_recv_reply"
 
@@ -47,6 +49,7 @@ _C = ConnectionState
 _H = ChannelState
 S = TypeVar("S")
 Table = dict[S, dict[str, tuple[str, S]]]
+Steps = dict[S, dict[str, tuple[Callable[..., Any], S]]]
 
 CONNECTION: Table[ConnectionState] = {
     _C.CONNECTING: {},
@@ -112,7 +115,7 @@ CHANNEL: Table[ChannelState] = {
     },
     _H.OPEN: {
         **dict.fromkeys(_REPLIES, (REPLY, _H.OPEN)),
-        "basic.deliver": ("_recv_deliver", _H.OPEN),
+        "basic.deliver": ("recv_deliver", _H.OPEN),
         "basic.get-ok": ("_recv_get_ok", _H.OPEN),
         "basic.return": ("_recv_return", _H.OPEN),
         "basic.ack": ("_recv_ack", _H.OPEN),
@@ -122,7 +125,7 @@ CHANNEL: Table[ChannelState] = {
         "channel.close": ("_recv_close", _H.CLOSED),
     },
     # The specification wants everything discarded here.  Replies and confirms that the broker sent
-    # before it saw our close are facts, and a request that was executed must not be told otherwise.
+    # before it saw our close are facts, and a request that was executed must not fail.
     _H.CLOSING: {
         **dict.fromkeys(_REPLIES, (REPLY, _H.CLOSING)),
         "channel.open-ok": ("_recv_open_ok_while_closing", _H.CLOSING),
@@ -138,3 +141,13 @@ CHANNEL: Table[ChannelState] = {
     },
     _H.CLOSED: {},
 }
+
+
+def resolve(table: Table[S], machine: type) -> Steps[S]:
+    """The table with functions of a class in place of their names."""
+    return {
+        state: {
+            method: (getattr(machine, name), target) for method, (name, target) in steps.items()
+        }
+        for state, steps in table.items()
+    }

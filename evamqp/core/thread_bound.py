@@ -1,4 +1,4 @@
-"""Whose thread an object is, and that a forked child may not use what its parent made.
+"""Which thread owns an object, and that a forked child may not use what its parent made.
 
 Nothing is known here of what the object is for.
 """
@@ -22,59 +22,54 @@ class ThreadBound:
     """An object of the thread that its loop runs in, from the loop's first callback on.
 
     Attributes:
-        _owner: That thread; 0 before, and in a forked child, where no thread may use it.
-        _must_close: Whether it is to be closed before it goes; see ``unclosed.report``.
-        _threadsafe_entry: What has the ``call_soon_threadsafe`` that other threads may call.
+        owner: That thread; 0 before, and in a forked child, where no thread may use it.
+        is_forked: Whether this is a forked child, which may not use what its parent made.
+        threadsafe_entry: What has the ``call_soon_threadsafe`` that other threads may call.
     """
 
-    __slots__ = ("__weakref__", "_is_forked", "_must_close", "_owner")
+    __slots__ = ("__weakref__", "is_forked", "owner")
 
-    _threadsafe_entry = "adapter"
+    threadsafe_entry = "adapter"
 
     def __init__(self) -> None:
-        self._owner = 0
-        self._is_forked = False
-        self._must_close = False
+        self.owner = 0
+        self.is_forked = False
         _living.add(self)
 
-    def _bind_owner(self) -> None:
-        if not self._owner and not self._is_forked:
-            self._owner = get_ident()
+    def bind_owner(self) -> None:
+        if not self.owner and not self.is_forked:
+            self.owner = get_ident()
 
-    def _foreign_caller(self, what: str) -> WrongThread | None:
+    def foreign_caller(self, what: str) -> WrongThread | None:
         """Why the calling thread may not use the object; None if it may."""
-        if self._is_forked:
+        if self.is_forked:
             return WrongThread(f"{what}: in a forked child; open a connection of its own there")
         # Before the loop's first callback only the loop can tell.
-        owner = self._owner
+        owner = self.owner
         if owner != get_ident() if owner else runs_elsewhere(getattr(self, "adapter", None)):
             return WrongThread(
-                f"{what}: wrong thread; use {self._threadsafe_entry}.call_soon_threadsafe"
+                f"{what}: wrong thread; use {self.threadsafe_entry}.call_soon_threadsafe"
             )
         return None
 
-    def _check_caller(self, what: str) -> None:
-        foreign = self._foreign_caller(what)
+    def check_caller(self, what: str) -> None:
+        foreign = self.foreign_caller(what)
         if foreign is not None:
             raise foreign
 
-    def _report_unclosed(self) -> None:
-        """The program is about to lose the object; warn if it had to be closed."""
-
-    def _invalidate_after_fork(self) -> None:
+    def invalidate_after_fork(self) -> None:
         """After a fork, in the child: nothing here may be used or may touch the loop."""
-        self._is_forked = True
-        self._owner = 0
+        self.is_forked = True
+        self.owner = 0
 
 
-# Those that a fork has to disown.  To ask for the process at each call would cost more than the
-# call.
+# What a fork invalidates.  Comparing process ids at each call would cost more than the call.
 _living: weakref.WeakSet[ThreadBound] = weakref.WeakSet()
 
 
 def _invalidate_all_after_fork() -> None:
     for owned in list(_living):
-        owned._invalidate_after_fork()
+        owned.invalidate_after_fork()
 
 
 if hasattr(os, "register_at_fork"):  # Windows does not fork

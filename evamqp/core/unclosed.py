@@ -7,14 +7,38 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import warnings
-
-from evamqp.core import thread_bound
+import weakref
 
 log = logging.getLogger(__name__)
 
 
-def report(client: thread_bound.ThreadBound, lost: int, what: str) -> None:
+class Closable:
+    """An object that a program should close before it loses it.
+
+    Attributes:
+        _must_close: Whether it is to be reported unless it is closed.
+    """
+
+    __slots__ = ("__weakref__", "_must_close")
+
+    def __init__(self) -> None:
+        self._must_close = False
+        _living.add(self)
+
+    def __del__(self) -> None:
+        if getattr(self, "_must_close", False):  # False where the constructor raised
+            self._report_unclosed()
+
+    def _report_unclosed(self) -> None:
+        """The program is about to lose the object; warn if it had to be closed."""
+
+
+_living: weakref.WeakSet[Closable] = weakref.WeakSet()
+
+
+def report(client: Closable, lost: int, what: str) -> None:
     """Warn once that a client was collected, or that the program ends, before its close.
 
     Args:
@@ -22,7 +46,7 @@ def report(client: thread_bound.ThreadBound, lost: int, what: str) -> None:
         lost: How many messages have no outcome.
         what: These messages in words.
     """
-    if not client._must_close or client._is_forked:
+    if not client._must_close:
         return
     client._must_close = False
     if lost:
@@ -32,8 +56,16 @@ def report(client: thread_bound.ThreadBound, lost: int, what: str) -> None:
 
 def _report_living() -> None:
     """The program ends; what is still open never gets to its close."""
-    for client in list(thread_bound._living):
+    for client in list(_living):
         client._report_unclosed()
 
 
+def _disown_living() -> None:
+    """A forked child closes nothing of its parent's."""
+    for client in list(_living):
+        client._must_close = False
+
+
 atexit.register(_report_living)
+if hasattr(os, "register_at_fork"):  # Windows does not fork
+    os.register_at_fork(after_in_child=_disown_living)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from evamqp.errors import MalformedData
 
 if TYPE_CHECKING:
-    from evamqp.core.message import Message
+    from evamqp.core.channel import Message
 
 # Seconds.  RabbitMQ's quorum queues drop or dead-letter a message after 20 redeliveries, with these
 # delays after six and a half minutes.  The longest is far below the 30 minutes after which a broker

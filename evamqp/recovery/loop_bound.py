@@ -13,40 +13,32 @@ from typing import TYPE_CHECKING
 from evamqp.checks import LONGEST_SECONDS
 from evamqp.core.coroutines import run_if_coroutine
 from evamqp.core.thread_bound import ThreadBound
+from evamqp.core.unclosed import Closable
 from evamqp.errors import BadArgument, BadType
 
 if TYPE_CHECKING:
     from evamqp.abc import Adapter, Handle, Promise
-    from evamqp.core.channel import Channel
 
 log = logging.getLogger(__name__)
 
 
-class LoopBound(ThreadBound):
-    """An object of one loop."""
+class LoopHost(ThreadBound):
+    """The host of the requests of one loop's objects."""
+
+    __slots__ = ("adapter",)
 
     def __init__(self, adapter: Adapter) -> None:
         super().__init__()
         self.adapter = adapter
 
-    def __del__(self) -> None:
-        if getattr(self, "_must_close", False):  # False where the constructor raised
-            self._report_unclosed()
-
-    def _create_future(self) -> Promise:
+    def create_future(self) -> Promise:
         return self.adapter.create_future()
 
-    def _defer(self, function: Callable[..., object], *arguments: object) -> None:
+    def defer(self, function: Callable[..., object], *arguments: object) -> None:
         """Call a function on the next turn of the loop, in order."""
         self.adapter.call_soon(partial(function, *arguments))
 
-    def _invoke(
-        self,
-        name: str,
-        channel: Channel | None,
-        function: Callable[..., object],
-        *arguments: object,
-    ) -> None:
+    def invoke(self, name: str, function: Callable[..., object], *arguments: object) -> None:
         """Call a user's function; log what it raises, and go on."""
         try:
             result = function(*arguments)
@@ -54,13 +46,35 @@ class LoopBound(ThreadBound):
                 run_if_coroutine(self.adapter, result, partial(_log, name))
         except (KeyboardInterrupt, SystemExit) as interrupt:
             # On the next turn, so that our caller can finish: other outcomes, a timer.
-            self._defer(_raise, interrupt)
+            self.defer(_raise, interrupt)
         except BaseException as error:
             _log(name, error)
 
 
 def _log(name: str, error: BaseException) -> None:
     log.error("%s raised %r", name, error, exc_info=error)
+
+
+class LoopBound(Closable):
+    """An object of one loop.
+
+    Args:
+        host: Its loop and thread.
+    """
+
+    def __init__(self, host: LoopHost) -> None:
+        super().__init__()
+        self._host = host
+        self.adapter = host.adapter
+
+    def _check_caller(self, what: str) -> None:
+        self._host.check_caller(what)
+
+    def _defer(self, function: Callable[..., object], *arguments: object) -> None:
+        self._host.defer(function, *arguments)
+
+    def _invoke(self, name: str, function: Callable[..., object], *arguments: object) -> None:
+        self._host.invoke(name, function, *arguments)
 
 
 def _raise(interrupt: BaseException) -> None:

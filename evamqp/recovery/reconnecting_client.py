@@ -72,7 +72,7 @@ class ReconnectingClient(LoopBound, Generic[R]):
             if isinstance(target, Reconnector)
             else Reconnector(target, adapter=adapter, **options)
         )
-        super().__init__(reconnector.adapter)
+        super().__init__(reconnector._host)
         self.reconnector = reconnector
         self._channel: Channel | None = None
         self._retry: Handle | None = None  # of the step to try again
@@ -113,9 +113,6 @@ class ReconnectingClient(LoopBound, Generic[R]):
     def _is_closed(self) -> bool:
         return bool(self._reports)
 
-    def _check_caller(self, what: str) -> None:
-        self.reconnector._check_caller(what)
-
     def _check_open(self, what: str) -> None:
         self._check_caller(what)
         if self._is_closing:
@@ -126,7 +123,7 @@ class ReconnectingClient(LoopBound, Generic[R]):
         what = f"{type(self).__name__}.close"
         self._check_caller(what)
         timeout = checked_timeout(timeout)
-        request: Request[R] = Request(self, what)
+        request: Request[R] = Request(self._host, what)
         if self._is_over:
             self._defer(request.resolve, self._reports[0])
             return request

@@ -31,7 +31,7 @@ from evamqp.parameters import Parameters, parse_targets
 from evamqp.recovery.backoff import STABLE_AFTER, Backoff, retry_of
 from evamqp.recovery.client_log import OutageLog
 from evamqp.recovery.epoch import EpochHandler
-from evamqp.recovery.loop_bound import LoopBound, cancel_all
+from evamqp.recovery.loop_bound import LoopBound, LoopHost, cancel_all
 from evamqp.recovery.members import Member, Members
 from evamqp.recovery.recorder import Recorder
 from evamqp.recovery.replay import Replay
@@ -100,7 +100,7 @@ class Reconnector(LoopBound):
         for thing, kind in ((topology, Topology), (handler, Handler)):
             if thing is not None and not isinstance(thing, kind):
                 raise BadType(f"expected a {kind.__name__}, not {type(thing).__name__}")
-        super().__init__(adapter or default_adapter())
+        super().__init__(LoopHost(adapter or default_adapter()))
         self._check_caller(type(self).__name__)
         random.shuffle(targets)
         self.topology = Topology() if topology is None else topology
@@ -172,14 +172,14 @@ class Reconnector(LoopBound):
     def abort(self) -> None:
         """After close(): end the connection without waiting for the broker.  Idempotent."""
         if self.state is State.CLOSING and self.connection is not None:
-            self.connection._give_up(ConnectionClosed("closed by the client", by="client"))
+            self.connection.abort(ConnectionClosed("closed by the client", by="client"))
 
     def wait_closed(
         self, *, callback: Callback[Closed | TopologyFailed] | None = None
     ) -> Request[Closed | TopologyFailed]:
         """Return a request that succeeds with the reason at the end; it never fails."""
         self._check_caller("Reconnector.wait_closed")
-        request = Request(self, "Reconnector.wait_closed", callback=callback)
+        request = Request(self._host, "Reconnector.wait_closed", callback=callback)
         if self._is_over:
             self._defer(request.resolve, self._reason)
         else:
@@ -274,7 +274,7 @@ class Reconnector(LoopBound):
         self._unopened = 0 if has_opened else self._unopened + 1
         if self._unopened == UNOPENED_CHANNELS:
             text = f"{self._unopened} channels in a row were not opened"
-            connection._give_up(ConnectionClosed(text, by="broker"))
+            connection.abort(ConnectionClosed(text, by="broker"))
 
     def _stop_replay_of(self, member: Member) -> None:
         replay = self._replays.pop(member, None)
@@ -301,7 +301,7 @@ class Reconnector(LoopBound):
         return True
 
     def _dial(self) -> None:
-        self._bind_owner()
+        self._host.bind_owner()
         self._timer = None
         if not self._move(Event.DUE):
             return
@@ -365,13 +365,13 @@ class Reconnector(LoopBound):
         self._move(Event.REPLAYED)
         connection = self.connection
         assert connection is not None
-        connection._recorder = Recorder(
+        connection.context.recorder = Recorder(
             self.topology, self._recorded, lambda: self._members.topologies, self._members.need
         )
         self._ready_since = self.adapter.time()
         newcomers = [member for member in self._members if member not in self._waiting]
         try:
-            connection._invoke("on_open", None, self._handler.on_open, connection)
+            connection.invoke("on_open", self._handler.on_open, connection)
         finally:  # also when it was interrupted
             self._serve(replay)
             for member in newcomers:
@@ -386,7 +386,7 @@ class Reconnector(LoopBound):
             if member not in self._members or self.state is not State.READY:
                 continue
             if failing.isdisjoint(self._members.brought_by(member).retried):
-                self._invoke("a member", None, member._connected, self.connection)
+                self._invoke("a member", member._connected, self.connection)
             else:
                 self._waiting.append(member)
 
@@ -401,7 +401,7 @@ class Reconnector(LoopBound):
             return
         if self._on_recovered is not None:
             seconds = self._ready_since - lost_since
-            self._invoke("on_recovered", None, self._on_recovered, attempts, seconds)
+            self._invoke("on_recovered", self._on_recovered, attempts, seconds)
 
     def _lost(self, reason: ConnectionClosed) -> None:
         was_ready = self.state is State.READY
@@ -418,7 +418,7 @@ class Reconnector(LoopBound):
         if was_ready and now - self._ready_since >= STABLE_AFTER:
             self._backoff.reset()
         for member in self._members:
-            self._invoke("a member", None, member._disconnected, reason)
+            self._invoke("a member", member._disconnected, reason)
         if self.state is State.CLOSED:
             self._finish()
         elif self.state is State.WAITING:
@@ -435,7 +435,7 @@ class Reconnector(LoopBound):
         self._log.failed(level, attempt, delay, reason, was_open)
         self._timer = self.adapter.call_later(delay, self._dial)
         if self._on_reconnecting is not None:
-            self._invoke("on_reconnecting", None, self._on_reconnecting, attempt, delay, reason)
+            self._invoke("on_reconnecting", self._on_reconnecting, attempt, delay, reason)
 
     def _topology_error(self, entity: Entity, reason: ChannelClosed) -> None:
         text = f"could not declare {entity}: {reason}"
@@ -446,7 +446,7 @@ class Reconnector(LoopBound):
             self.topology.remove_queue(entity.key[1])
             self._recorded &= self.topology.keys
         if self._on_topology_error is not None:
-            self._invoke("on_topology_error", None, self._on_topology_error, entity, reason)
+            self._invoke("on_topology_error", self._on_topology_error, entity, reason)
 
     def _topology_fatal(self, entity: Entity, reason: ChannelClosed) -> None:
         """The broker closed the connection over an entity; leave it out of the next one.
@@ -474,7 +474,7 @@ class Reconnector(LoopBound):
         level = logging.INFO if isinstance(self._reason, Closed) else logging.ERROR
         self._log.closed(level, self._reason)
         for member in self._members.clear():
-            self._invoke("a member", None, member._ended, self._reason)
+            self._invoke("a member", member._ended, self._reason)
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.resolve(self._reason)

@@ -133,7 +133,8 @@ class Replay(Handler):
     def _declare(self) -> None:
         """Send as many requests as there is room for; the replies bring the rest."""
         connection = self._connection
-        recorder, connection._recorder = connection._recorder, None  # nothing new to record
+        context = connection.context
+        recorder, context.recorder = context.recorder, None  # nothing new to record
         try:
             if self._channel is None:
                 self._has_opened = False
@@ -152,7 +153,7 @@ class Replay(Handler):
             if self._sent == self._done:
                 self._failed(entity, _as_reason(error))
         finally:
-            connection._recorder = recorder
+            context.recorder = recorder
 
     def stop(self) -> None:
         """Stop; no callback is made any more.  Idempotent."""

@@ -13,7 +13,7 @@ from evamqp.core.request import Request
 from evamqp.recovery.ledger import Outcome, Publication, observe_failures
 
 if TYPE_CHECKING:
-    from evamqp.core.message import Message
+    from evamqp.core.channel import Message
 
 # The message whose async handler runs in this context.
 _handled: ContextVar[Message | None] = ContextVar("handled", default=None)

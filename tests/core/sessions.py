@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from evamqp.codec.properties import Properties
-from evamqp.core.channel import Channel
+from evamqp.core.channel import Channel, Message
 from evamqp.core.connection import Connection
-from evamqp.core.message import Message
 from evamqp.driver import Driver
 from evamqp.parameters import Parameters
 from tests.support.recording_handler import RecordingHandler

@@ -14,8 +14,7 @@ import pytest
 
 from evamqp.codec.frames import PROTOCOL_HEADER, method_frame
 from evamqp.codec.properties import Properties
-from evamqp.core.channel import Channel
-from evamqp.core.message import Message
+from evamqp.core.channel import Channel, Message
 from evamqp.errors import (
     AlreadySettled,
     BadArgument,
@@ -139,7 +138,7 @@ def perform(channel: Channel, call: Call, **more: Any) -> Any:
 
 def fifo(channel: Channel) -> list[str]:
     """The requests that wait, by name."""
-    return [request.method for request in channel._requests]
+    return [request.method for request in channel._machine.requests]
 
 
 @each_call
@@ -197,7 +196,7 @@ def test_nowait_refuses_a_callback(call: Call, given: str) -> None:
         with pytest.raises(BadArgument, match="nowait"):
             perform(channel, call, nowait=True, **{given: print})
     assert client.sent() == []
-    assert channel._next_tag == 0
+    assert channel._machine.next_tag == 0
 
 
 def _closing(client: Client, channel: Channel) -> None:
@@ -242,10 +241,11 @@ def test_at_the_output_cap_it_raises_and_changes_nothing(call: Call) -> None:
     client = opened(output_max=4096, output_high_water=1024)
     channel = client.channel()
     client.fill(channel)
-    size, waiting, tag = client.connection.output_size, fifo(channel), channel._next_tag
+    before = client.connection.output_size, fifo(channel), channel._machine.next_tag
     with pytest.raises(OutputFull):
         perform(channel, call)
-    assert (client.connection.output_size, fifo(channel), channel._next_tag) == (size, waiting, tag)
+    after = client.connection.output_size, fifo(channel), channel._machine.next_tag
+    assert after == before
 
 
 OTHERS: list[tuple[str, tuple[Any, ...]]] = [
@@ -269,7 +269,7 @@ def test_what_is_no_plain_request_raises_wrong_state_as_well(
     with pytest.raises(WrongState):
         getattr(channel, method)(*arguments)
     assert client.sent() == []
-    assert not channel._consumers
+    assert not channel._machine.consumers
 
 
 BAD: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Exception]]] = [
@@ -335,8 +335,8 @@ def test_a_bad_argument_sends_nothing_and_changes_nothing(
     assert str(caught.value)
     assert client.sent() == []
     assert fifo(channel) == []
-    assert not channel._consumers
-    assert not channel._cancelling
+    assert not channel._machine.consumers
+    assert not channel._machine.cancelling
     assert channel.is_open
     assert channel.basic_publish("", "q", b"x") == 1
 

@@ -10,7 +10,7 @@ import tracemalloc
 import pytest
 
 from evamqp.codec.frames import HEARTBEAT_FRAME, content_header_frame, frame, method_frame
-from evamqp.core.message import Message
+from evamqp.core.channel import Message
 from tests.support.client import Client, is_done, opened
 from tests.support.frames import channel_close, connection_close, deliver, names
 
@@ -93,7 +93,7 @@ def test_half_a_body_keeps_nothing_else_that_came_with_it() -> None:
         held = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    assert client.connection._parser.body_bytes == 100 * READ // 2
+    assert client.connection.context.parser.body_bytes == 100 * READ // 2
     assert held < 1.1 * 100 * READ // 2
 
 

@@ -441,7 +441,7 @@ def test_a_close_amid_a_delivery_discards_the_rest_of_it() -> None:
     channel.close()
     client.feed(data[30_000:], deliver(1, "tag", 2), CLOSE_OK)
     assert client.recorder.names == ["on_channel_close"]
-    assert client.connection._parser.body_bytes == 0
+    assert client.connection.context.parser.body_bytes == 0
 
 
 def test_a_close_amid_a_get_ok_lets_it_and_what_follows_complete() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from evamqp.codec.frames import method_frame
-from evamqp.core.base_channel import FORMER_TAGS_KEPT
+from evamqp.core.channel_machine import FORMER_TAGS_KEPT
 from evamqp.core.numbers import NUMBER_REST
 from tests.support.client import opened, outcome
 from tests.support.frames import Sent, channel_close, deliver, names
@@ -180,7 +180,7 @@ def test_former_tags_are_kept_up_to_a_limit() -> None:
         client.consumer(channel, f"t{number}")
         channel.basic_cancel(f"t{number}")
         client.serve()
-    assert len(channel._former_tags) == FORMER_TAGS_KEPT
+    assert len(channel._machine._former_tags) == FORMER_TAGS_KEPT
     client.feed(deliver(1, "t1", 1), deliver(1, "t2", 2))
     assert [frame.arguments[0] for frame in client.sent()] == [2]
 

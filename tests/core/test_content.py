@@ -17,10 +17,10 @@ from evamqp.codec.frames import HEARTBEAT_FRAME, content_header_frame, frame, me
 from evamqp.codec.properties import Properties
 from evamqp.core.channel import Channel
 from evamqp.core.content import Content
-from evamqp.core.parser import MAX_TEMPLATES, PINNED_MAX, WAITS_WHOLE, FrameParser
+from evamqp.core.parser import MAX_TEMPLATES, PINNED_MAX, WAITS_WHOLE
 from evamqp.core.state import TransportAction
 from evamqp.errors import Closed, MalformedData, ProtocolError
-from tests.support.client import Client, opened, outcome
+from tests.support.client import Client, opened, other_parser, outcome
 from tests.support.frames import NO_PROPERTIES, ack, content, deliver, got, nack, names, returned
 
 ANNOUNCE = method_frame(1, "basic.deliver", "tag", 1, False, "", "q")
@@ -88,7 +88,7 @@ def test_a_body_of_any_size_comes_byte_by_byte(size: int) -> None:
     for at in range(0, len(data), 1 if size < 5000 else 7):
         client.feed(data[at : at + (1 if size < 5000 else 7)])
     assert bodies(client) == [payload[:size]]
-    assert client.connection._parser.body_bytes == 0
+    assert client.connection.context.parser.body_bytes == 0
 
 
 def test_a_body_in_frames_of_one_byte_is_gathered() -> None:
@@ -199,7 +199,7 @@ def test_a_body_above_the_limit_closes_its_channel_and_is_not_read(size: int, wa
     assert channel.reason is not None
     assert channel.reason.code == 311
     assert client.lives()
-    assert client.connection._parser.body_bytes == 0
+    assert client.connection.context.parser.body_bytes == 0
 
 
 def test_partial_bodies_of_all_channels_share_twice_the_limit() -> None:
@@ -228,7 +228,7 @@ def test_what_is_dropped_counts_no_more() -> None:
         for channel in channels[:2]:
             channel.close()
         client.serve()
-        assert client.connection._parser.body_bytes == 0
+        assert client.connection.context.parser.body_bytes == 0
         channels = [client.channel(), client.channel()]
         for channel in channels:
             client.consumer(channel, "tag")
@@ -265,12 +265,12 @@ def test_a_frame_of_frame_max_is_taken() -> None:
 
 def test_the_fused_path_learns_no_more_than_its_table_holds() -> None:
     client, _ = consuming()
-    receiver = client.connection._parser
+    receiver = client.connection.context.parser
     for length in range(200):
         client.feed(deliver(1, "tag", 1, routing_key="k" * length))
     assert 0 < len(receiver._templates) <= MAX_TEMPLATES
-    small = FrameParser(client.connection, max_templates=3)
-    client.connection._parser = small
+    small = other_parser(client.connection, 3)
+    client.connection.context.parser = small
     small.set_limits(131_072, 2**20, 2**20)
     small._greeted = True
     for length in range(20):
@@ -353,7 +353,7 @@ def test_a_whole_delivery_behind_a_loss_is_still_handed_over() -> None:
 def session(max_templates: int) -> Client:
     """A client with consumers a (acked), b (auto_ack) on channels 1 and 2, and publishes out."""
     client = Client(frame_max=4096, body_max=30_000, heartbeat=0)
-    client.connection._parser = FrameParser(client.connection, max_templates)
+    client.connection.context.parser = other_parser(client.connection, max_templates)
     client.open()
     for _ in range(2):
         channel = client.confirming_channel()
@@ -375,7 +375,7 @@ def _settle(message: Any) -> None:
     if number % 5 == 0:
         raise ValueError(number)
     if number % 7 == 0:
-        note = message.channel._handler.note(f"waited on {message.channel.number}")
+        note = message.channel._machine.handler.note(f"waited on {message.channel.number}")
         message.channel.wait_for_confirms(callback=note)
     if number % 11 == 0:
         message.channel.basic_cancel("a")
@@ -578,9 +578,9 @@ def test_a_channel_closed_while_a_big_delivery_comes_gets_none_of_it() -> None:
     channel.close()
     client.feed(big[50_000:] + method_frame(1, "channel.close-ok"))
     assert [message.delivery_tag for message in client.recorder.messages] == [1]
-    assert client.connection._parser.body_bytes == 0
-    assert client.connection._parser.header_bytes == 0
-    assert client.connection._parser.unfinished == 0
+    assert client.connection.context.parser.body_bytes == 0
+    assert client.connection.context.parser.header_bytes == 0
+    assert client.connection.context.parser.unfinished == 0
 
 
 def test_a_consumer_cancelled_while_a_big_delivery_comes_sends_it_back() -> None:
@@ -604,11 +604,11 @@ def test_views_of_reads_keep_little_more_in_memory_than_the_bodies_are() -> None
         for _ in range(20):
             # A peer makes every read half a piece of body, which a view would keep all of.
             client.feed(body(bytes(20_000), number) + HEARTBEAT_FRAME * 2_500)
-    receiver = client.connection._parser
+    receiver = client.connection.context.parser
     kept: dict[int, int] = {}
-    for channel in client.connection._channels.values():
-        assert channel._content is not None
-        for piece in channel._content._pieces:
+    for channel in client.connection.context.channels.all():
+        assert channel.content is not None
+        for piece in channel.content._pieces:
             whole = memoryview(piece.obj if isinstance(piece, memoryview) else piece)
             kept[id(whole.obj)] = whole.nbytes
     assert receiver.body_bytes == 10 * 20 * 20_000
@@ -620,7 +620,7 @@ def test_views_of_reads_keep_little_more_in_memory_than_the_bodies_are() -> None
 @pytest.mark.parametrize("max_templates", [MAX_TEMPLATES, 0])
 def test_what_a_callback_defers_is_reported_before_the_next_frame_is(max_templates: int) -> None:
     client = Client()
-    client.connection._parser = FrameParser(client.connection, max_templates)
+    client.connection.context.parser = other_parser(client.connection, max_templates)
     channel = client.open().confirming_channel()
     client.consumer(channel)
     client.recorder.inside(
@@ -643,7 +643,7 @@ def test_a_delivery_that_waits_for_its_rest_holds_up_only_what_cannot_matter() -
     client.feed(deliver(1, "tag", 1))
     client.feed(deliver(1, "tag", 2, bytes(WAITS_WHOLE * 2))[:200])
     assert len(client.recorder.messages) == 1
-    assert client.connection._parser._body_left > 0
+    assert client.connection.context.parser._body_left > 0
 
 
 def test_nacks_take_the_plain_path_and_mix_with_acks() -> None:

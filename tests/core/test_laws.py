@@ -22,7 +22,7 @@ from evamqp.errors import (
     NotExecuted,
     RequestTimeout,
 )
-from tests.support.client import Client, opened, outcome
+from tests.support.client import Client, channels, opened, other_parser, outcome
 from tests.support.frames import (
     OPEN_OK,
     Sent,
@@ -147,7 +147,7 @@ def reentry_abort(stage: Stage) -> None:
 
 
 def reentry_close_channel(stage: Stage) -> None:
-    for channel in list(stage.client.connection._channels.values()):
+    for channel in channels(stage.client.connection):
         channel.close()
 
 
@@ -158,13 +158,13 @@ def reentry_open_channel(stage: Stage) -> None:
 
 
 def reentry_publish(stage: Stage) -> None:
-    for channel in list(stage.client.connection._channels.values()):
+    for channel in channels(stage.client.connection):
         if channel.is_open:
             channel.basic_publish("", "q", b"again")
 
 
 def reentry_cancel(stage: Stage) -> None:
-    for channel in list(stage.client.connection._channels.values()):
+    for channel in channels(stage.client.connection):
         if channel.is_open:
             channel.basic_cancel("tag").cancel()
 
@@ -730,7 +730,7 @@ def test_an_unexpected_failure_of_ours_costs_the_connection_and_not_the_loop(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     client = opened()
-    client.connection._parser = Faulty(client.connection)
+    client.connection.context.parser = other_parser(client.connection, kind=Faulty)
     client.feed(method_frame(0, "connection.blocked", "x"))
     client.lose()
     assert client.recorder.names == ["on_close"]

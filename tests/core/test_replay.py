@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evamqp.codec.frames import PROTOCOL_HEADER
-from evamqp.core.parser import MAX_TEMPLATES, FrameParser
+from evamqp.core.parser import MAX_TEMPLATES
 from tests.core.sessions import BODIES, RECORDED, SETTINGS, Tour
-from tests.support.client import Client
+from tests.support.client import Client, other_parser
 from tests.support.frames import decode, names
 
 
@@ -22,7 +22,7 @@ def replayed(
     """All that the tour was told, and all that it sent."""
     tour = Tour()
     client = Client(handler=tour, **SETTINGS)
-    client.connection._parser = FrameParser(client.connection, max_templates)
+    client.connection.context.parser = other_parser(client.connection, max_templates)
     client.connect()
     for chunk in chunks:
         client.feed(chunk)

@@ -208,7 +208,7 @@ def test_consume_ok_and_cancel_ok_may_be_overtaken_by_later_replies() -> None:
         ("consumed", "b"),
         ("consumed", "a"),
     ]
-    assert not channel._requests
+    assert not channel._machine.requests
     assert client.lives()
 
 
@@ -427,11 +427,23 @@ def test_a_channel_that_is_not_closed_in_time_either_ends_all_the_same() -> None
 # --- the clock by itself
 
 
-def test_a_clock_reports_the_longest_wait_first_and_each_once() -> None:
-    clock: RequestClock[str] = RequestClock(10)
+class Now:
+    """A time that is set by hand."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def test_a_clock_expires_the_longest_wait_first_and_each_once() -> None:
+    now = Now()
+    clock: RequestClock[str] = RequestClock(10, now)
     assert clock.deadline() is None
-    clock.start("a", 0)
-    clock.start("b", 1)
+    clock.start("a")
+    now.seconds = 1
+    clock.start("b")
     assert clock.deadline() == 10
     assert clock.take_expired(9.9) is None
     assert [clock.take_expired(11), clock.take_expired(11)] == ["a", "b"]
@@ -439,25 +451,26 @@ def test_a_clock_reports_the_longest_wait_first_and_each_once() -> None:
 
 
 def test_a_clock_started_again_waits_anew() -> None:
-    clock: RequestClock[str] = RequestClock(10)
-    clock.start("a", 0)
-    clock.start("b", 1)
-    clock.start("a", 5)
+    now = Now()
+    clock: RequestClock[str] = RequestClock(10, now)
+    for key, now.seconds in (("a", 0), ("b", 1), ("a", 5)):
+        clock.start(key)
     assert clock.take_expired(11) == "b"
     assert clock.take_expired(14.9) is None
     assert clock.take_expired(15) == "a"
     clock.stop("a")
 
 
-def test_a_frozen_clock_makes_no_callback() -> None:
-    clock: RequestClock[str] = RequestClock(10)
-    clock.start("a", 0)
-    clock.freeze(4)
-    clock.freeze(5)
+def test_a_paused_clock_expires_nothing() -> None:
+    now = Now()
+    clock: RequestClock[str] = RequestClock(10, now)
+    clock.start("a")
+    for now.seconds in (4, 5):
+        clock.pause(True)
     assert clock.deadline() is None
     assert clock.take_expired(100) is None
-    clock.thaw(104)
-    clock.thaw(105)
+    for now.seconds in (104, 105):
+        clock.pause(False)
     assert clock.deadline() == 110
 
 
@@ -534,7 +547,7 @@ def test_a_bad_secret_sends_nothing_and_is_not_shown(
     with pytest.raises(error):
         client.connection.update_secret(*arguments)
     assert client.sent() == []
-    assert not client.connection._requests
+    assert not client.connection._control._requests
 
 
 def test_update_secret_at_the_cap_and_after_the_end_is_refused() -> None:
@@ -542,7 +555,7 @@ def test_update_secret_at_the_cap_and_after_the_end_is_refused() -> None:
     client.fill(client.channel())
     with pytest.raises(OutputFull):
         client.connection.update_secret("t")
-    assert not client.connection._requests
+    assert not client.connection._control._requests
     client.lose()
     with pytest.raises(WrongState, match="CLOSED"):
         client.connection.update_secret("t")

@@ -128,7 +128,7 @@ def peak_of(flood: Callable[[Victim], Iterator[bytes]]) -> int:
     for data in flood(victim):
         for at in range(0, len(data), READ):
             victim.feed(data[at : at + READ])
-        if not victim.connection._output.paused:
+        if not victim.connection.context.output.paused:
             victim.connection.data_to_send()
         if not victim.connection.is_open:
             break

@@ -81,8 +81,8 @@ def session(data: bytes) -> None:
 def _play(data: bytes, *, fused: bool) -> tuple[object, ...]:
     victim = STATES[NAMES[data[0] % len(NAMES)]]()
     if not fused:
-        victim.connection._parser._max_templates = 0
-        victim.connection._parser.clear_templates()
+        victim.connection.context.parser._max_templates = 0
+        victim.connection.context.parser.clear_templates()
     size = READS[data[1] % len(READS)]
     for at in range(2, len(data), size):
         victim.feed(data[at : at + size])

@@ -71,8 +71,8 @@ def test_an_endless_flood_is_survived_and_nothing_grows(name: str) -> None:
     pour(victim, flood())
     assert victim.connection.transport_action.name == "KEEP", victim.connection.reason
     assert victim.peak <= before + 200 * 64
-    assert len(victim.connection._deferred) <= 2
-    assert len(victim.connection._parser._templates) <= MAX_TEMPLATES
+    assert len(victim.connection.context.callbacks.deferred) <= 2
+    assert len(victim.connection.context.parser._templates) <= MAX_TEMPLATES
     victim.witness.forgets = False
     victim.finish()
 
@@ -108,7 +108,7 @@ def test_a_peer_that_asks_and_never_reads_is_given_up(name: str) -> None:
             break
     assert limit < victim.peak < limit + 500 * len(DEMANDS[name])
     # Pieces of some dozen bytes would cost several times their size.
-    assert len(victim.connection._output.pieces) < COALESCE_AFTER // 12 + COALESCE_PIECES
+    assert len(victim.connection.context.output.pieces) < COALESCE_AFTER // 12 + COALESCE_PIECES
     victim.witness.forgets = False
     reason = victim.finish()
     assert type(reason) is ConnectionClosed
@@ -146,11 +146,11 @@ def test_properties_of_messages_that_ended_are_not_counted() -> None:
         victim.feed(deliver(1, "tag", 3, b"good", properties=bytes(4000)))
         victim.feed(deliver(1, "nobody", 3, b"good", properties=bytes(4000)))
         victim.feed(returned(1, b"good"))
-    assert victim.connection._parser.header_bytes == 0
+    assert victim.connection.context.parser.header_bytes == 0
     victim.feed(ANNOUNCE, header(10_000, properties=bytes(4000)), body(b"x"))
-    assert victim.connection._parser.header_bytes == 4000
+    assert victim.connection.context.parser.header_bytes == 4000
     victim.channels[0].close()
-    assert victim.connection._parser.header_bytes == 0
+    assert victim.connection.context.parser.header_bytes == 0
     victim.feed(header(5), body(b"x"), method_frame(1, "channel.close-ok"))
     victim.witness.forgets = False
     victim.finish()
@@ -160,7 +160,7 @@ def test_all_65535_channels_of_a_generous_broker_cost_nothing_unopened() -> None
     victim = states.authenticating(channel_max=65_535)
     victim.feed(tune(channel_max=0), OPEN_OK)
     assert victim.connection.channel_max == 65_535
-    assert victim.connection._channels == {}
+    assert victim.connection.context.channels.by_number == {}
     victim.feed(method_frame(65_535, "channel.open-ok"))
     assert victim.finish().code == 504
 

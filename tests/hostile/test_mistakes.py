@@ -53,7 +53,7 @@ LONG = {(Connection, "update_secret", "new_secret")}
 #: Called by the library alone.
 INNER = {
     "connection_made", "connection_lost", "receive_data", "data_to_send", "set_writable",
-    "next_deadline", "handle_timer",
+    "next_deadline", "handle_timer", "abort", "invoke",
 }  # fmt: skip
 GIVEN: dict[str, Any] = {
     "on_message": lambda message: None,
@@ -116,24 +116,24 @@ def snapshot(client: Client) -> tuple[object, ...]:
         (
             channel.number,
             channel.state,
-            list(channel._requests),
-            list(channel._consumers),
-            set(channel._cancelling),
-            channel._next_tag,
-            channel._confirms,
+            list(channel.requests),
+            list(channel.consumers),
+            set(channel.cancelling),
+            channel.next_tag,
+            channel.confirms,
             len(channel._confirm_waiters),
             len(channel._close_waiters),
         )
-        for channel in connection._channels.values()
+        for channel in connection.context.channels.all()
     ]
     return (
         channels,
         connection.state,
         connection.output_size,
-        connection._numbers._next,
-        connection._consumer_count,
-        list(connection._requests),
-        list(connection._deferred),
+        connection.context.channels.numbers._next,
+        connection.context.channels.consumers_named,
+        list(connection._control._requests),
+        list(connection.context.callbacks.deferred),
         list(connection._inbox),
         connection.next_deadline(),
         [message._settled for message in client.recorder.messages],

@@ -9,7 +9,7 @@ import pytest
 
 import evamqp
 from evamqp.codec.frames import HEARTBEAT_FRAME, content_header_frame, method_frame
-from evamqp.core.message import Message
+from evamqp.core.channel import Message
 from evamqp.errors import (
     AuthenticationFailed,
     Closed,

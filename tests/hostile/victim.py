@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from evamqp.core.channel import Channel
+from evamqp.core.channel import Channel, Message
 from evamqp.core.connection import Connection
 from evamqp.core.handler import CallbackContext, Handler
-from evamqp.core.message import Message, Returned
+from evamqp.core.message import Returned
 from evamqp.core.output import UNCAPPED_ROOM
 from evamqp.core.parser import MAX_TEMPLATES
 from evamqp.core.request import Request
@@ -129,7 +129,7 @@ class Witness(Handler):
 
     def on_delivery_confirmation(self, channel: Channel, tags: Tags, acked: bool) -> None:
         for tag in tags:
-            if (id(channel), tag) in self.settled or not 0 < tag < channel._next_tag:
+            if (id(channel), tag) in self.settled or not 0 < tag < channel._machine.next_tag:
                 self.faults.append(f"tag {tag} of {channel!r} confirmed twice or never published")
             self.settled.add((id(channel), tag))
         self.told("on_delivery_confirmation", channel)
@@ -245,7 +245,7 @@ class Victim(Client):
 
     def held(self) -> int:
         """Bytes that the connection holds for its peer."""
-        receiver = self.connection._parser
+        receiver = self.connection.context.parser
         return (
             len(receiver._held)
             + receiver.body_bytes
@@ -262,7 +262,7 @@ class Victim(Client):
 
     def finish(self) -> Closed:
         """The end, if it has not come yet; then every law is checked.  Returns the reason."""
-        if not self.connection._is_over:
+        if not self.connection._closing.is_over:
             self.lose()
         self.turn()
         connection, witness = self.connection, self.witness
@@ -276,10 +276,10 @@ class Victim(Client):
             assert len(outcome.values) == 1, f"{outcome.name}: {outcome.values}"
         assert len(witness.channels_closed) == len(self.channels)
         assert self.peak <= self.bound
-        receiver = connection._parser
+        receiver = connection.context.parser
         assert len(receiver._templates) <= MAX_TEMPLATES
         assert not receiver._held
-        assert all(channel._content is None for channel in self.channels)
+        assert all(channel._machine.content is None for channel in self.channels)
         return witness.reason
 
 

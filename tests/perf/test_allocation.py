@@ -136,7 +136,7 @@ def test_a_publish_of_many_bytes_does_not_copy_its_body_before_it_is_sent() -> N
     (channel,) = open_channels(connection)
     body = bytes(connection.frame_max - 8)
     channel.basic_publish("", "queue", body, PROPERTIES)
-    assert any(piece is body for piece in connection._output.pieces)
+    assert any(piece is body for piece in connection.context.output.pieces)
 
 
 def count_garbage(loop: str) -> tuple[int, int]:

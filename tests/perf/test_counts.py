@@ -200,5 +200,5 @@ def test_what_is_remembered_of_deliveries_is_bounded() -> None:
     for tag, size in enumerate(range(100), 1):
         frames = [delivery(channel.number, tag, "k" * size) for channel in channels]
         connection.receive_data(b"".join(frames))
-    assert len(connection._parser._templates) == parser_module.MAX_TEMPLATES
+    assert len(connection.context.parser._templates) == parser_module.MAX_TEMPLATES
     assert connection.stats.messages_received == 100 * len(channels)

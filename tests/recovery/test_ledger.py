@@ -18,18 +18,18 @@ from tests.support.scripted_broker import Publish
 
 
 class Host:
-    """Where the publications of these tests live: nobody is told anything."""
+    """Where the publications of these tests live: no callback is made."""
 
-    def _check_caller(self, what: str) -> None:
+    def check_caller(self, what: str) -> None:
         """Everybody may."""
 
-    def _create_future(self) -> Any:
+    def create_future(self) -> Any:
         raise AssertionError("no future is wanted")
 
-    def _defer(self, function: Any, *arguments: object) -> None:
+    def defer(self, function: Any, *arguments: object) -> None:
         raise AssertionError("nothing is owed")
 
-    def _invoke(self, name: str, channel: object, function: Any, *arguments: object) -> None:
+    def invoke(self, name: str, function: Any, *arguments: object) -> None:
         function(*arguments)
 
 

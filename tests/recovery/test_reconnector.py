@@ -148,7 +148,7 @@ def test_what_comes_late_from_an_old_epoch_is_dropped(stage: Stage) -> None:
     reconnector = _ready(stage)
     old = reconnector.connection
     assert old is not None
-    handler = old._handler
+    handler = old._control.handler
     stage.wire.cut()
     stage.advance(LONG)
     reason = evamqp.ConnectionClosed("late", by="network")

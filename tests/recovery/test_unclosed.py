@@ -13,7 +13,7 @@ import pytest
 
 import evamqp
 from evamqp.adapters.memory import MemoryAdapter
-from evamqp.core.unclosed import report
+from evamqp.core.unclosed import _disown_living, report
 from tests.recovery.stage import Stage
 
 
@@ -130,7 +130,7 @@ def test_a_program_that_ends_says_what_it_loses(keep: str) -> None:
 
 def test_a_forked_child_is_silent(stage: Stage) -> None:
     publisher = stage.publisher()
-    publisher._is_forked = True
+    _disown_living()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         report(publisher, 1, "messages")

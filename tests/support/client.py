@@ -11,9 +11,10 @@ from typing import Any
 
 from evamqp.adapters._future import Promise, Result
 from evamqp.codec.frames import PROTOCOL_HEADER
-from evamqp.core.channel import Channel
+from evamqp.core.channel import Channel, Message
 from evamqp.core.connection import Connection
 from evamqp.core.handler import Handler
+from evamqp.core.parser import MAX_TEMPLATES, FrameParser
 from evamqp.core.request import Request
 from evamqp.core.state import ChannelState, ConnectionState, TransportAction
 from evamqp.parameters import Parameters
@@ -47,6 +48,21 @@ class Runtime:
 
     def output_ready(self) -> None:
         self.ready_count += 1
+
+
+def other_parser(
+    connection: Connection,
+    max_templates: int = MAX_TEMPLATES,
+    kind: type[FrameParser] = FrameParser,
+) -> FrameParser:
+    """A parser in place of the connection's own."""
+    context = connection.context
+    return kind(connection._control, context.channels, context.callbacks, Message, max_templates)
+
+
+def channels(connection: Connection) -> list[Channel]:
+    """The channels that a connection has now."""
+    return [machine.channel for machine in connection.context.channels.all()]
 
 
 class Client:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from evamqp.core.channel import Channel
+from evamqp.core.channel import Channel, Message
 from evamqp.core.connection import Connection
 from evamqp.core.handler import CallbackContext, Handler
-from evamqp.core.message import Message, Returned
+from evamqp.core.message import Returned
 from evamqp.errors import ChannelClosed, ConnectionClosed
 from evamqp.types import Tags
 

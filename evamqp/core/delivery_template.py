@@ -1,0 +1,110 @@
+"""What the deliveries of one consumer have in common, by which the parser reads them at once.
+
+No bytes are parsed here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from evamqp.codec.templates import HEADER_GAP, body_prefix, header_prefix
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from evamqp.core.content import Content
+    from evamqp.core.output import Output
+
+
+class DeliveryTarget(Protocol):
+    """What settles the messages of a channel, and takes its deliveries and confirms.
+
+    Attributes:
+        owner: The thread that may settle; 0 if none may.
+        output: Where acknowledgements are queued.
+        settle_head: A frame of basic.ack up to the delivery tag.
+        content: The content that is under way; None between contents.
+        channel: The user's Channel, until its end.
+    """
+
+    owner: int
+    output: Output
+    settle_head: bytes
+    content: Content | None
+    channel: Any
+
+    @property
+    def number(self) -> int: ...
+    def settle(self, method: bytes, tag: bytes, flags: bytes) -> bool:
+        """Settle one message; False if the channel is gone."""
+
+    def recv_deliver(self, content: Content) -> object:
+        """A message that took the slow path is complete."""
+
+    def confirm(self, delivery_tag: int, multiple: bool, acked: bool) -> object:
+        """The broker confirms publishes."""
+
+    def reporter(self, name: str, message: Any) -> Callable[[BaseException], object]: ...
+
+
+class DeliveryTemplate:
+    """What all deliveries of one consumer share, when their method frames have one length.
+
+    Attributes:
+        target: Settles the messages.
+        channel: The user's Channel.
+        consumer_tag: The consumer's tag; "" for basic_get.
+        on_message: The consumer's callback.
+        auto_ack: Whether such a message needs no acknowledgement.
+        length: Bytes of the whole basic.deliver frame; 0 marks a template that is not a delivery.
+        tag_at: Offset of the delivery tag in that frame.
+        head: The bytes of that frame up to there, by which the template is found.
+        properties_at: Offset of the properties behind the delivery tag.
+        header_prefix: Frame end, type and channel of the content header, as one integer.
+        body_prefix: The same of a body frame.
+    """
+
+    __slots__ = (
+        "auto_ack",
+        "body_prefix",
+        "channel",
+        "consumer_tag",
+        "head",
+        "header_prefix",
+        "length",
+        "on_message",
+        "properties_at",
+        "tag_at",
+        "target",
+    )
+
+    def __init__(
+        self,
+        target: DeliveryTarget,
+        consumer_tag: str,
+        on_message: Callable[[Any], object],
+        auto_ack: bool,
+        length: int,
+        tag_at: int,
+        head: bytes = b"",
+    ) -> None:
+        self.target = target
+        self.channel = target.channel
+        self.consumer_tag = consumer_tag
+        self.on_message = on_message
+        self.auto_ack = auto_ack
+        self.length = length
+        self.tag_at = tag_at
+        self.head = head
+        self.properties_at = length - 1 - tag_at + HEADER_GAP
+        self.header_prefix = header_prefix(target.number)
+        self.body_prefix = body_prefix(target.number)
+
+
+def confirm_template(target: DeliveryTarget) -> DeliveryTemplate:
+    """The template of a channel's confirms, which are no deliveries."""
+    return DeliveryTemplate(target, "", no_message, False, 0, 0)
+
+
+def no_message(message: object) -> None:
+    """The on_message of a template whose messages are not called back with."""
