@@ -125,9 +125,11 @@ class SelectAdapter:
             WrongState: The loop runs already.
         """
         with self._turning():
-            while not self._is_stopping:
-                self._turn()
-            self._is_stopping = False
+            try:
+                while not self._is_stopping:
+                    self._turn()
+            finally:
+                self._is_stopping = False
 
     def stop(self) -> None:
         """End run(), or the next one.  Idempotent; legal in a signal handler or another thread."""

@@ -113,6 +113,20 @@ def test_stop_before_run_ends_that_run_alone(adapter: SelectAdapter) -> None:
     assert calls == ["later"]
 
 
+def test_stop_of_a_run_that_a_callback_left_does_not_end_the_next_one(
+    adapter: SelectAdapter,
+) -> None:
+    adapter.call_soon(adapter.stop)
+    adapter.call_soon(_raiser(ValueError("left")))
+    with pytest.raises(ValueError, match="left"):
+        adapter.run()
+    calls: list[str] = []
+    adapter.call_later(0, lambda: calls.append("later"))
+    adapter.call_later(0.001, adapter.stop)
+    adapter.run()
+    assert calls == ["later"]
+
+
 def test_run_inside_a_callback_is_refused(adapter: SelectAdapter) -> None:
     errors: list[BaseException] = []
 
