@@ -13,10 +13,15 @@ import evamqp
 
 from . import exceptions, spec, validators
 from ._eras import Era, two_styles
+from ._old_reasons import of_era
 from ._verbs import VERBS
 from .callback import CallbackManager
 from .exchange_type import ExchangeType
 from .frame import Method
+
+# By state.
+_NOT_OPEN = ("Channel is closed.", "Channel is opening, but is not usable yet.", "",
+             "Channel is closing.")  # fmt: skip
 
 
 class ChannelRequests:
@@ -240,11 +245,10 @@ class ChannelRequests:
     def _raise_if_not_open(self) -> None:
         if self._state == self.OPEN:
             return
-        if self._state == self.OPENING:
-            raise exceptions.ChannelWrongStateError("Channel is opening, but is not usable yet.")
-        if self._state == self.CLOSING:
-            raise exceptions.ChannelWrongStateError("Channel is closing.")
-        raise exceptions.ChannelWrongStateError("Channel is closed.")
+        raise self._wrong_state(_NOT_OPEN[self._state])
+
+    def _wrong_state(self, text: str) -> BaseException:
+        return of_era(exceptions.ChannelWrongStateError(text), self._era)
 
     def _request(self, method: Any, callback: Callable[[Method], object] | None) -> None:
         """Send a request.  Without callback it goes without reply in 1.x, and waits in 0.x."""
@@ -265,7 +269,7 @@ class ChannelRequests:
         except evamqp.WrongState as error:
             if not isinstance(error, evamqp.WrongThread):
                 self._raise_if_not_open()
-            raise exceptions.ChannelWrongStateError(str(error)) from error
+            raise self._wrong_state(str(error)) from error
 
     def _replied(
         self, callback: Callable[[Method], object] | None, reply: Any, result: Any = None

@@ -14,6 +14,7 @@ import evamqp
 
 from . import _reasons, exceptions, spec, validators
 from ._eras import Era, close_callback
+from ._old_reasons import of_era
 from ._parameters import ConnectionParameters, Parameters, SSLOptions, URLParameters
 from ._targets import to_target
 from .adapters.utils import connection_workflow as workflow
@@ -221,8 +222,11 @@ class Connection:
             self._era.saw_old()
             channel_number, on_open_callback = on_open_callback, channel_number
         if not self.is_open or self._core is None:
-            raise exceptions.ConnectionWrongStateError(
-                f"Channel allocation requires an open connection: {self!r}"
+            raise of_era(
+                exceptions.ConnectionWrongStateError(
+                    f"Channel allocation requires an open connection: {self!r}"
+                ),
+                self._era,
             )
         validators.rpc_completion_callback(on_open_callback)
         self._check_number(channel_number or None)

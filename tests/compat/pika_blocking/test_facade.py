@@ -120,6 +120,24 @@ def test_nothing_piles_up_in_a_program_that_never_processes_events(
     assert count() < before + 30
 
 
+def test_a_loss_is_a_connection_closed_in_0_x(amqp_broker: ServedVhost) -> None:
+    connection = BlockingConnection(pika.URLParameters(amqp_broker.url))
+    channel: Any = connection.channel()
+    queue = channel.queue_declare("q").method.queue
+    drop = amqp_broker.broker.faults.drop_connections
+    channel.basic_consume(lambda *message: drop(), queue)  # the callback first: 0.x
+    channel.basic_publish("", queue, "x")
+    with pytest.raises(exceptions.ConnectionClosed) as lost:
+        channel.start_consuming()
+    assert isinstance(lost.value, exceptions.StreamLostError)
+    assert isinstance(lost.value.reply_code, int)
+    with pytest.raises(exceptions.ChannelClosed):
+        channel.basic_publish("", queue, "x")
+    for call in (connection.channel, connection.process_data_events):
+        with pytest.raises(exceptions.ConnectionClosed):
+            call()
+
+
 def test_closed_things_refuse_in_1_x_and_are_silent_in_0_x(
     connection: BlockingConnection, channel: BlockingChannel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from evamqp import blocking
 
 from .. import _reasons, exceptions, spec, validators
 from .._eras import two_styles
+from .._old_reasons import of_era
 from .._properties import BasicProperties, from_message, from_wire, to_wire
 from .._verbs import VERBS, Verb
 from ..channel import _as_bytes
@@ -642,18 +643,21 @@ class BlockingChannel:
         if isinstance(error, (evamqp.NotExecuted, evamqp.Closed)):
             return self._why()
         if isinstance(error, evamqp.WrongThread) or self.is_open:
-            return exceptions.ChannelWrongStateError(str(error))
-        return exceptions.ChannelWrongStateError("Channel is closed.")
+            return self._wrong_state(str(error))
+        return self._wrong_state()
 
     def _why(self) -> BaseException:
         reason = self._impl.reason
         if self._is_closed_by_us or reason is None:
-            return exceptions.ChannelWrongStateError("Channel is closed.")
-        return why_closed(reason)
+            return self._wrong_state()
+        return of_era(why_closed(reason), self._era)
 
     def _raise_if_not_open(self) -> None:
         if not self._impl.is_open:
-            raise exceptions.ChannelWrongStateError("Channel is closed.")
+            raise self._wrong_state()
+
+    def _wrong_state(self, text: str = "Channel is closed.") -> BaseException:
+        return of_era(exceptions.ChannelWrongStateError(text), self._era)
 
 
 def why_closed(reason: evamqp.Closed) -> exceptions.AMQPError:

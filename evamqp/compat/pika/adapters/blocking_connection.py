@@ -16,6 +16,7 @@ from evamqp import blocking
 
 from .. import _reasons, exceptions, spec, validators
 from .._eras import Era, positional_count
+from .._old_reasons import of_era
 from .._targets import to_target
 from ..connection import ConnectionParameters, Parameters
 from ..frame import Method
@@ -199,7 +200,7 @@ class BlockingConnection:
             ConnectionWrongStateError: The connection is closed.
         """
         if self.is_closed:
-            raise exceptions.ConnectionWrongStateError(
+            raise self._wrong_state(
                 "BlockingConnection.add_callback_threadsafe() called on closed or closing "
                 "connection."
             )
@@ -248,9 +249,7 @@ class BlockingConnection:
             InvalidChannelNumber: The number is out of range, or in use.
         """
         if self.is_closed:
-            raise exceptions.ConnectionWrongStateError(
-                f"Channel allocation requires an open connection: {self!r}"
-            )
+            raise self._wrong_state(f"Channel allocation requires an open connection: {self!r}")
         self._check_number(channel_number or None)
         channel = self._open_channel(channel_number or None)
         self._channels[channel.channel_number] = channel
@@ -284,9 +283,7 @@ class BlockingConnection:
     def update_secret(self, new_secret: str, reason: str) -> None:
         """Replace the credential of the live connection."""
         if self.is_closed:
-            raise exceptions.ConnectionWrongStateError(
-                f"Secret update requires an open connection: {self!r}"
-            )
+            raise self._wrong_state(f"Secret update requires an open connection: {self!r}")
         self._translate(self._impl.update_secret, new_secret, reason)
 
     def close(self, reply_code: int = 200, reply_text: str = "Normal shutdown") -> None:
@@ -301,7 +298,7 @@ class BlockingConnection:
         if self.is_closed:
             if self._era.is_old:
                 return
-            raise exceptions.ConnectionWrongStateError(
+            raise self._wrong_state(
                 f"BlockingConnection.close({reply_code}, {reply_text!r}) called on closed "
                 "connection."
             )
@@ -314,23 +311,24 @@ class BlockingConnection:
         if self.is_open:
             self.close(reply_code, reply_text)
 
-    def _ended(self, what: str) -> exceptions.AMQPConnectionError:
+    def _ended(self, what: str) -> BaseException:
         reason = self._impl.reason
         if self._is_closed_by_us or reason is None:
-            return exceptions.ConnectionWrongStateError(
-                f"BlockingConnection.{what} called on closed connection."
-            )
-        return _reasons.connection_closed(reason)
+            return self._wrong_state(f"BlockingConnection.{what} called on closed connection.")
+        return of_era(_reasons.connection_closed(reason), self._era)
+
+    def _wrong_state(self, text: str) -> BaseException:
+        return of_era(exceptions.ConnectionWrongStateError(text), self._era)
 
     def _translate(self, verb: Callable[..., T], *arguments: Any, **options: Any) -> T:
         try:
             return verb(*arguments, **options)
         except evamqp.NotExecuted as error:
-            raise why_closed(error.reason) from error
+            raise of_era(why_closed(error.reason), self._era) from error
         except evamqp.Closed as error:
-            raise why_closed(error) from error
+            raise of_era(why_closed(error), self._era) from error
         except evamqp.WrongState as error:
-            raise exceptions.ConnectionWrongStateError(str(error)) from error
+            raise self._wrong_state(str(error)) from error
 
 
 def _as_list(parameters: Parameters | Sequence[Parameters] | None) -> list[Parameters]:
