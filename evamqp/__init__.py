@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from evamqp.codec.properties import Properties
 from evamqp.core.channel import Channel, ConsumerTag, Message
 from evamqp.core.connection import Connection
+from evamqp.core.deaths import Death
 from evamqp.core.handler import CallbackContext, Handler, with_functions
 from evamqp.core.message import Returned
 from evamqp.core.request import Request
@@ -85,6 +86,7 @@ __all__ = [
     "ConsumerCancelled",
     "ConsumerTag",
     "Credentials",
+    "Death",
     "DeclareOk",
     "DeliveryMode",
     "Handler",

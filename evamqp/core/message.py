@@ -20,7 +20,9 @@ from evamqp.codec.templates import (
     REJECT_REQUEUE,
     SETTLE_SIZE,
 )
+from evamqp.core import deaths
 from evamqp.core.coroutines import is_interruption
+from evamqp.core.deaths import Death
 from evamqp.errors import AlreadySettled, BadType
 
 if TYPE_CHECKING:
@@ -71,6 +73,26 @@ class Delivery:
     def redelivered(self) -> bool:
         """Whether the broker has delivered it before; an earlier consumer may have seen it."""
         return self._raw[8] != 0
+
+    @property
+    def delivery_count(self) -> int:
+        """How often the broker delivered it before, as far as it tells.
+
+        Quorum queues count; elsewhere it is 1 for a redelivered message, else 0.
+
+        Raises:
+            MalformedData: The properties are broken.
+        """
+        return deaths.delivery_count(self.properties.headers, self.redelivered)
+
+    @property
+    def deaths(self) -> tuple[Death, ...]:
+        """How often it was dead-lettered, where and why (``x-death``); the latest first.
+
+        Raises:
+            MalformedData: The properties are broken.
+        """
+        return deaths.deaths(self.properties.headers)
 
     @property
     def exchange(self) -> str:
