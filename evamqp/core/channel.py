@@ -10,7 +10,7 @@ from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from evamqp.codec.frames import FRAME_OVERHEAD, body_frames, content_header_frame
+from evamqp.codec.frames import FRAME_OVERHEAD, body_frames, content_header_frame, method_frame
 from evamqp.codec.methods import pack_ack, pack_nack, pack_reject
 from evamqp.codec.properties import Properties
 from evamqp.codec.templates import (
@@ -619,9 +619,14 @@ class Channel:
             arguments: For instance ``x-priority``.
 
         Raises:
-            BadArgument, BadType: prefetch is no such number.
+            BadArgument, BadType: An argument is wrong; nothing was sent.
         """
         check_prefetch(prefetch)
+        # Refused here rather than where the loop begins.
+        method_frame(
+            self.number, "basic.consume",
+            queue, consumer_tag, False, False, exclusive, False, arguments,
+        )  # fmt: skip
         return Messages(partial(self._iterate, queue, prefetch, exclusive, consumer_tag, arguments))
 
     def _iterate(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from evamqp.codec.frames import HEARTBEAT_FRAME, frame, method_frame
+from evamqp.core.state import TransportAction
 from evamqp.errors import (
     AuthenticationFailed,
     BlockedTimeout,
@@ -202,9 +203,13 @@ def test_heartbeats_do_not_keep_a_request_waiting(state: str) -> None:
         assert not victim.connection.is_open
     else:
         assert victim.connection.is_open is (state not in (*HANDSHAKE, "closing"))
+    is_aborted = victim.connection.transport_action is TransportAction.ABORT
+    if is_aborted:  # which the driver would have done at once
+        victim.finish()
     waiting = [each for each in victim.outcomes if not each.values]
     assert [each.name for each in waiting] == ["wait_for_confirms"] * (state == "confirming")
-    victim.finish()
+    if not is_aborted:
+        victim.finish()
 
 
 def test_a_broker_that_blocks_for_ever_is_left_after_blocked_timeout() -> None:
