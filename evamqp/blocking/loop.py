@@ -277,10 +277,12 @@ class SharedLoop:
             self._is_keeping = True
             try:
                 deadline = monotonic() + period
-                self.drive(self._is_wanted_or_full, deadline)
+                is_wanted = self.drive(self._is_wanted_or_full, deadline)
                 if self._is_full and self.connection.is_open:
                     self.call(self.connection.pause_reading)
-                    self.drive(self._is_wanted, deadline)
+                    is_wanted = self.drive(self._is_wanted, deadline)
+                if is_wanted:
+                    self._left_at = monotonic()  # do not race the caller for the lead
             finally:
                 self._is_keeping = False
         return 0.0
