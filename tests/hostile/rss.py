@@ -66,8 +66,8 @@ def properties(victim: Victim) -> Iterator[bytes]:
 
 def unread_replies(victim: Victim) -> Iterator[bytes]:
     victim.call(victim.connection.set_writable, False)
-    while True:
-        yield deliver(1, "nobody", 1) * 500
+    while True:  # each wants a basic.cancel-ok
+        yield method_frame(1, "basic.cancel", "n" * 200, False) * 100
 
 
 def drips(victim: Victim) -> Iterator[bytes]:
