@@ -18,7 +18,7 @@ class TestReasons(SharingVhost, OnTwoLoops):
         channel = rig.channel()
         rig.wait(channel.queue_declare("q", durable=True))
         errors: list[Exception] = []
-        channel.queue_declare("q", durable=True, on_error=errors.append)
+        channel.queue_declare("q", durable=True, auto_delete=True, on_error=errors.append)
         channel.close()
         reason = rig.closed(channel)
         assert (reason.code, reason.culprit, reason.by) == (406, "queue.declare", "broker")
@@ -45,7 +45,7 @@ class TestReasons(SharingVhost, OnTwoLoops):
         rig.wait(channel.queue_declare("q", durable=True))
         declared = None
         if refused == "queue.declare":
-            declared = channel.queue_declare("q", durable=True)
+            declared = channel.queue_declare("q", durable=True, auto_delete=True)
         else:
             channel.basic_publish("missing", "", b"body")
         rig.wait(client.connection.close())
