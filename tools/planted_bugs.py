@@ -75,8 +75,8 @@ BUGS = (
     ),
     Bug(
         "a failed handler's message is acknowledged",
-        "            message.reject(requeue=False)\n        elif",
-        "            message.ack()\n        elif",
+        '            message.reject(requeue=False)\n            return "the message is rejected',
+        '            message.ack()\n            return "the message is rejected',
     ),
     Bug(
         "an acknowledgement takes all before it along",

@@ -201,8 +201,7 @@ class Connection:
         """Wait for something to do, and call back.
 
         Returns as soon as the functions that were due have been called, or a channel with
-        consumers has ended.  From inside one of them
-        it moves bytes and calls nobody.
+        consumers has ended.  From inside one of them it moves bytes and makes no callback.
 
         Args:
             timeout: Seconds to wait for the first at most; None waits until there is one.

@@ -262,7 +262,7 @@ class SharedLoop:
             ).start()
 
     def keep(self, period: float) -> float:
-        """CoroutineRunner for ``period`` seconds at most if all callers are away for so long.
+        """Drive for ``period`` seconds at most if all callers have been away for that long.
 
         Returns:
             Seconds until it is worth asking again.

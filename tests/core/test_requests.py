@@ -42,7 +42,7 @@ async def _wait_for(request: Request[Any]) -> Any:
 
 
 def steps(client: Client, request: Request[Any]) -> Any:
-    """CoroutineRunner an await of ``request`` as a loop would, up to its end or its next wait."""
+    """Drive an await of ``request`` as a loop would, up to its end or its next wait."""
     coroutine = _wait_for(request)
     try:
         waited = coroutine.send(None)

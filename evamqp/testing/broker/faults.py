@@ -45,8 +45,8 @@ class Faults:
     None means all that are open.
     """
 
-    def __init__(self, patient: FaultTarget) -> None:
-        self._target = patient
+    def __init__(self, target: FaultTarget) -> None:
+        self._target = target
         self._publish_faults: deque[str] = deque()
         self._held: list[BaseServerChannel] = []
         self._confirm_delay: float | None = None
