@@ -457,8 +457,9 @@ class Publisher(ReconnectingClient[list[Publication]]):
         text = f"no confirm for {count} publishes in time: they are published again"
         self._log.write(logging.WARNING, "missing confirm", text)
         self._channel_backoff.next()
-        # A suspect without an outcome must not hold up all others.
-        was_alone = bool(self._suspects.isolated)
+        # A suspect without an outcome must not hold up all others.  But a channel that has not even
+        # opened says nothing about it.
+        was_alone = bool(self._suspects.isolated) and channel.is_open
         for entry in self._ledger.under_way if was_alone else ():
             self._acquit(entry)
         self._renew_channel(last=was_alone)

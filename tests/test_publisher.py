@@ -900,6 +900,22 @@ def test_an_expired_suspect_without_a_confirm_does_not_stop_the_others(stage: St
     ]  # fmt: skip
 
 
+def test_a_channel_that_does_not_open_says_nothing_about_what_waits_for_it(stage: Stage) -> None:
+    """The connection fell silent: only the suspect that was sent alone before may be late."""
+    lose_confirms(stage, b"0", b"1", b"2", first=2)
+    publisher = connected(stage, confirm_timeout=6)
+    stage.publish(publisher, [b"0", b"1", b"2", b"bad"])
+    stage.turn()
+    assert stage.server.bodies == [b"0", b"1", b"2", b"bad", b"0"]
+    stage.server.held.add("channel.open")
+    stage.advance(30)
+    stage.server.on_publish = refuse_bad
+    stage.wire.cut()
+    stage.server.release()
+    stage.advance(LONG)
+    assert stage.fates.names == ["1 CONFIRMED", "2 CONFIRMED", "bad REFUSED", "0 CONFIRMED"]
+
+
 def test_a_confirm_may_take_as_long_as_an_alarm_lasts_and_its_own_time(stage: Stage) -> None:
     publisher = connected(stage, confirm_timeout=60)
     stage.publish(publisher, [b"x"])

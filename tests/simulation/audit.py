@@ -103,9 +103,11 @@ class Audit:
             entry = self._books.entries.get(body)
             for queue in {name for copy in copies for name in copy.queues}:
                 place = self._scenery.places.get(queue)
-                # A queue that refuses what it has no room for nacks it, and the nack is lost.
-                is_sure = entry is not None and entry.outcome is Outcome.CONFIRMED
-                is_sure = is_sure or (place is not None and "x-overflow" not in place.arguments)
+                # A queue that refuses what it has no room for nacks it, and the nack is lost.  What
+                # was confirmed is the last copy, which may have gone elsewhere.
+                is_sure = place is not None and "x-overflow" not in place.arguments
+                if not is_sure and queue in copies[-1].queues:
+                    is_sure = entry is not None and entry.outcome is Outcome.CONFIRMED
                 if is_sure and not self._is_accounted_for(queue, body, copies):
                     yield f"{show(body)} is lost from {queue}"
 
