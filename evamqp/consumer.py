@@ -168,6 +168,11 @@ class Consumer(ReconnectingClient[int]):
         return len(self._at_work), "handlers were at work; their messages go back to the queue"
 
     @property
+    def is_ready(self) -> bool:
+        """Whether the broker has agreed to the consumer."""
+        return self._is_served and self.is_consuming
+
+    @property
     def is_consuming(self) -> bool:
         """Whether the consumer exists on the broker, as far as we know."""
         return bool(self._tag)
@@ -258,6 +263,7 @@ class Consumer(ReconnectingClient[int]):
         if channel is None or self._tag or self._is_paused or self._is_closing:
             return
         self._since = self.adapter.time()
+        self._is_served = False
         try:
             self._tag = channel.basic_consume(
                 self.queue,
@@ -265,9 +271,14 @@ class Consumer(ReconnectingClient[int]):
                 exclusive=self._exclusive,
                 arguments=self._arguments,
                 on_cancel=self._cancelled,
+                callback=self._consuming,
             )
         except (OutputFull, WrongState):
             channel.close()  # its end schedules a retry
+
+    def _consuming(self, tag: str) -> None:
+        if tag == self._tag and self._channel is not None:
+            self._be_ready(self._channel)
 
     def _cancel(self) -> None:
         """Cancel the consumer; what waits here goes back to the queue."""
@@ -299,6 +310,7 @@ class Consumer(ReconnectingClient[int]):
         if channel is not self._channel:
             return
         self._forget_channel()
+        self._readiness.failed(reason)
         if reason.code == CONTENT_TOO_LARGE and reason.method == "basic.deliver":
             self._refused_oversized(reason)
         if channel.connection.is_open and not self._is_closing:

@@ -257,6 +257,15 @@ class TopologyFailed(AmqpError):
     retry: ClassVar[Retry] = "never"
 
 
+class NotReady(AmqpError):
+    """``wait_ready``: a client was not ready in time, or never will be.
+
+    ``__cause__`` is what was last in the way: a ConnectionClosed, a ChannelClosed, a
+    TopologyFailed; None if nothing has failed.  The client is as it was, and goes on trying unless
+    it has ended.
+    """
+
+
 class Closed(AmqpError):
     """Why a connection or channel ended.
 

@@ -433,11 +433,12 @@ class Publisher(ReconnectingClient[list[Publication]]):
             self._try_later(self._channel_backoff.next(), self._open_channel)
             return
         self._channel = channel
+        self._is_served = False
         self._is_stale = False
         self._channel_since = self.adapter.time()
         self._confirm_clock.start(channel, self._channel_backoff.attempts)
         try:
-            channel.confirm_select()
+            channel.confirm_select(callback=lambda none: self._be_ready(channel))
         except (OutputFull, WrongState):
             channel.close()
             return
@@ -468,6 +469,7 @@ class Publisher(ReconnectingClient[list[Publication]]):
         if channel is not self._channel:
             return
         self._channel = None
+        self._readiness.failed(reason)
         self._confirm_clock.stop()
         is_blamed = self._is_blamed(channel, reason)
         self._judge(channel, reason, is_blamed)

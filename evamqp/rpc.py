@@ -28,6 +28,7 @@ from evamqp.errors import (
 )
 from evamqp.publisher import Publisher
 from evamqp.recovery.backoff import Backoff
+from evamqp.recovery.closed_at_exit import ClosedAtExit
 from evamqp.recovery.ledger import Outcome
 from evamqp.recovery.loop_bound import cancel_all, checked_timeout
 from evamqp.recovery.reconnecting_client import ChannelEvents, ReconnectingClient
@@ -242,9 +243,15 @@ class RpcClient(ReconnectingClient[int]):
             self._try_later(self._backoff.next(), self._open_channel)
             return
         self._channel = channel
+        self._is_served = False
         try:
             channel.confirm_select()
-            channel.basic_consume(REPLY_TO, self._on_reply, auto_ack=True)
+            channel.basic_consume(
+                REPLY_TO,
+                self._on_reply,
+                auto_ack=True,
+                callback=lambda tag: self._be_ready(channel),
+            )
         except (OutputFull, WrongState):
             channel.close()  # its end schedules a retry
             return
@@ -290,6 +297,7 @@ class RpcClient(ReconnectingClient[int]):
         if channel is not self._channel:
             return
         self._channel = None
+        self._readiness.failed(reason)
         self._take_back(reason, is_refusal=reason.culprit == "basic.publish")
         if channel.connection.is_open and not self._is_closed:
             self._log.write(logging.WARNING, "closed channel", f"its channel closed: {reason}")
@@ -386,7 +394,7 @@ class _Events(ChannelEvents):
         self._client._returned(returned)
 
 
-class RpcServer:
+class RpcServer(ClosedAtExit):
     """Answers calls from a queue, over reconnections, on every loop.
 
     A call is acknowledged when its reply is confirmed, so another server repeats a call whose
@@ -444,6 +452,24 @@ class RpcServer:
         return self.reconnector.adapter
 
     @property
+    def is_ready(self) -> bool:
+        """Whether it takes calls from its queue."""
+        return self._consumer.is_ready
+
+    def wait_ready(
+        self,
+        timeout: float | None = None,
+        *,
+        fail_fast: bool = False,
+        callback: Callback[None] | None = None,
+        on_error: ErrorCallback | None = None,
+    ) -> Request[None]:
+        """Wait until ``is_ready``; see ``Publisher.wait_ready``."""
+        return self._consumer.wait_ready(
+            timeout, fail_fast=fail_fast, callback=callback, on_error=on_error
+        )
+
+    @property
     def answered(self) -> int:
         """Calls answered with a result or an error."""
         return self._consumer.handled
@@ -470,6 +496,9 @@ class RpcServer:
         request: Request[int] = Request(self._consumer._host, "RpcServer.close")
         self.adapter.run_awaitable(self._shut_down(timeout, request), lambda error: None)
         return request
+
+    def _close_within(self, timeout: float | None) -> Request[int]:
+        return self.close(timeout)
 
     async def _shut_down(self, timeout: float | None, request: Request[int]) -> None:
         cancelled = await self._consumer.close(timeout)

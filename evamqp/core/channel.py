@@ -580,18 +580,20 @@ class Channel:
         check_callbacks("basic.consume", on_cancel)
         check_text("basic.consume: consumer_tag", consumer_tag)
         machine, channels = self._machine, self.connection.context.channels
-        is_ours = not consumer_tag
-        if is_ours:
+        number = channels.consumers_named
+        if not consumer_tag:
             # Unlike any other of the connection: what a former channel of our number was sent may
             # come late, and must not be taken for ours.
-            consumer_tag = f"ctag-{channels.consumers_named + 1}"
+            number += 1
+            while (consumer_tag := f"ctag-{number}") in machine.consumers:
+                number += 1  # you have taken that one
         if consumer_tag in machine.consumers:
             raise BadArgument(f"channel {self.number} has a consumer {consumer_tag!r} already")
         request = machine.request(
             "basic.consume", queue, consumer_tag, False, auto_ack, exclusive, False, arguments,
             finish=_same, callback=callback, on_error=on_error, tag=consumer_tag,
         )  # fmt: skip
-        channels.consumers_named += is_ours
+        channels.consumers_named = number
         machine.consumers[consumer_tag] = Consumer(consumer_tag, on_message, auto_ack, on_cancel)
         return ConsumerTag(consumer_tag, request)
 

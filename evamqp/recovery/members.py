@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
-from evamqp.recovery.topology import Entity, Topology
+from evamqp.recovery.topology import Entity, Key, Topology
 
 if TYPE_CHECKING:
     from evamqp.core.connection import Connection
-    from evamqp.errors import Closed, ConnectionClosed, TopologyFailed
+    from evamqp.errors import ChannelClosed, Closed, ConnectionClosed, TopologyFailed
 
 
 class Member(Protocol):
@@ -20,6 +20,9 @@ class Member(Protocol):
 
     def _connected(self, connection: Connection) -> None:
         """A connection is ready, and the member's topology is declared."""
+
+    def _undeclared(self, reason: ChannelClosed) -> None:
+        """Something that the member waits for could not be declared; it is tried again."""
 
     def _disconnected(self, reason: ConnectionClosed) -> None:
         """The connection is lost, or the attempt failed."""
@@ -75,6 +78,12 @@ class Members:
     def brought_by(self, member: Member) -> Topology:
         """The topology of one member; empty if it has left."""
         return self._topologies.get(member, Topology())
+
+    def waiting_for(self, key: Key) -> list[Member]:
+        """The members that are not served before this entity is declared."""
+        if self._shared.has(key):
+            return list(self)
+        return [member for member in self if self._topologies[member].has(key)]
 
     @property
     def topologies(self) -> list[Topology]:

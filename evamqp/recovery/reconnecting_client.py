@@ -15,9 +15,11 @@ from evamqp.core.handler import Handler
 from evamqp.core.log_limit import LogLimit
 from evamqp.core.request import Request
 from evamqp.core.unclosed import report
-from evamqp.errors import BadType, WrongState
+from evamqp.errors import BadType, ConnectionClosed, WrongState
 from evamqp.recovery.client_log import MEMBER_BURST, MEMBER_INTERVAL, ClientLog
+from evamqp.recovery.closed_at_exit import CLOSE_GRACE, ClosedAtExit
 from evamqp.recovery.loop_bound import LoopBound, cancel_all, checked_timeout
+from evamqp.recovery.readiness import Readiness
 from evamqp.recovery.reconnector import Reconnector, Target
 from evamqp.recovery.topology import Topology
 
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
     from evamqp.abc import Adapter, Handle
     from evamqp.core.channel import Channel
     from evamqp.core.connection import Connection
-    from evamqp.errors import ChannelClosed, Closed, ConnectionClosed, TopologyFailed
+    from evamqp.errors import ChannelClosed, Closed, TopologyFailed
+    from evamqp.types import Callback, ErrorCallback
 
 R = TypeVar("R")
 
@@ -50,11 +53,7 @@ class ChannelEvents(Handler):
         """Do nothing: the ``on_cancel`` of basic_consume reports it."""
 
 
-# Seconds after the timeout of a close in which the broker may answer connection.close.
-CLOSE_GRACE = 0.5
-
-
-class ReconnectingClient(LoopBound, Generic[R]):
+class ReconnectingClient(LoopBound, ClosedAtExit, Generic[R]):
     """A member of a reconnector, with one channel at a time.  close() reports an R."""
 
     def __init__(
@@ -75,6 +74,8 @@ class ReconnectingClient(LoopBound, Generic[R]):
         super().__init__(reconnector._host)
         self.reconnector = reconnector
         self._channel: Channel | None = None
+        self._is_served = False  # whether the broker has agreed to all that our channel is for
+        self._readiness = Readiness(self._host, partial(_is_ready, ref(self)))
         self._retry: Handle | None = None  # of the step to try again
         self._closing: list[Request[R]] = []
         self._close_timer: Handle | None = None
@@ -113,6 +114,53 @@ class ReconnectingClient(LoopBound, Generic[R]):
     def _is_closed(self) -> bool:
         return bool(self._reports)
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether its channel is open, and the broker agreed to what it is for."""
+        return self._is_served and self._channel is not None
+
+    def wait_ready(
+        self,
+        timeout: float | None = None,
+        *,
+        fail_fast: bool = False,
+        callback: Callback[None] | None = None,
+        on_error: ErrorCallback | None = None,
+    ) -> Request[None]:
+        """Wait until it is ready; optional, for it may be used at any time.
+
+        A Publisher is ready once its topology is declared and its channel confirms publishes, a
+        Consumer once it consumes, an RpcClient once it gets replies.
+
+        Args:
+            timeout: Seconds; None waits until it is ready or has ended.
+            fail_fast: Fail at the first error that trying again does not heal: credentials or a
+                virtual host that the broker refuses, an entity that conflicts with its own.
+            callback: Called with None once it is ready.
+            on_error: Called with the NotReady.
+
+        Returns:
+            A request that fails with NotReady, whose ``__cause__`` is what was last in the way.
+            The client itself goes on trying; close it if you give up.
+
+        Raises:
+            BadArgument, BadType: The timeout is not a number.
+            WrongThread: Not the thread of the loop.
+        """
+        return self._readiness.wait(
+            f"{type(self).__name__}.wait_ready",
+            timeout,
+            fail_fast=fail_fast,
+            callback=callback,
+            on_error=on_error,
+        )
+
+    def _be_ready(self, channel: Channel) -> None:
+        """The broker has agreed to what this channel is for."""
+        if channel is self._channel and not self._is_closing:
+            self._is_served = True
+            self._readiness.ready()
+
     def _check_open(self, what: str) -> None:
         self._check_caller(what)
         if self._is_closing:
@@ -133,9 +181,17 @@ class ReconnectingClient(LoopBound, Generic[R]):
             self._close_timer = self.adapter.call_later(timeout, self._time_is_up)
         if not self._is_closing:
             self._is_closing = True
+            self._readiness.end(ConnectionClosed("closed by the client", by="client"))
             self._stop()
             self._defer(self._close_if_done)
         return request
+
+    @abstractmethod
+    def close(self, timeout: float | None = None) -> Request[R]:
+        """Accept nothing more, wait for what is under way, then disconnect."""
+
+    def _close_within(self, timeout: float | None) -> Request[R]:
+        return self.close(timeout)
 
     def _time_is_up(self) -> None:
         """End what is left now, and the connection soon, even if the broker reads nothing."""
@@ -192,7 +248,11 @@ class ReconnectingClient(LoopBound, Generic[R]):
     def _connected(self, connection: Connection) -> None:
         self._open_channel()
 
+    def _undeclared(self, reason: ChannelClosed) -> None:
+        self._readiness.failed(reason)
+
     def _disconnected(self, reason: ConnectionClosed) -> None:
+        self._readiness.failed(reason)
         self._channel = None
         cancel_all(self._retry)
         self._retry = None
@@ -201,6 +261,7 @@ class ReconnectingClient(LoopBound, Generic[R]):
         """There will be no further connection."""
         self._is_closing = True
         self._reason = reason
+        self._readiness.end(reason)
         self._give_up()
 
     def _needs(self, queue: str) -> bool:
@@ -232,6 +293,11 @@ class ReconnectingClient(LoopBound, Generic[R]):
     @abstractmethod
     def _give_up(self) -> None:
         """Finish now, whatever is left."""
+
+
+def _is_ready(member: ref[ReconnectingClient[Any]]) -> bool:
+    alive = member()
+    return alive is not None and alive.is_ready
 
 
 def _label_of(reconnector: Reconnector, member: ref[ReconnectingClient[Any]]) -> str:

@@ -30,9 +30,11 @@ from evamqp.errors import (
 from evamqp.parameters import Parameters, parse_targets
 from evamqp.recovery.backoff import STABLE_AFTER, Backoff, retry_of
 from evamqp.recovery.client_log import OutageLog
+from evamqp.recovery.closed_at_exit import CLOSE_GRACE, ClosedAtExit
 from evamqp.recovery.epoch import EpochHandler
 from evamqp.recovery.loop_bound import LoopBound, LoopHost, cancel_all
 from evamqp.recovery.members import Member, Members
+from evamqp.recovery.readiness import Readiness
 from evamqp.recovery.recorder import Recorder
 from evamqp.recovery.replay import Replay
 from evamqp.recovery.state import TABLE, Event, State
@@ -41,7 +43,7 @@ from evamqp.recovery.topology import Entity, Key, Topology
 if TYPE_CHECKING:
     from evamqp.abc import Adapter, Handle
     from evamqp.core.connection import Connection
-    from evamqp.types import Callback
+    from evamqp.types import Callback, ErrorCallback
 
 # Replace the connection after this many channels in a row that the broker did not open.
 UNOPENED_CHANNELS = 3
@@ -53,7 +55,7 @@ LOCKED_FOR_GOOD = 300.0
 Target = str | Parameters | Sequence[str | Parameters]
 
 
-class Reconnector(LoopBound):
+class Reconnector(LoopBound, ClosedAtExit):
     """Keeps one connection up until you close it.
 
     Several publishers and consumers may share it.  On each new connection it declares
@@ -126,6 +128,7 @@ class Reconnector(LoopBound):
         self._waiting: list[Member] = []
         self._unopened = 0  # channels in a row that the broker did not open on this connection
         self._waiters: list[Request[Closed | TopologyFailed]] = []
+        self._readiness = Readiness(self._host, partial(_is_ready, ref(self)))
         self._is_over = False
         self._reason: Closed | TopologyFailed | None = None
         self._replay: Replay | None = None
@@ -144,6 +147,23 @@ class Reconnector(LoopBound):
         """Whether a connection is open and its topology declared."""
         return self.state is State.READY
 
+    def wait_ready(
+        self,
+        timeout: float | None = None,
+        *,
+        fail_fast: bool = False,
+        callback: Callback[None] | None = None,
+        on_error: ErrorCallback | None = None,
+    ) -> Request[None]:
+        """Wait until ``is_ready``; see ``Publisher.wait_ready``."""
+        return self._readiness.wait(
+            "Reconnector.wait_ready",
+            timeout,
+            fail_fast=fail_fast,
+            callback=callback,
+            on_error=on_error,
+        )
+
     def close(
         self, *, callback: Callback[Closed | TopologyFailed] | None = None
     ) -> Request[Closed | TopologyFailed]:
@@ -158,6 +178,7 @@ class Reconnector(LoopBound):
         self._check_caller("Reconnector.close")
         if self.state not in (State.CLOSING, State.CLOSED):
             self._reason = self._reason or ConnectionClosed("closed by the client", by="client")
+            self._readiness.end(self._reason)
             waiting = self.state is State.WAITING
             self._move(Event.CLOSE)
             cancel_all(self._timer)
@@ -168,6 +189,12 @@ class Reconnector(LoopBound):
             elif self.connection is not None:
                 self.connection.close()
         return self.wait_closed(callback=callback)
+
+    def _close_within(self, timeout: float | None) -> Request[Closed | TopologyFailed]:
+        if timeout is None:
+            return self.close()
+        timer = self.adapter.call_later(timeout + CLOSE_GRACE, self.abort)
+        return self.close(callback=lambda reason: timer.cancel())
 
     def abort(self) -> None:
         """After close(): end the connection without waiting for the broker.  Idempotent."""
@@ -395,6 +422,7 @@ class Reconnector(LoopBound):
         attempts, self._attempts = self._attempts, 0
         if not (self.is_ready and connection.is_open):
             return
+        self._readiness.ready()
         since = None if lost_since is None else self._ready_since - lost_since
         self._log.connected(_product_of(connection), attempts, since)
         if lost_since is None:
@@ -417,6 +445,7 @@ class Reconnector(LoopBound):
             self._lost_since = now
         if was_ready and now - self._ready_since >= STABLE_AFTER:
             self._backoff.reset()
+        self._readiness.failed(reason)
         for member in self._members:
             self._invoke("a member", member._disconnected, reason)
         if self.state is State.CLOSED:
@@ -440,6 +469,11 @@ class Reconnector(LoopBound):
     def _topology_error(self, entity: Entity, reason: ChannelClosed) -> None:
         text = f"could not declare {entity}: {reason}"
         self._log.write(logging.ERROR, "failed declaration", text)
+        if entity.policy == "retry":
+            if self.topology.has(entity.key):
+                self._readiness.failed(reason)
+            for member in self._members.waiting_for(entity.key):
+                self._invoke("a member", member._undeclared, reason)
         is_locked = reason.code == RESOURCE_LOCKED and entity.key in self._recorded
         if is_locked and self.adapter.time() - self._ready_since >= LOCKED_FOR_GOOD:
             # A channel declared it on a former connection.  By now another client owns it.
@@ -478,6 +512,11 @@ class Reconnector(LoopBound):
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.resolve(self._reason)
+
+
+def _is_ready(reconnector: ref[Reconnector]) -> bool:
+    alive = reconnector()
+    return alive is not None and alive.is_ready
 
 
 def _label_of(reconnector: ref[Reconnector]) -> str:

@@ -572,6 +572,12 @@ def test_consumer_tags_are_made_by_the_client_and_differ() -> None:
     assert "" not in tags
 
 
+def test_a_consumer_tag_of_ones_own_is_stepped_over() -> None:
+    _, channel = ready()
+    assert channel.basic_consume("q", print, consumer_tag="ctag-1") == "ctag-1"
+    assert channel.basic_consume("q", print) == "ctag-2"
+
+
 def test_a_consumer_tag_in_use_is_refused() -> None:
     client, channel = ready()
     channel.basic_consume("q", print, consumer_tag="tag")

@@ -1077,6 +1077,9 @@ class Member:
     def _connected(self, connection: evamqp.Connection) -> None:
         self.told.append("connected")
 
+    def _undeclared(self, reason: evamqp.ChannelClosed) -> None:
+        self.told.append("undeclared")
+
     def _disconnected(self, reason: evamqp.ConnectionClosed) -> None:
         self.told.append("disconnected")
 

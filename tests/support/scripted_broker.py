@@ -145,7 +145,7 @@ class Channel:
     def send(self, *parts: bytes) -> None:
         """Say something on this channel; nothing once it is closed."""
         if self.is_open:
-            self.wire.send(*parts)
+            self.wire.say(self.number, b"".join(parts))
 
     def close(
         self, code: int = 541, text: str = "INTERNAL_ERROR", blamed: str | None = None
@@ -227,6 +227,13 @@ class Wire:
     def send(self, *parts: bytes) -> None:
         self.transport.write(b"".join(parts))
 
+    def say(self, number: int, data: bytes) -> None:
+        """Send on a channel, behind what is held back there."""
+        if any(number == held for held, _ in self._kept):
+            self._kept.append((number, data))
+        elif data:
+            self.send(data)
+
     def cut(self) -> None:
         """Reset the connection."""
         self._end()
@@ -269,11 +276,9 @@ class Wire:
         if refusal is not None and channel is not None:
             channel.close(refusal.code, refusal.text, sent.name)
             return
-        answer = self._answer(channel, sent)
-        if sent.name in self.broker.held or any(sent.channel == held for held, _ in self._kept):
-            self._kept.append((sent.channel, answer))  # answers of a channel keep their order
-        elif answer:
-            self.send(answer)
+        if sent.name in self.broker.held:
+            self._kept.append((sent.channel, b""))
+        self.say(sent.channel, self._answer(channel, sent))
 
     def _answer(self, channel: Channel | None, sent: Sent) -> bytes:
         if sent.name in self.broker.answers:
@@ -350,7 +355,7 @@ class Wire:
             return b""
         queue.consumers.append(Consumer(channel, tag, exclusive))
         channel.consumers[tag] = name
-        self.send(method_frame(channel.number, "basic.consume-ok", tag))
+        channel.send(method_frame(channel.number, "basic.consume-ok", tag))
         self.broker.dispatch()
         return b""
 

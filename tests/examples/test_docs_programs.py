@@ -1,0 +1,70 @@
+"""Every block of Python in docs/ runs as it stands there, or is listed here with who runs it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from rabbitmq_node import Vhost
+from tests.examples.program import ROOT
+from tests.examples.test_readme import URL, run
+
+#: What each program prints.
+OUTPUT = {
+    ("async.md", 0): "one\ntwo\nend\n",
+    ("async.md", 1): "order 1\n",
+    ("async.md", 2): "Outcome.RETURNED\n0\n",
+    ("blocking.md", 0): "b'Hello World!'\n",
+    ("migrating-from-pika.md", 1): "Outcome.CONFIRMED\na job\n",
+    ("rpc.md", 0): "b'HELLO'\nempty nothing to do\n",
+}
+#: Blocks that are no programs: where they run, or why they cannot.
+ELSEWHERE = {
+    ("celery.md", 0): "tests/integrations: two settings of an application",
+    ("celery.md", 1): "tests/integrations: two settings of an application",
+    ("howto-adapter.md", 0): "the outline of a class",
+    ("howto-adapter.md", 1): "the outline of a class",
+    ("howto-adapter.md", 2): "a line for the type checker",
+    ("howto-adapter.md", 3): "tests/adapters run the contract",
+    ("logging.md", 0): "the line that turns logging on",
+    ("migrating-from-pika.md", 0): "tests/compat: two ways to import the facade",
+    ("testing.md", 0): "tests/testing/test_outbox.py",
+    ("testing.md", 1): "tests/testing/test_outbox.py",
+    ("testing.md", 2): "tests/testing/test_documentation.py",
+    ("testing.md", 3): "tests/testing/test_documentation.py",
+}
+
+
+class Block(NamedTuple):
+    """One block of Python: the page's name, its number on the page, and the code."""
+
+    page: str
+    number: int
+    code: str
+
+
+def blocks_of(path: Path) -> list[Block]:
+    text = path.read_text(encoding="utf-8")
+    codes = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [Block(path.name, number, code) for number, code in enumerate(codes)]
+
+
+BLOCKS = [block for path in sorted((ROOT / "docs").glob("*.md")) for block in blocks_of(path)]
+PROGRAMS = [block for block in BLOCKS if (block.page, block.number) not in ELSEWHERE]
+
+
+def test_each_block_is_run_or_listed() -> None:
+    there = {(block.page, block.number) for block in BLOCKS}
+    assert there == OUTPUT.keys() | ELSEWHERE.keys()
+    assert not OUTPUT.keys() & ELSEWHERE.keys()
+
+
+@pytest.mark.parametrize("block", PROGRAMS, ids=lambda block: f"{block.page}-{block.number}")
+def test_program_runs_as_printed(vhost: Vhost, block: Block) -> None:
+    """Where a consumer prints beside a publisher, either may be first."""
+    assert URL in block.code
+    printed = run(vhost, block.code).splitlines()
+    assert sorted(printed) == sorted(OUTPUT[block.page, block.number].splitlines())
