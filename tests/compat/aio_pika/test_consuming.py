@@ -28,7 +28,7 @@ from tests.compat.asyncio_rig import run
 
 async def fill(channel: aio_pika.Channel, count: int, name: str = "q") -> aio_pika.Queue:
     """A queue with so many messages."""
-    queue = await channel.declare_queue(name)
+    queue = await channel.declare_queue(name, durable=True)
     for number in range(count):
         await channel.default_exchange.publish(message(str(number).encode()), name)
     return queue
@@ -113,7 +113,7 @@ def test_handlers_run_side_by_side_up_to_the_prefetch(url: str) -> None:
                 async with incoming.process():
                     running += 1
                     most = max(most, running)
-                    await channel.declare_queue("q")  # a round trip
+                    await channel.declare_queue("q", durable=True)  # a round trip
                     running -= 1
                 done += 1
                 if done == 9:
@@ -194,7 +194,7 @@ def test_iterator_times_out_and_leaves_no_consumer(url: str, connect: Connect) -
     async def scenario() -> None:
         async with await connect(url) as connection:
             channel = await connection.channel()
-            queue = await channel.declare_queue("q")
+            queue = await channel.declare_queue("q", durable=True)
             with pytest.raises(asyncio.TimeoutError):
                 async for _ in queue.iterator(timeout=0.01):
                     pass
@@ -209,7 +209,7 @@ def test_cancelled_iterator_leaves_no_consumer(url: str, connect: Connect) -> No
     async def scenario() -> None:
         async with await connect(url) as connection:
             channel = await connection.channel()
-            queue = await channel.declare_queue("q")
+            queue = await channel.declare_queue("q", durable=True)
 
             async def read() -> None:
                 async for _ in queue:
@@ -236,7 +236,7 @@ def test_iterator_ends_when_its_queue_its_channel_or_its_connection_does(url: st
             channel, other = await connection.channel(), await connection.channel()
             readers = []
             for of, name in ((other, "deleted"), (channel, "a"), (other, "b")):
-                queue = await of.declare_queue(name)
+                queue = await of.declare_queue(name, durable=True)
                 readers.append(asyncio.create_task(read(queue)))
                 while not (await queue.declare()).consumer_count:
                     pass
@@ -359,7 +359,7 @@ def test_two_consumers_of_one_tag_are_refused(url: str, connect: Connect) -> Non
     async def scenario() -> None:
         async with await connect(url) as connection:
             channel = await connection.channel()
-            queue = await channel.declare_queue("q")
+            queue = await channel.declare_queue("q", durable=True)
             assert await queue.consume(print, consumer_tag="tag") == "tag"
             with pytest.raises(DuplicateConsumerTag):
                 await queue.consume(print, consumer_tag="tag")
@@ -375,7 +375,7 @@ def test_close_cancels_handlers_but_not_the_one_that_closes(url: str, connect: C
     async def scenario() -> None:
         connection = await connect(url)
         channel = await connection.channel()
-        queue = await channel.declare_queue("q")
+        queue = await channel.declare_queue("q", durable=True)
         ends: list[str] = []
         closed = asyncio.Event()
 
@@ -407,11 +407,11 @@ def test_cancelled_await_leaves_the_channel_usable(url: str, connect: Connect) -
         async with await connect(url) as connection:
             channel = await connection.channel()
             queue = await fill(channel, 1)
-            consumed = await channel.declare_queue("consumed")
+            consumed = await channel.declare_queue("consumed", durable=True)
 
             def calls() -> list[Any]:
                 return [
-                    channel.declare_queue("q"),
+                    channel.declare_queue("q", durable=True),
                     channel.declare_exchange("e"),
                     channel.set_qos(5),
                     queue.get(),

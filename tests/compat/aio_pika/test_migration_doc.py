@@ -26,7 +26,7 @@ def test_row_works_as_it_stands(url: str, row: Row) -> None:
     async def scenario() -> None:
         connection = await aio_pika.connect_robust(url)
         channel = await connection.channel()
-        queue = await channel.declare_queue("key")
+        queue = await channel.declare_queue("key", durable=True)
         await channel.default_exchange.publish(aio_pika.Message(b"body"), "key")
         names: dict[str, Any] = {
             "aio_pika": aio_pika,

@@ -35,7 +35,7 @@ def test_awaited_publish_gives_the_brokers_ack(url: str, connect: Connect) -> No
     async def scenario() -> None:
         async with await connect(url) as connection:
             channel = await connection.channel()
-            queue = await channel.declare_queue("q")
+            queue = await channel.declare_queue("q", durable=True)
             acks = await asyncio.gather(
                 *(channel.default_exchange.publish(message(), "q") for _ in range(100))
             )
@@ -52,7 +52,7 @@ def test_publish_acts_at_the_call_and_need_not_be_awaited(url: str, connect: Con
     async def scenario() -> None:
         async with await connect(url) as connection:
             channel = await connection.channel()
-            queue = await channel.declare_queue("q")
+            queue = await channel.declare_queue("q", durable=True)
             came = asyncio.Event()
             bodies: list[bytes] = []
 
@@ -78,7 +78,7 @@ def test_publish_passes_for_a_coroutine(url: str, connect: Connect) -> None:
     async def scenario() -> None:
         async with await connect(url) as connection:
             channel = await connection.channel()
-            await channel.declare_queue("q")
+            await channel.declare_queue("q", durable=True)
             publish = channel.default_exchange.publish
             assert isinstance(await asyncio.create_task(publish(message(), "q")), Basic.Ack)
             assert isinstance(await asyncio.wait_for(publish(message(), "q"), 5), Basic.Ack)
@@ -98,7 +98,7 @@ def test_return_is_tied_to_its_message(url: str, connect: Connect) -> None:
             channel = await connection.channel(on_return_raises=True)
             returned: list[bytes] = []
             channel.return_callbacks.add(lambda sender, back: returned.append(back.body))
-            await channel.declare_queue("q")
+            await channel.declare_queue("q", durable=True)
             publish = channel.default_exchange.publish
             results: Any = await asyncio.gather(
                 publish(message(b"0"), "q"),
@@ -140,7 +140,7 @@ def test_nack_raises_delivery_error(url: str, connect: Connect) -> None:
         async with await connect(url) as connection:
             channel = await connection.channel()
             arguments = {"x-max-length": 1, "x-overflow": "reject-publish"}
-            await channel.declare_queue("q", arguments=arguments)
+            await channel.declare_queue("q", durable=True, arguments=arguments)
             await channel.default_exchange.publish(message(), "q")
             with pytest.raises(DeliveryError) as caught:
                 await channel.default_exchange.publish(message(), "q")
@@ -155,7 +155,7 @@ def test_publish_to_a_missing_exchange_closes_a_channel_and_no_robust_one(url: s
         for connect in (aio_pika.connect, aio_pika.connect_robust):
             async with await connect(url) as connection:
                 channel = await connection.channel()
-                await channel.declare_queue("q")
+                await channel.declare_queue("q", durable=True)
                 missing = await channel.get_exchange("missing", ensure=False)
                 results = await asyncio.gather(
                     *(channel.default_exchange.publish(message(), "q") for _ in range(3)),
@@ -188,7 +188,7 @@ def test_transaction_commits_or_rolls_back(url: str) -> None:
             with pytest.raises(RuntimeError):
                 (await connection.channel()).transaction()
             channel = await connection.channel(publisher_confirms=False)
-            queue = await channel.declare_queue("q")
+            queue = await channel.declare_queue("q", durable=True)
             async with channel.transaction():
                 await channel.default_exchange.publish(message(), "q")
             assert (await queue.declare()).message_count == 1
@@ -212,7 +212,7 @@ def test_cancelled_publish_leaves_the_channel_usable(url: str, connect: Connect)
     async def scenario() -> None:
         async with await connect(url) as connection:
             channel = await connection.channel()
-            await channel.declare_queue("q")
+            await channel.declare_queue("q", durable=True)
             for turns in range(5):
                 task = asyncio.create_task(channel.default_exchange.publish(message(), "q"))
                 for _ in range(turns):
@@ -248,7 +248,7 @@ def test_flood_that_nobody_awaits_is_sent_in_order(url: str) -> None:
     async def scenario() -> None:
         async with await aio_pika.connect(url) as connection:
             channel = await connection.channel(publisher_confirms=False)
-            queue = await channel.declare_queue("q")
+            queue = await channel.declare_queue("q", durable=True)
             size, count = 1024 * 1024, 100
             for number in range(count):  # more than the output buffer takes
                 channel.default_exchange.publish(message(bytes([number]) * size), "q")

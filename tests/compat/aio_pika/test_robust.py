@@ -61,7 +61,7 @@ def test_all_that_was_declared_comes_back_with_qos_and_consumers(broker: Broker)
         exchange = await channel.declare_exchange("e", aio_pika.ExchangeType.TOPIC)
         queue = await channel.declare_queue(exclusive=True)
         await queue.bind(exchange, "key.#")
-        temporary = await channel.declare_queue("temporary", auto_delete=True, robust=False)
+        temporary = await channel.declare_queue("temporary", exclusive=True, robust=False)
         bodies: asyncio.Queue[bytes] = asyncio.Queue()
 
         async def take(incoming: aio_pika.IncomingMessage) -> None:
@@ -101,7 +101,7 @@ def test_what_is_published_without_a_connection_waits_for_one(
             asyncio.ensure_future(channel.default_exchange.publish(message(), "q"))
             for _ in range(5)
         ]
-        declare = asyncio.create_task(channel.declare_queue("other"))
+        declare = asyncio.create_task(channel.declare_queue("other", durable=True))
         await asyncio.sleep(0)
         assert not any(publish.done() for publish in publishes)
         broker.faults.accept_connections()
@@ -189,7 +189,7 @@ def test_close_without_a_connection_ends_all_that_waits(broker: Broker) -> None:
         connection = await aio_pika.connect_robust(broker.url)
         channel = await connection.channel()
         plain = await connection.channel(publisher_confirms=False)
-        queue = await channel.declare_queue("q")
+        queue = await channel.declare_queue("q", durable=True)
         broker.faults.refuse_connections()
         await lost(connection, broker)
 
@@ -199,7 +199,7 @@ def test_close_without_a_connection_ends_all_that_waits(broker: Broker) -> None:
         waiting = [
             asyncio.ensure_future(call)
             for call in (
-                channel.declare_queue("q"),
+                channel.declare_queue("q", durable=True),
                 channel.default_exchange.publish(message(), "q"),
                 plain.default_exchange.publish(message(), "q"),
                 connection.channel().initialize(),
@@ -247,7 +247,7 @@ def test_callbacks_tell_of_each_loss_and_return(broker: Broker) -> None:
         assert told[2][1] is connection
         told.clear()
         await connection.reconnect()
-        await channel.declare_queue("q")
+        await channel.declare_queue("q", durable=True)
         await connection.close()
         assert [name for name, _ in told].count("lost") == 2
 
@@ -258,7 +258,7 @@ def test_channel_that_the_broker_closes_comes_back_with_its_consumers(broker: Br
     async def scenario() -> None:
         connection = await aio_pika.connect_robust(broker.url)
         channel = await connection.channel()
-        queue = await channel.declare_queue("q")
+        queue = await channel.declare_queue("q", durable=True)
         bodies: asyncio.Queue[bytes] = asyncio.Queue()
         await queue.consume(lambda incoming: bodies.put_nowait(incoming.body), no_ack=True)
         with pytest.raises(ChannelNotFoundEntity):
@@ -280,7 +280,7 @@ def test_consumers_of_before_and_after_a_loss_live_side_by_side(broker: Broker) 
     async def scenario() -> None:
         connection = await aio_pika.connect_robust(broker.url)
         channel = await connection.channel()
-        queue = await channel.declare_queue("q")
+        queue = await channel.declare_queue("q", durable=True)
         tags = [await queue.consume(print)]
         for _ in range(2):
             await lost(connection, broker)
@@ -324,7 +324,7 @@ def test_direct_reply_to_is_answered_on_the_channel_that_asked(broker: Broker) -
     async def scenario() -> None:
         connection = await aio_pika.connect_robust(broker.url)
         channel = await connection.channel()
-        server = await channel.declare_queue("server")
+        server = await channel.declare_queue("server", durable=True)
 
         async def answer(incoming: aio_pika.IncomingMessage) -> None:
             async with incoming.process():

@@ -41,7 +41,7 @@ def with_channel(url: str, body: Body, **options: Any) -> None:
 @everywhere
 def test_requests_answer_as_dicts_and_true(url: str) -> None:
     async def body(channel: Channel) -> None:
-        declared = await channel.queue_declare("q")
+        declared = await channel.queue_declare("q", durable=True)
         assert declared == {"queue": "q", "message_count": 0, "consumer_count": 0}
         assert await channel.exchange_declare("e", "fanout") is True
         assert await channel.exchange("e", type_name="fanout") is True
@@ -69,7 +69,10 @@ def test_requests_answer_as_dicts_and_true(url: str) -> None:
 @everywhere
 def test_broker_names_a_queue(url: str) -> None:
     async def body(channel: Channel) -> None:
-        first, second = await channel.queue_declare(), await channel.queue_declare("")
+        first, second = (
+            await channel.queue_declare(exclusive=True),
+            await channel.queue_declare("", exclusive=True),
+        )
         assert first is not None
         assert second is not None
         assert first["queue"] != second["queue"]
@@ -80,16 +83,16 @@ def test_broker_names_a_queue(url: str) -> None:
 @everywhere
 def test_get_tells_all_of_a_message(url: str) -> None:
     async def body(channel: Channel) -> None:
-        await channel.queue_declare("q")
+        await channel.queue_declare("q", durable=True)
         sent = datetime.datetime(2024, 2, 29, 12, tzinfo=datetime.timezone.utc)
         properties = {
             "content_type": "text/plain", "headers": {"a": 1}, "delivery_mode": 2, "priority": 3,
             "correlation_id": "c", "reply_to": "r", "expiration": "60000", "message_id": "m",
             "timestamp": sent.replace(tzinfo=None), "message_type": "t", "app_id": "app",
         }  # fmt: skip
+        await channel.confirm_select()  # a get may overtake a publish that is not confirmed
         for _ in range(2):
-            await channel.basic_publish(b"body", "", "q", properties=properties)
-        await channel.queue_declare("q", passive=True)
+            await channel.publish(b"body", "", "q", properties=properties)
         got = await channel.basic_get("q")
         assert (got["message"], got["exchange_name"], got["routing_key"]) == (b"body", "", "q")
         assert (got["redelivered"], got["message_count"]) == (False, 1)
@@ -141,7 +144,7 @@ def test_consumer_gets_messages_in_order_one_at_a_time(url: str, kind: str) -> N
             take(body, envelope, properties)
 
         kinds: dict[str, Any] = {"coroutine": coroutine, "function": function, "older": older}
-        await channel.queue_declare("q")
+        await channel.queue_declare("q", durable=True)
         for number in range(20):
             await channel.basic_publish(str(number), "", "q")
         started = await channel.basic_consume(
@@ -169,7 +172,7 @@ def test_callback_that_raises_is_logged_and_the_next_message_comes(
                 raise LookupError("bad")
             done.set()
 
-        await channel.queue_declare("q")
+        await channel.queue_declare("q", durable=True)
         await channel.basic_consume(take, "q", no_ack=True)
         await channel.basic_publish("bad", "", "q")
         await channel.basic_publish("good", "", "q")
@@ -188,7 +191,7 @@ def test_channel_that_the_broker_closes_tells_its_code(url: str) -> None:
             await channel.queue_declare("missing", passive=True)
         assert caught.value.code == 404
         assert not channel.is_open
-        for call in (channel.queue_declare("q"), channel.basic_publish(b"", "", "q"),
+        for call in (channel.queue_declare("q", durable=True), channel.basic_publish(b"", "", "q"),
                      channel.basic_client_ack(1), channel.close()):  # fmt: skip
             with pytest.raises(aioamqp.ChannelClosed):
                 await call
@@ -202,7 +205,7 @@ def test_channel_that_the_broker_closes_tells_its_code(url: str) -> None:
 def test_publish_after_confirm_select_waits_for_its_confirm(url: str) -> None:
     async def body(channel: Channel) -> None:
         await channel.queue_declare(
-            "q", arguments={"x-max-length": 1, "x-overflow": "reject-publish"}
+            "q", durable=True, arguments={"x-max-length": 1, "x-overflow": "reject-publish"}
         )
         assert await channel.confirm_select() is True
         with pytest.raises(ValueError, match="already"):
@@ -251,7 +254,7 @@ def test_cancel_by_the_broker_calls_the_cancellation_callbacks(url: str) -> None
             plain(of, tag)
             both.set()
 
-        await channel.queue_declare("q")
+        await channel.queue_declare("q", durable=True)
         channel.add_cancellation_callback(plain)
         channel.add_cancellation_callback(coroutine)
         await channel.basic_consume(print, "q", consumer_tag="tag")
@@ -266,7 +269,7 @@ def test_cancel_by_the_broker_calls_the_cancellation_callbacks(url: str) -> None
 @everywhere
 def test_what_is_rejected_or_nacked_comes_again(url: str) -> None:
     async def body(channel: Channel) -> None:
-        await channel.queue_declare("q")
+        await channel.queue_declare("q", durable=True)
         await channel.basic_publish("m", "", "q")
         for settle in (channel.basic_client_nack, channel.basic_reject):
             got = await channel.basic_get("q")
@@ -306,7 +309,7 @@ def test_end_of_the_connection_is_told_once() -> None:
         assert (protocol.state, protocol.server_heartbeat) == (states.OPEN, 7)
         channel = await protocol.channel()
         assert isinstance(channel, Mine.CHANNEL_FACTORY)
-        await channel.queue_declare("q")
+        await channel.queue_declare("q", durable=True)
         waits = asyncio.ensure_future(channel.basic_get("q"))
         await asyncio.sleep(0)
         broker.faults.drop_connections()
@@ -363,15 +366,15 @@ def test_what_no_broker_implements_is_refused_and_the_channel_lives(url: str) ->
 @embedded
 def test_cancelled_await_leaves_the_channel_usable(url: str) -> None:
     async def body(channel: Channel) -> None:
-        await channel.queue_declare("q")
-        await channel.queue_declare("one")
+        await channel.queue_declare("q", durable=True)
+        await channel.queue_declare("one", durable=True)
         await channel.basic_publish("m", "", "one")
         await channel.confirm_select()
 
         def calls() -> list[Any]:
             return [
                 channel.basic_get("one"),
-                channel.queue_declare("q"),
+                channel.queue_declare("q", durable=True),
                 channel.basic_publish(b"m", "", "q"),
                 channel.basic_consume(print, "q"),
                 channel.basic_qos(0, 1),
@@ -420,7 +423,7 @@ def test_flood_without_acks_does_not_pile_up(
             if count == 2000:
                 done.set()
 
-        await channel.queue_declare("q")
+        await channel.queue_declare("q", durable=True)
         for _ in range(2000):
             await channel.basic_publish(bytes(1000), "", "q")
         await channel.basic_consume(take, "q", no_ack=True)

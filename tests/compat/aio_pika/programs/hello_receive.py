@@ -16,7 +16,7 @@ async def main() -> None:
     connection = await connect(os.environ["AMQP_URL"])
     async with connection:
         channel = await connection.channel()
-        queue = await channel.declare_queue("hello")
+        queue = await channel.declare_queue("hello", durable=True)
         await queue.consume(on_message, no_ack=True)
         print("waiting", flush=True)
         await asyncio.Future()

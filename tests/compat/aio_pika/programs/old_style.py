@@ -34,7 +34,7 @@ async def stop(loop):
 async def main(loop):
     connection = await connect(os.environ["AMQP_URL"], loop=loop)
     channel = await connection.channel()
-    queue = await channel.declare_queue("old", auto_delete=True)
+    queue = await channel.declare_queue("old", durable=True, auto_delete=True)
     await queue.consume(partial(on_message, channel.default_exchange, loop))
     channel.default_exchange.publish(Message(b"0", correlation_id=77), routing_key=queue.name)
 

@@ -12,7 +12,7 @@ async def main() -> None:
     connection = await connect_robust(os.environ["AMQP_URL"])
     async with connection:
         channel = await connection.channel()
-        rpc = await RPC.create(channel)
+        rpc = await RPC.create(channel, durable=True)
         print("rpc", [await rpc.proxy.multiply(x=n, y=2) for n in range(3)])
         print("call", await rpc.call("multiply", {"x": 3, "y": 4}))
         try:
@@ -27,7 +27,7 @@ async def main() -> None:
             await rpc.call("slow", expiration=1)
         except asyncio.TimeoutError:
             print("slow is told")
-        json_rpc = await JsonRPC.create(await connection.channel(), exchange="json-rpc")
+        json_rpc = await JsonRPC.create(await connection.channel(), exchange="json", durable=True)
         print("json", await json_rpc.proxy.multiply(x=5, y=6))
         try:
             await json_rpc.proxy.fail(word="told")

@@ -33,18 +33,18 @@ async def main() -> None:
     async with connection:
         channel = await connection.channel()
         await channel.set_qos(prefetch_count=10)
-        rpc = await RPC.create(channel)
-        await rpc.register("multiply", multiply, auto_delete=True)
-        await rpc.register("deep.fail", fail, auto_delete=True)
+        rpc = await RPC.create(channel, durable=True)
+        await rpc.register("multiply", multiply, durable=True, auto_delete=True)
+        await rpc.register("deep.fail", fail, durable=True, auto_delete=True)
         # Its queue exists, and nobody takes its messages.
         await channel.declare_queue(
-            "slow", auto_delete=True, arguments={"x-dead-letter-exchange": "rpc.dlx"}
+            "slow", durable=True, auto_delete=True, arguments={"x-dead-letter-exchange": "rpc.dlx"}
         )
-        json_rpc = await JsonRPC.create(await connection.channel(), exchange="json-rpc")
-        await json_rpc.register("multiply", multiply, auto_delete=True)
-        await json_rpc.register("fail", fail, auto_delete=True)
-        await Master(channel).create_worker("my_task", work, auto_delete=True)
-        await JsonMaster(await connection.channel()).create_worker("json_task", work)
+        json_rpc = await JsonRPC.create(await connection.channel(), exchange="json", durable=True)
+        await json_rpc.register("multiply", multiply, durable=True, auto_delete=True)
+        await json_rpc.register("fail", fail, durable=True, auto_delete=True)
+        await Master(channel).create_worker("my_task", work, durable=True, auto_delete=True)
+        await JsonMaster(await connection.channel()).create_worker("json_task", work, durable=True)
         print("waiting", flush=True)
         await asyncio.Future()
 

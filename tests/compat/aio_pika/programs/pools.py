@@ -26,7 +26,7 @@ async def main() -> None:
     async def consume() -> None:
         async with channel_pool.acquire() as channel:
             await channel.set_qos(10)
-            queue = await channel.declare_queue("pool_queue", auto_delete=True)
+            queue = await channel.declare_queue("pool_queue", durable=True, auto_delete=True)
             async with queue.iterator() as iterator:
                 async for message in iterator:
                     seen.add(message.body)

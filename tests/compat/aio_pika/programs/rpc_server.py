@@ -14,7 +14,7 @@ async def main() -> None:
     connection = await connect(os.environ["AMQP_URL"])
     channel = await connection.channel()
     exchange = channel.default_exchange
-    queue = await channel.declare_queue("rpc_queue")
+    queue = await channel.declare_queue("rpc_queue", durable=True)
     print("waiting", flush=True)
     async with queue.iterator() as iterator:
         async for message in iterator:

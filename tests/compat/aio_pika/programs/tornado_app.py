@@ -31,7 +31,7 @@ async def main(port: int) -> None:
     came = asyncio.Queue()
     connection = await aio_pika.connect_robust(os.environ["AMQP_URL"])
     channel = await connection.channel()
-    queue = await channel.declare_queue("tornado", auto_delete=True)
+    queue = await channel.declare_queue("tornado", durable=True, auto_delete=True)
 
     async def on_message(message: AbstractIncomingMessage) -> None:
         async with message.process():

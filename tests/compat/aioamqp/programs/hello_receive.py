@@ -15,7 +15,7 @@ async def callback(channel, body, envelope, properties):
 async def receive():
     transport, protocol = await aioamqp.from_url(os.environ["AMQP_URL"])
     channel = await protocol.channel()
-    await channel.queue_declare(queue_name="hello")
+    await channel.queue_declare(queue_name="hello", durable=True)
     await channel.basic_consume(callback, queue_name="hello", no_ack=True)
     print("waiting", flush=True)
 

@@ -17,7 +17,7 @@ async def receive(kind: str, *keys: str) -> None:
     channel = await protocol.channel()
     exchange = f"logs-{kind}"
     await channel.exchange(exchange, kind)
-    result = await channel.queue(queue_name="", durable=False, auto_delete=True)
+    result = await channel.queue(queue_name="", durable=True, auto_delete=True)
     queue_name = result["queue"]
     for key in keys:
         await channel.queue_bind(exchange_name=exchange, queue_name=queue_name, routing_key=key)

@@ -24,7 +24,7 @@ async def on_request(channel: Any, body: bytes, envelope: Any, properties: Any) 
 async def serve() -> None:
     transport, protocol = await aioamqp.from_url(os.environ["AMQP_URL"])
     channel = await protocol.channel()
-    await channel.queue_declare(queue_name="rpc_queue")
+    await channel.queue_declare(queue_name="rpc_queue", durable=True)
     await channel.basic_qos(prefetch_count=1, prefetch_size=0, connection_global=False)
     await channel.basic_consume(on_request, queue_name="rpc_queue")
     print("waiting", flush=True)
