@@ -436,19 +436,23 @@ class RabbitNode:
             self.set_memory_alarm(False)
 
     def wait_ready(self, timeout: float = START_TIMEOUT) -> None:
-        """Wait until the broker answers in AMQP.
+        """Wait until the broker answers in AMQP, and listens for TLS too where it is to.
 
         Raises:
             RabbitFailed: It ended, or stayed silent for ``timeout`` seconds.
         """
         server = self._running()
         deadline = time.monotonic() + timeout
-        while not speaks_amqp(self.port):
+        while not self._is_up():
             if not server.is_running:
                 raise RabbitFailed(f"RabbitMQ ended while starting:\n{self.log_tail()}")
             if time.monotonic() > deadline:
                 raise RabbitFailed(f"RabbitMQ is silent for {timeout:g} s:\n{self.log_tail()}")
             time.sleep(POLL_INTERVAL)
+
+    def _is_up(self) -> bool:
+        # RabbitMQ 4.3 opens its TLS port after the plain one.
+        return speaks_amqp(self.port) and (self._tls is None or accepts(self.tls_port))
 
     def log_tail(self, lines: int = 30) -> str:
         """The last lines of what the broker printed and logged."""

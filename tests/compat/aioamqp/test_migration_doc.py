@@ -38,7 +38,7 @@ def test_row_works_as_it_stands(row: Row) -> None:
     async def scenario(url: str) -> None:
         _, protocol = await aioamqp.from_url(url)
         channel = await protocol.channel()
-        await channel.queue_declare("q", durable=True)
+        await channel.queue_declare("q")
         parts = urlsplit(url)
         names: dict[str, Any] = {
             "aioamqp": aioamqp,
