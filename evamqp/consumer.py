@@ -403,6 +403,8 @@ class Consumer(ReconnectingClient[int]):
             self._close_for(message, result)
 
     def _ended_work(self, message: Message, work: Work, error: BaseException | None) -> None:
+        if error is not None:
+            work.discard()
         if self._at_work.pop(message, None) is None:
             return  # cancelled by close(); the broker requeues the message
         if error is None:

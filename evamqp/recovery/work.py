@@ -5,7 +5,7 @@ Running it is the loop's business, settling the message the consumer's.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -58,6 +58,11 @@ class Work:
         for request in _items(self._result):
             if isinstance(request, Request):
                 await request
+
+    def discard(self) -> None:
+        """It was cancelled, maybe before it began: then close the handler's coroutine."""
+        if isinstance(self._result, Coroutine) and not isinstance(self._result, Request):
+            self._result.close()
 
     @property
     def failed_forward(self) -> Publication | Outcome | None:

@@ -28,14 +28,14 @@ BROKERS = [
 TIMEOUT = 30.0
 
 
-def run(scenario: Coroutine[Any, Any, T]) -> T:
+def run(scenario: Coroutine[Any, Any, T], seconds: float = TIMEOUT) -> T:
     """Run a scenario on a loop of its own; it has to leave no task behind and log no error."""
 
     async def watched() -> T:
         complaints: list[dict[str, Any]] = []
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: complaints.append(context))
-        result = await asyncio.wait_for(scenario, TIMEOUT)
+        result = await asyncio.wait_for(scenario, seconds)
         for _ in range(5):
             await asyncio.sleep(0)
         left = asyncio.all_tasks() - {asyncio.current_task()}

@@ -6,6 +6,7 @@ Run by test_program_end.py.  Five handlers are at work, and say so, before it en
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -110,4 +111,6 @@ PROGRAMS: dict[str, Callable[[str, str], None]] = {
 }
 
 if __name__ == "__main__":
+    # A process in the background of a shell begins with the signal ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     PROGRAMS[sys.argv[1]](*sys.argv[2:])

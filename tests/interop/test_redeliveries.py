@@ -100,8 +100,8 @@ class TestTooLarge(OnSelect):
     def test_it_is_dead_lettered_and_those_behind_it_come(self, rig: Rig) -> None:
         channel = rig.channel()
         arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
-        rig.wait(channel.queue_declare("dead"))
-        rig.wait(channel.queue_declare("q", arguments=arguments))
+        rig.wait(channel.queue_declare("dead", durable=True))
+        rig.wait(channel.queue_declare("q", durable=True, arguments=arguments))
         channel.confirm_select()
         for body in (b"x" * 300_000, b"a", b"y" * 10_001, b"b"):
             channel.basic_publish("", "q", body)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -14,7 +16,7 @@ import evamqp
 from evamqp import Outcome, Topology
 from evamqp.adapters.select import SelectAdapter
 from tests.recovery.stage import LONG, numbered
-from tests.support.loops import LOOPS, Loop, MemoryLoop, opened
+from tests.support.loops import ASYNCIO_LOOPS, LOOPS, Loop, MemoryLoop, opened
 from tests.support.scripted_broker import HOST, PORT, Publish, ScriptedBroker
 
 LOCALHOST = "127.0.0.1"
@@ -328,3 +330,36 @@ def test_closed_clients_are_freed_without_the_collector(rig: Rig) -> None:
         rig.until(lambda: not any(reference() for reference in references))
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("name", ASYNCIO_LOOPS)
+def test_a_handler_cancelled_before_it_began_leaves_no_coroutine_unawaited(name: str) -> None:
+    """As at the end of a program that cancels all tasks."""
+    with opened(name) as loop:
+        rig = Rig(loop)
+        rig.server.fill("work", b"x")
+        came = loop.adapter.create_future()
+
+        async def handle(message: evamqp.Message) -> None:
+            """Never begun."""
+
+        def on_message(message: evamqp.Message) -> object:
+            came.resolve(None)  # before the task of the handler is made, so its waiter is first
+            return handle(message)
+
+        consumer = evamqp.Consumer(rig.url, "work", on_message, adapter=loop.adapter)
+
+        async def end() -> None:
+            await came.future
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+
+        ended: list[BaseException | None] = []
+        loop.adapter.run_awaitable(end(), ended.append)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            rig.until(lambda: ended and not consumer.at_work)
+            gc.collect()
+        assert ended == [None]
+        rig.finish(consumer)
+        rig.stop()

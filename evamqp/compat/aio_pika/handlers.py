@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -27,7 +28,7 @@ class Handlers:
     """What is to end with a channel."""
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Future[Any]] = set()
         self._iterators: WeakSet[QueueIterator] = WeakSet()
 
     def taker(
@@ -40,14 +41,16 @@ class Handlers:
         if inspect.iscoroutinefunction(callback):
 
             def take(message: evamqp.Message) -> None:
-                tasks.add(loop.create_task(_handle(callback(incoming(message, channel)), tasks)))
+                tasks.add(loop.create_task(_handle(callback, incoming(message, channel), tasks)))
 
         else:
 
             def take(message: evamqp.Message) -> None:
                 result = callback(incoming(message, channel))
                 if result is not None and result is not DONE and inspect.isawaitable(result):
-                    tasks.add(loop.create_task(_handle(result, tasks)))
+                    task = asyncio.ensure_future(result)
+                    tasks.add(task)
+                    task.add_done_callback(partial(_ended, tasks))
 
         return take
 
@@ -77,12 +80,24 @@ class Handlers:
             iterator.drop_lost()
 
 
-async def _handle(call: Awaitable[Any], tasks: set[asyncio.Task[None]]) -> None:
+async def _handle(
+    callback: Callable[[IncomingMessage], Awaitable[Any]],
+    message: IncomingMessage,
+    tasks: set[asyncio.Future[Any]],
+) -> None:
+    # Called in here: a task that is cancelled before it begins leaves no coroutine unawaited.
     try:
-        await call
+        await callback(message)
     except Exception:
         log.exception("a consumer's callback raised")
     finally:
         task = asyncio.current_task()
         if task is not None:
             tasks.discard(task)
+
+
+def _ended(tasks: set[asyncio.Future[Any]], task: asyncio.Future[Any]) -> None:
+    tasks.discard(task)
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        log.error("a consumer's callback raised", exc_info=error)

@@ -675,6 +675,8 @@ class ProcessContext:
         if kind is None:
             return message.ack()
         once_more = self.requeue and not (self.reject_on_redelivered and message.redelivered)
+        # A block that was cancelled has not failed: its message goes back.
+        once_more = once_more or not issubclass(kind, Exception)
         try:
             return message.reject(requeue=once_more)
         except ChannelInvalidStateError:
