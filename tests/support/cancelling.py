@@ -62,7 +62,7 @@ async def cancel_everywhere(
         reached: list[int] = []
         run = _run(_cancelled_at(program(), suspension, reached))
         task = asyncio.ensure_future(run)
-        (result,) = await asyncio.gather(task, return_exceptions=True)
+        result: object = (await asyncio.gather(task, return_exceptions=True))[0]
         if not isinstance(result, asyncio.CancelledError) and isinstance(result, BaseException):
             raise result
         await check(result)

@@ -22,11 +22,13 @@ async def main() -> None:
 
     channel_pool: Pool[AbstractChannel] = Pool(get_channel, max_size=10)
     seen: set[bytes] = set()
+    declared = asyncio.Event()
 
     async def consume() -> None:
         async with channel_pool.acquire() as channel:
             await channel.set_qos(10)
             queue = await channel.declare_queue("pool_queue", durable=True, auto_delete=True)
+            declared.set()
             async with queue.iterator() as iterator:
                 async for message in iterator:
                     seen.add(message.body)
@@ -41,7 +43,7 @@ async def main() -> None:
 
     async with connection_pool, channel_pool:
         task = asyncio.create_task(consume())
-        await asyncio.sleep(0.2)
+        await declared.wait()
         await asyncio.gather(*(publish(number) for number in range(COUNT)))
         await task
     print("seen", len(seen))
