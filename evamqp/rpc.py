@@ -48,6 +48,10 @@ log = logging.getLogger(__name__)
 REPLY_TO = "amq.rabbitmq.reply-to"
 #: The header that marks a reply as an error; its value is the kind, the body its text in UTF-8.
 ERROR_HEADER = "x-rpc-error"
+# A RabbitMQ 4.0 that starts returns replies to callers that are there, for some tenths of a second.
+# Within so many seconds of a new connection a returned reply is sent again, that often.
+STARTING = 3.0
+REPLY_DELAY = 0.25
 # Seconds before a nacked call is sent again: a quorum queue without a leader nacks.
 RESEND_DELAY = 0.1
 
@@ -527,6 +531,11 @@ class RpcServer(ClosedAtExit):
             correlation_id=message.properties.correlation_id
         )
         outcome = await self._publisher.publish("", reply_to, reply.body, properties)
+        while outcome is Outcome.RETURNED and self.reconnector.ready_for < STARTING:
+            pause = self.adapter.create_future()
+            self.adapter.call_later(REPLY_DELAY, partial(pause.resolve, None))
+            await pause.future
+            outcome = await self._publisher.publish("", reply_to, reply.body, properties)
         if outcome not in (Outcome.CONFIRMED, Outcome.RETURNED):
             raise WrongState(f"the reply to {message!r} ended as {outcome.name}")
         return Outcome.CONFIRMED

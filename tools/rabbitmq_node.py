@@ -539,8 +539,9 @@ class RabbitNode:
             yield "auth_mechanisms.2 = AMQPLAIN"
             yield "auth_mechanisms.3 = EXTERNAL"
             yield "ssl_cert_login_from = common_name"
-        if self._installation.version.startswith("4."):
-            # As RabbitMQ 4.3 comes; Debian's build permits what is deprecated.
+        if self._installation.version.startswith("4.3"):
+            # As it comes; Debian's build permits what is deprecated.  A 4.0 that denies it sometimes
+            # does not start again after it was killed.
             yield "deprecated_features.permit.transient_nonexcl_queues = false"
         yield from self._config
 

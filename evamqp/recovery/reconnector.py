@@ -147,6 +147,11 @@ class Reconnector(LoopBound, ClosedAtExit):
         """Whether a connection is open and its topology declared."""
         return self.state is State.READY
 
+    @property
+    def ready_for(self) -> float:
+        """Seconds since it became ready; 0 while it is not."""
+        return self.adapter.time() - self._ready_since if self.is_ready else 0.0
+
     def wait_ready(
         self,
         timeout: float | None = None,

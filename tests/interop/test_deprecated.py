@@ -10,7 +10,7 @@ from tests.interop.rig import OnTwoLoops, Rig, SharingVhost
 
 class TestDeprecatedQueues(SharingVhost, OnTwoLoops):
     def test_a_refused_kind_of_queue_fails_alone(self, rig: Rig) -> None:
-        """Node configurations of 4.x do without transient queues that are not exclusive."""
+        """RabbitMQ 4.3 does without transient queues that are not exclusive."""
         topology = evamqp.Topology("skip")
         topology.queue("dead", durable=False)
         topology.queue("q")
@@ -23,7 +23,7 @@ class TestDeprecatedQueues(SharingVhost, OnTwoLoops):
         )
         publications = [publisher.publish("", queue, b"x") for queue in ("q", "dead")]
         rig.until(lambda: all(publication.is_done for publication in publications))
-        is_refused = rig.answer({"3.8": False, "4.0": True})
+        is_refused = rig.answer({"3.8": False, "4.3": True})
         outcomes = [publication.outcome for publication in publications]
         assert outcomes == [Outcome.CONFIRMED, Outcome.RETURNED if is_refused else outcomes[0]]
         assert [(entity.key, reason.code) for entity, reason in failed] == (
