@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from evamqp.recovery.backoff import Backoff
     from evamqp.recovery.ledger import Outcome, Publication
     from evamqp.recovery.reconnector import Reconnector
+    from evamqp.recovery.retry import Retry
     from evamqp.recovery.topology import Topology
     from evamqp.rpc import RpcClient, RpcReply, RpcServer
 
@@ -112,6 +113,7 @@ __all__ = [
     "Request",
     "RequestCancelled",
     "RequestTimeout",
+    "Retry",
     "Returned",
     "RpcClient",
     "RpcError",
@@ -136,6 +138,7 @@ _LAZY = {
     "Publication": "evamqp.recovery.ledger",
     "Publisher": "evamqp.publisher",
     "Reconnector": "evamqp.recovery.reconnector",
+    "Retry": "evamqp.recovery.retry",
     "RpcClient": "evamqp.rpc",
     "RpcReply": "evamqp.rpc",
     "RpcServer": "evamqp.rpc",

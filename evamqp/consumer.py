@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -25,19 +25,23 @@ from evamqp.errors import (
     shown,
 )
 from evamqp.recovery.backoff import STABLE_AFTER, Backoff
+from evamqp.recovery.batch import Batch, Collector, check_batch
+from evamqp.recovery.confirm_clock import CONFIRM_TIMEOUT, ConfirmClock
 from evamqp.recovery.failures import Failures
 from evamqp.recovery.loop_bound import cancel_all
 from evamqp.recovery.reconnecting_client import ChannelEvents, ReconnectingClient
 from evamqp.recovery.reconnector import Reconnector, Target
-from evamqp.recovery.topology import copy_table
+from evamqp.recovery.retry import Copies, Retry
+from evamqp.recovery.topology import Topology, copy_table
 from evamqp.recovery.work import Work, message_at_work
 
 if TYPE_CHECKING:
     from evamqp.abc import Adapter, Handle
     from evamqp.core.channel import Channel, Message
+    from evamqp.core.message import Returned
     from evamqp.errors import ConnectionClosed
-    from evamqp.recovery.topology import Entity, Topology
-    from evamqp.types import TableLike
+    from evamqp.recovery.topology import Entity
+    from evamqp.types import TableLike, Tags
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +52,8 @@ INTERRUPTED_DELAY = 1.0
 OVERSIZED = 2
 # A broker ignores ``prefetch`` if more than this many times that number of messages is held here.
 EXCESS = 2
+# Seconds before another copy of a failed message that the broker did not take.
+COPY_DELAY = 0.5
 # Seconds that asyncio may wait for threads when a program ends.
 LONGEST_END = 300.0
 
@@ -56,6 +62,8 @@ AckMode: TypeAlias = Literal["auto", "manual"]
 #: What to do with a message whose handler failed: drop or dead-letter it, have it delivered again
 #: after a while, or leave it unsettled until the channel ends.
 ErrorPolicy: TypeAlias = Literal["reject", "requeue", "leave"]
+#: What one call of a handler is about.
+Unit: TypeAlias = "Message | Batch"
 
 
 class Consumer(ReconnectingClient[int]):
@@ -80,7 +88,7 @@ class Consumer(ReconnectingClient[int]):
         queue: Name of the queue.
         on_message: Called with each Message.  It may be an async function, or return an awaitable
             of the loop; at most ``prefetch`` of these run at a time, including those for messages
-            of a former connection.
+            of a former connection.  With ``batch`` it is called with a list of them.
         adapter: The loop; None means the running asyncio loop, or the shared Reconnector's.
         topology: Declared on each connection before anything is consumed, and again after the
             queue was deleted.
@@ -92,6 +100,14 @@ class Consumer(ReconnectingClient[int]):
             it after their ``x-delivery-limit``.  The policy also applies to messages above
             ``body_max``, from the third delivery on: ``"reject"`` rejects them unread; with the
             others the consumer logs an ERROR and stops until resume().
+        batch: Call the handler with lists of up to so many messages, at most ``prefetch``; None
+            means one message at a time.  Handlers run at a time as far as ``prefetch`` allows full
+            batches.  What the handler has not settled is acknowledged when it succeeds, and all of
+            it meets ``on_error`` or ``retry`` when it fails.
+        batch_wait: Seconds that the first message of a batch waits for others.
+        retry: Where failed messages wait and end, in place of ``on_error``.  A message is
+            acknowledged when the broker has confirmed its copy.  While an alarm blocks publishers
+            the copies wait, and so do acknowledgements behind them.
         exclusive: Refuse other consumers of the queue.
         arguments: For instance ``x-priority``.
         on_reconnecting: See Reconnector; a shared one has its own of these three.
@@ -108,13 +124,16 @@ class Consumer(ReconnectingClient[int]):
         self,
         target: Target | Reconnector,
         queue: str,
-        on_message: Callable[[Message], object],
+        on_message: Callable[[Message], object] | Callable[[list[Message]], object],
         *,
         adapter: Adapter | None = None,
         topology: Topology | None = None,
         prefetch: int = 100,
         ack: AckMode = "auto",
         on_error: ErrorPolicy = "reject",
+        batch: int | None = None,
+        batch_wait: float = 1.0,
+        retry: Retry | None = None,
         exclusive: bool = False,
         arguments: TableLike | None = None,
         on_reconnecting: Callable[[int, float, ConnectionClosed], object] | None = None,
@@ -123,7 +142,10 @@ class Consumer(ReconnectingClient[int]):
         backoff: Backoff | None = None,
     ) -> None:
         _check(queue, on_message, prefetch, ack, on_error)
+        check_batch(batch, batch_wait, prefetch)
         arguments = copy_table(arguments)
+        if retry is not None:
+            topology = _with_retry(target, queue, topology, retry, on_error)
         super().__init__(
             target,
             adapter,
@@ -135,21 +157,31 @@ class Consumer(ReconnectingClient[int]):
         )
         self.queue = queue
         self.handled = 0  # messages whose handler succeeded or failed
-        self._on_message = on_message
-        self._prefetch = prefetch
+        self._on_message: Callable[[Any], object] = on_message
+        self._collector: Collector | None = None
+        if batch is not None:
+            self._on_message = lambda batch: on_message(batch.messages)
+            self._collector = Collector(self.adapter, batch, batch_wait, self._deliver)
+        self._copies: Copies | None = None
+        self._confirm_clock: ConfirmClock | None = None
+        if retry is not None:
+            self._copies = Copies(retry, queue, self._copy_later)
+            self._confirm_clock = ConfirmClock(self.adapter, CONFIRM_TIMEOUT, self._miss_confirms)
         self._ack = ack
         self._on_error = on_error
         self._exclusive = exclusive
         self._arguments = arguments
         self._tag = ""
         self._is_paused = False
-        self._at_work: dict[Message, Handle] = {}
+        self._at_work: dict[Unit, Handle] = {}
         # Messages whose handlers await our close(), and the requests that they await.
-        self._closers: list[tuple[Message, Request[int]]] = []
-        # Messages that came while ``prefetch`` handlers were running.
-        self._waiting: deque[Message] = deque()
-        # Messages that go back to the queue after a while.
-        self._returning: dict[Message, Handle] = {}
+        self._closers: list[tuple[Unit, Request[int]]] = []
+        # What came while as many handlers as may were running.
+        self._waiting: deque[Unit] = deque()
+        # What goes back to the queue after a while.
+        self._returning: dict[Unit, Handle] = {}
+        self._spare = 0  # messages that the broker may have sent by an earlier prefetch
+        self._set_prefetch(prefetch)
         self._failures = Failures()
         self._oversized = 0  # messages refused because they exceed body_max
         # When a handler was last interrupted, and ``handled`` then.
@@ -180,7 +212,51 @@ class Consumer(ReconnectingClient[int]):
     @property
     def at_work(self) -> int:
         """Messages whose handlers are running."""
-        return len(self._at_work)
+        return _count(self._at_work)
+
+    @property
+    def prefetch(self) -> int:
+        """Messages that may be unacknowledged."""
+        return self._prefetch
+
+    def set_prefetch(self, prefetch: int) -> None:
+        """Change ``prefetch``, now and for all connections to come.
+
+        The consumer leaves its queue and comes back at once, since RabbitMQ applies a prefetch to
+        new consumers alone.  Messages that are here already count beside the new limit until they
+        are settled; no more handlers than it allows begin.
+
+        Raises:
+            BadArgument, BadType: Not 1..65535, or below ``batch``; nothing was changed.
+            WrongState: The consumer is closed or closing.
+            WrongThread: Not the thread of the loop.
+        """
+        self._check_open("Consumer.set_prefetch")
+        _check_prefetch(prefetch)
+        if self._collector is not None:
+            check_batch(self._collector.size, 0.0, prefetch)
+        if prefetch == self._prefetch:
+            return
+        self._set_prefetch(prefetch)
+        channel = self._channel
+        if channel is None:
+            return
+        self._spare = self._held + self.at_work
+        tag, self._tag = self._tag, ""
+        try:
+            channel.basic_qos(prefetch)
+            if tag:
+                channel.basic_cancel(tag)
+        except (OutputFull, WrongState):
+            channel.close()  # its end schedules a retry
+            return
+        self._consume()
+        self._take_waiting()
+
+    def _set_prefetch(self, prefetch: int) -> None:
+        self._prefetch = prefetch
+        size = 1 if self._collector is None else self._collector.size
+        self._most_at_work = prefetch // size
 
     def pause(self) -> None:
         """Take no further messages until resume().  Idempotent.
@@ -228,7 +304,7 @@ class Consumer(ReconnectingClient[int]):
             self._close_for(message, request)
         return request
 
-    def _close_for(self, message: Message, request: Request[int]) -> None:
+    def _close_for(self, message: Unit, request: Request[int]) -> None:
         """A handler awaits our end, so our end must not wait for that handler."""
         # Deferred: Twisted starts a handler at once, before it counts as running.
         self._closers.append((message, request))
@@ -242,7 +318,7 @@ class Consumer(ReconnectingClient[int]):
         if connection is None:
             return
         try:
-            channel = connection.channel(ChannelEvents(self))
+            channel = connection.channel(_Events(self))
         except (OutputFull, WrongState):  # no number is free, or the output is full
             self._come_back(self._open_channel)
             return
@@ -253,6 +329,9 @@ class Consumer(ReconnectingClient[int]):
             ].on_oversized_rejected = self._oversized_rejected
         try:
             channel.basic_qos(self._prefetch)
+            if self._confirm_clock is not None:
+                channel.confirm_select()
+                self._confirm_clock.start(channel, self._backoff.attempts)
         except (OutputFull, WrongState):
             channel.close()
             return
@@ -267,7 +346,7 @@ class Consumer(ReconnectingClient[int]):
         try:
             self._tag = channel.basic_consume(
                 self.queue,
-                self._deliver,
+                self._deliver if self._collector is None else self._collector.add,
                 exclusive=self._exclusive,
                 arguments=self._arguments,
                 on_cancel=self._cancelled,
@@ -283,18 +362,18 @@ class Consumer(ReconnectingClient[int]):
     def _cancel(self) -> None:
         """Cancel the consumer; what waits here goes back to the queue."""
         tag, self._tag = self._tag, ""
-        self._drop_waiting()
         if tag and self._channel is not None:
             try:
                 self._channel.basic_cancel(tag)
             except (OutputFull, WrongState):
                 self._channel.close()  # always possible, and ends the consumer too
+        self._drop_waiting()  # behind the cancel, so that they do not come to us again
 
     def _drop_waiting(self) -> None:
         """Return what waits here to the queue, unless it is there already."""
         waiting, self._waiting = self._waiting, deque()
-        for message in waiting:
-            message.nack()
+        for unit in (*waiting, *(() if self._collector is None else self._collector.take())):
+            unit.nack()
 
     def _cancelled(self, tag: str) -> None:
         """The broker cancelled the consumer: its queue was deleted, or moved."""
@@ -340,8 +419,16 @@ class Consumer(ReconnectingClient[int]):
         self._tag = ""
         # The broker requeues them.
         self._waiting.clear()
+        if self._collector is not None:
+            self._collector.take()
         cancel_all(*self._returning.values())
         self._returning.clear()
+        self._spare = 0
+        if self._confirm_clock is not None:
+            self._confirm_clock.stop()
+        if self._copies:
+            self._copies.clear()
+            self._defer(self._close_if_done)
 
     def _come_back(self, step: Callable[[], object]) -> None:
         """Schedule ``step`` after the backoff."""
@@ -356,22 +443,29 @@ class Consumer(ReconnectingClient[int]):
 
     # Messages
 
-    def _deliver(self, message: Message) -> None:
-        """Handle a message, or keep it until a handler ends.
+    def _deliver(self, unit: Unit) -> None:
+        """Handle a message or batch, or keep it until a handler ends.
 
         ``prefetch`` limits unacknowledged messages on the broker; a handler that acknowledges
         early, or whose connection was lost, still runs.
         """
-        if len(self._at_work) < self._prefetch:
-            self._handle(message)
+        if len(self._at_work) < self._most_at_work:
+            self._handle(unit)
             return
-        self._waiting.append(message)
+        self._waiting.append(unit)
         self._check_prefetch()
+
+    @property
+    def _held(self) -> int:
+        """Messages that are here, unsettled, and not at work."""
+        if self._collector is None:
+            return len(self._waiting) + len(self._returning)
+        return len(self._collector) + _count(self._waiting) + _count(self._returning)
 
     def _check_prefetch(self) -> None:
         """Close the channel of a broker that ignores ``prefetch``, before messages pile up."""
-        held = len(self._waiting) + len(self._returning)
-        if held <= EXCESS * self._prefetch or self._channel is None:
+        held = self._held
+        if held <= EXCESS * self._prefetch + self._spare or self._channel is None:
             return
         text = f"{held} messages are unacknowledged, though prefetch is {self._prefetch}"
         self._log.write(logging.ERROR, "ignored prefetch", f"the broker ignores prefetch: {text}")
@@ -380,7 +474,7 @@ class Consumer(ReconnectingClient[int]):
         channel.close(RESOURCE_ERROR, text)
         self._come_back(self._open_channel)
 
-    def _handle(self, message: Message) -> None:
+    def _handle(self, message: Unit) -> None:
         try:
             result = self._on_message(message)
             work = None if result is None else Work(message, result)
@@ -395,14 +489,14 @@ class Consumer(ReconnectingClient[int]):
         else:
             self._returned(message, work)
 
-    def _follow(self, message: Message, work: Work, result: object) -> None:
+    def _follow(self, message: Unit, work: Work, result: object) -> None:
         awaitable = result.future if isinstance(result, Request) else work.run()
         ended = partial(self._ended_work, message, work)
         self._at_work[message] = self.adapter.run_awaitable(awaitable, ended)
         if isinstance(result, Request) and result in self._closing:
             self._close_for(message, result)
 
-    def _ended_work(self, message: Message, work: Work, error: BaseException | None) -> None:
+    def _ended_work(self, message: Unit, work: Work, error: BaseException | None) -> None:
         if error is not None:
             work.discard()
         if self._at_work.pop(message, None) is None:
@@ -412,28 +506,31 @@ class Consumer(ReconnectingClient[int]):
         else:
             self._failed(message, error)
         try:
-            while self._waiting and len(self._at_work) < self._prefetch:
-                self._handle(self._waiting.popleft())
+            self._take_waiting()
         finally:  # also when one was interrupted
             self._close_if_done()
 
-    def _returned(self, message: Message, work: Work | None) -> None:
+    def _take_waiting(self) -> None:
+        while self._waiting and len(self._at_work) < self._most_at_work:
+            self._handle(self._waiting.popleft())
+
+    def _returned(self, message: Unit, work: Work | None) -> None:
         """The handler did not raise."""
         forward = None if work is None or message.is_settled else work.failed_forward
         if forward is not None:
-            fate = self._fail(message)
+            fate = self._fail(message, None)
             log.error("%s: could not forward %r: %r; %s", self.label, message, forward, fate)
             return
-        self.handled += 1
+        self.handled += 1 if self._collector is None else _size(message)
         if self._ack == "auto" and not message.is_settled:
             message.ack()
 
-    def _failed(self, message: Message, error: BaseException) -> None:
+    def _failed(self, message: Unit, error: BaseException) -> None:
         """The handler raised."""
         if is_interruption(error):
             self._interrupted = (self.adapter.time(), self.handled)
         elif not self._is_ending:
-            fate = self._fail(message)
+            fate = self._fail(message, error)
             words = "%s: the handler of %r raised %r; %s"
             log.error(words, self.label, message, error, fate, exc_info=error)
             return
@@ -453,23 +550,61 @@ class Consumer(ReconnectingClient[int]):
         at, handled = self._interrupted
         return self.handled == handled and self.adapter.time() - at < LONGEST_END
 
-    def _fail(self, message: Message) -> str:
-        """Do as ``on_error`` says; return what becomes of the message."""
-        self.handled += 1
+    def _fail(self, message: Unit, error: BaseException | None) -> str:
+        """Do as ``retry`` or ``on_error`` says; return what becomes of the message."""
+        self.handled += _size(message)
         if message.is_settled:
             return "the message was settled before"
+        if self._copies is not None:
+            fates = dict.fromkeys(self._send_copy(each, error) for each in _unsettled(message))
+            return "; ".join(fates)
         if self._on_error == "reject":
             message.reject(requeue=False)
             return "the message is rejected: dead-lettered if its queue says so, else dropped"
         if self._on_error == "requeue":
-            delay = self._failures.next_delay(message)
+            delay = max(self._failures.next_delay(each) for each in _unsettled(message))
             self._return_later(message, delay, message.reject)
             return f"the message goes back to the queue in {delay:.1f} s"
         return "the message stays unacknowledged until the channel ends"
 
-    def _return_later(
-        self, message: Message, delay: float, give_back: Callable[[], object]
-    ) -> None:
+    def _send_copy(self, message: Message, error: BaseException | None) -> str:
+        """Publish a copy, whose confirm acknowledges the message; return what becomes of it."""
+        assert self._copies is not None
+        channel = self._channel
+        if channel is None or message.channel is not channel:
+            return "its connection is gone: the broker delivers it again"
+        return self._copies.send(channel, message, error)
+
+    def _copy_later(self, message: Message, error: BaseException | None) -> None:
+        """The broker did not take a copy, or there is no room to send it."""
+        self._return_later(message, COPY_DELAY, partial(self._send_copy, message, error))
+
+    def _confirmed(self, channel: Channel, tags: Tags, acked: bool) -> None:
+        if self._copies is not None and channel is self._channel:
+            self._copies.confirmed(tags, acked)
+            self._close_if_done()
+
+    def _copy_returned(self, channel: Channel, returned: Returned) -> None:
+        """A queue of ``retry`` is gone: declare all of them, and have the messages again."""
+        if channel is not self._channel:
+            return
+        text = f"no queue took a copy of a failed message: {returned.text}"
+        self._log.write(logging.ERROR, "returned copy", text)
+        self._replace_channel(channel)
+
+    def _miss_confirms(self, channel: Channel) -> None:
+        count = len(channel.unconfirmed)
+        text = f"no confirm for {count} copies in time: their messages come again"
+        self._log.write(logging.WARNING, "missing confirm", text)
+        self._replace_channel(channel)
+
+    def _replace_channel(self, channel: Channel) -> None:
+        """Declare everything again, and have again what is unsettled."""
+        self._forget_channel()
+        channel.close()
+        self._come_back(partial(self._declare, self._open_channel))
+
+    def _return_later(self, message: Unit, delay: float, give_back: Callable[[], object]) -> None:
         """Return a message to the queue after a while, unless it is settled by then.
 
         RabbitMQ counts a reject against the delivery limit of a quorum queue, but not a nack.
@@ -480,7 +615,7 @@ class Consumer(ReconnectingClient[int]):
         self._returning[message] = self.adapter.call_later(delay, step)
         self._check_prefetch()
 
-    def _give_back(self, message: Message, give_back: Callable[[], object]) -> None:
+    def _give_back(self, message: Unit, give_back: Callable[[], object]) -> None:
         del self._returning[message]
         if not message.is_settled:
             give_back()
@@ -495,7 +630,10 @@ class Consumer(ReconnectingClient[int]):
         return queue == self.queue
 
     def _writable(self, writable: bool) -> None:
-        """Do nothing: acknowledgements need no backpressure."""
+        """Acknowledgements need no backpressure; what is blocked is not confirmed in time."""
+        channel, clock = self._channel, self._confirm_clock
+        if clock is not None and channel is not None and channel.connection.is_blocked:
+            clock.restart()
 
     # The end
 
@@ -505,9 +643,9 @@ class Consumer(ReconnectingClient[int]):
     def _close_if_done(self) -> None:
         if not self._is_closing:
             return
-        if not self._at_work:
+        if not self._at_work and not self._copies:
             self._end(0)
-        elif self._at_work.keys() <= {message for message, _ in self._closers}:
+        elif self._at_work and self._at_work.keys() <= {message for message, _ in self._closers}:
             for message, request in self._closers:
                 if message in self._at_work:
                     request.resolve(0)
@@ -518,23 +656,77 @@ class Consumer(ReconnectingClient[int]):
         at_work, self._at_work = self._at_work, {}
         for handle in at_work.values():
             handle.cancel()
-        self._end(len(at_work))
+        self._end(_count(at_work))
 
     def _end(self, cancelled: int) -> None:
         self._closers.clear()
+        if self._confirm_clock is not None:
+            self._confirm_clock.end()
         self._finish(cancelled)
         self._forget_channel()
+
+
+class _Events(ChannelEvents):
+    """Passes the events of its channel to a consumer."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        super().__init__(consumer)
+        self._consumer = consumer
+
+    def on_delivery_confirmation(self, channel: Channel, tags: Tags, acked: bool) -> None:
+        self._consumer._confirmed(channel, tags, acked)
+
+    def on_return(self, channel: Channel, returned: Returned) -> None:
+        self._consumer._copy_returned(channel, returned)
+
+
+def _size(unit: Unit) -> int:
+    return len(unit.messages) if isinstance(unit, Batch) else 1
+
+
+def _count(units: Iterable[Unit]) -> int:
+    return sum(map(_size, units))
+
+
+def _unsettled(unit: Unit) -> list[Message]:
+    return unit.unsettled if isinstance(unit, Batch) else [unit]
+
+
+def _with_retry(
+    target: Target | Reconnector,
+    queue: str,
+    topology: Topology | None,
+    retry: Retry,
+    on_error: ErrorPolicy,
+) -> Topology:
+    """What a consumer brings, and what its retries need."""
+    if not isinstance(retry, Retry):
+        raise BadType(f"retry must be a Retry, not {type(retry).__name__}")
+    if on_error != "reject":
+        raise BadArgument("retry decides about failed messages: leave out on_error")
+    if topology is not None and not isinstance(topology, Topology):
+        raise BadType(f"topology must be a Topology, not {type(topology).__name__}")
+    shared = target.topology if isinstance(target, Reconnector) else None
+    brought = Topology()
+    if topology is not None and topology is not shared:
+        brought.update(topology)
+    brought.merge(retry.topology(queue, shared, topology))
+    return brought
 
 
 def _check(queue: Any, on_message: Any, prefetch: Any, ack: Any, on_error: Any) -> None:
     encode_shortstr(queue, "queue")
     if not callable(on_message):
         raise BadType(f"on_message must be callable, not {on_message!r}")
-    if isinstance(prefetch, bool) or not isinstance(prefetch, int):
-        raise BadType(f"prefetch must be int, not {type(prefetch).__name__}")
-    if not 1 <= prefetch <= 65535:
-        raise BadArgument(f"prefetch must be 1..65535, not {prefetch}")
+    _check_prefetch(prefetch)
     if ack not in ("auto", "manual"):
         raise BadArgument(f"ack must be auto or manual, not {ack!r}")
     if on_error not in ("reject", "requeue", "leave"):
         raise BadArgument(f"on_error must be reject, requeue or leave, not {on_error!r}")
+
+
+def _check_prefetch(prefetch: Any) -> None:
+    if isinstance(prefetch, bool) or not isinstance(prefetch, int):
+        raise BadType(f"prefetch must be int, not {type(prefetch).__name__}")
+    if not 1 <= prefetch <= 65535:
+        raise BadArgument(f"prefetch must be 1..65535, not {prefetch}")

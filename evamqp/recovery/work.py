@@ -14,17 +14,18 @@ from evamqp.recovery.ledger import Outcome, Publication, observe_failures
 
 if TYPE_CHECKING:
     from evamqp.core.channel import Message
+    from evamqp.recovery.batch import Batch
 
 # The message whose async handler runs in this context.
-_handled: ContextVar[Message | None] = ContextVar("handled", default=None)
+_handled: ContextVar[Message | Batch | None] = ContextVar("handled", default=None)
 
 #: A handler may return several publishes or outcomes in these.
 _SEVERAL = (list, tuple)
 _FORWARD = (Publication, Outcome)
 
 
-def message_at_work() -> Message | None:
-    """The message of the async handler that calls this; None outside of one."""
+def message_at_work() -> Message | Batch | None:
+    """The message, or batch, of the async handler that calls this; None outside of one."""
     return _handled.get()
 
 
@@ -39,7 +40,7 @@ class Work:
 
     __slots__ = ("_failed", "_message", "_result")
 
-    def __init__(self, message: Message, result: object) -> None:
+    def __init__(self, message: Message | Batch, result: object) -> None:
         self._message = message
         self._result = result  # of the awaitable, once it has one
         self._failed: list[Publication] = []  # the first one awaited and not confirmed

@@ -18,6 +18,12 @@ OUTPUT = {
     ("async.md", 1): "order 1\n",
     ("async.md", 2): "Outcome.RETURNED\n0\n",
     ("blocking.md", 0): "b'Hello World!'\n",
+    ("consuming.md", 0): "0 1 2\n3 4 5\n6 7\n",
+    ("consuming.md", 1): (
+        "attempt 1\nattempt 2\nattempt 3\n"
+        "hello failed: ConnectionError('the mail server is away')\n"
+    ),
+    ("credentials.md", 0): "Outcome.CONFIRMED\n",
     ("migrating-from-pika.md", 1): "Outcome.CONFIRMED\na job\n",
     ("rpc.md", 0): "b'HELLO'\nempty nothing to do\n",
 }

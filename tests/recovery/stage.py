@@ -96,7 +96,7 @@ class Stage:
         return evamqp.Publisher(target, adapter=self.adapter, **options)
 
     def consumer(
-        self, on_message: Callable[[evamqp.Message], object], target: Any = URL, **options: Any
+        self, on_message: Callable[[Any], object], target: Any = URL, **options: Any
     ) -> evamqp.Consumer:
         if not isinstance(target, Reconnector):
             options = {**self._noting(), **options}
