@@ -5,11 +5,11 @@ The mechanisms that have names are implemented in ``core/sasl.py``; nothing here
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import NoReturn, Protocol, TypeAlias, runtime_checkable
 
-from evamqp.checks import text
-from evamqp.errors import BadType
+from evamqp.checks import LONGEST_SECONDS, text
+from evamqp.errors import BadArgument, BadType
 
 #: The mechanisms that go by name.
 MECHANISM_NAMES = ("PLAIN", "AMQPLAIN", "EXTERNAL", "ANONYMOUS")
@@ -21,20 +21,26 @@ class Credentials:
     Args:
         username: May be empty, as some token servers want it.
         password: May be empty, for mechanisms that send none.
+        expires_in: Seconds from now for which a token is good; None means for ever.  If a function
+            returned it, the function is asked again after two thirds of them, and the broker gets
+            the new token on the live connection.
 
     Raises:
-        BadType: Not strings, or an attempt to pickle: a pickle would spell the password out.
-        BadArgument: Text that UTF-8 cannot hold (lone surrogates).
+        BadType: Not strings, ``expires_in`` not a number, or an attempt to pickle: a pickle would
+            spell the password out.
+        BadArgument: Text that UTF-8 cannot hold (lone surrogates), or seconds that no timer can.
     """
 
-    __slots__ = ("password", "username")
+    __slots__ = ("expires_in", "password", "username")
 
     username: str
     password: str
+    expires_in: float | None
 
-    def __init__(self, username: str, password: str) -> None:
+    def __init__(self, username: str, password: str, *, expires_in: float | None = None) -> None:
         object.__setattr__(self, "username", text("username", username))
         object.__setattr__(self, "password", text("password", password))
+        object.__setattr__(self, "expires_in", _seconds(expires_in))
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError("Credentials are immutable; make others")
@@ -63,7 +69,20 @@ class Credentials:
         raise BadType("Credentials are not pickled, since they hold a password")
 
 
-CredentialsSource: TypeAlias = Credentials | Callable[[], Credentials]
+def _seconds(expires_in: float | None) -> float | None:
+    if expires_in is None:
+        return None
+    if isinstance(expires_in, bool) or not isinstance(expires_in, (int, float)):
+        raise BadType(f"expires_in must be seconds, not {type(expires_in).__name__}")
+    if not expires_in <= LONGEST_SECONDS:
+        raise BadArgument(f"expires_in must be at most {LONGEST_SECONDS} seconds, not {expires_in}")
+    return max(0.0, expires_in)
+
+
+#: Credentials, or what is asked for them at each login: a function, which may be async.
+CredentialsSource: TypeAlias = (
+    Credentials | Callable[[], Credentials] | Callable[[], Awaitable[Credentials]]
+)
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ ssl`` at module level belongs here.  A password leaves this file only through
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields
 from functools import partial
 from os import PathLike
@@ -51,6 +51,17 @@ class Setting(NamedTuple):
 def _setting(default: Any, *setting: Any, **flags: Any) -> Any:
     """A field of Parameters: its default, then the fields of its Setting."""
     return field(default=default, metadata={"setting": Setting(*setting, **flags)})
+
+
+def check_answer(answer: object) -> Credentials:
+    """Return what a function for ``credentials`` has returned.
+
+    Raises:
+        BadType: It is something else.
+    """
+    if not isinstance(answer, Credentials):
+        raise BadType(f"credentials() must return Credentials, not {type_name(answer)}")
+    return answer
 
 
 def _check_credentials(name: str, value: object) -> object:
@@ -108,8 +119,10 @@ class Parameters:
     credentials: CredentialsSource = _setting(
         Credentials("guest", "guest"),
         _check_credentials,
-        "The user; or a function without arguments that returns Credentials.  Every attempt to"
-        " connect calls it on the loop, so it must neither block nor be async.",
+        "The user; or a function without arguments that returns Credentials, or an awaitable of"
+        " them.  Every login calls it on the loop, so it must not block; if they have an"
+        " ``expires_in``, it is called again after two thirds of that, and the live connection"
+        " gets the new password.",
     )
     _: KW_ONLY
     mechanisms: Sequence[str | Mechanism] = _setting(
@@ -334,8 +347,8 @@ class Parameters:
         user = f"{shown(known.username)}@" if known else ""
         return f"{name}{user}{self.address} vhost {shown(self.virtual_host)}"
 
-    def ask_credentials(self) -> Credentials:
-        """Return the Credentials to use now.
+    def ask_credentials(self) -> Credentials | Awaitable[object]:
+        """Return the Credentials to use now, or what to await for them; then ``check_answer``.
 
         Raises:
             BadType: The callable returned something else.  Its own exceptions pass through.
@@ -343,9 +356,7 @@ class Parameters:
         if isinstance(self.credentials, Credentials):
             return self.credentials
         answer: object = self.credentials()
-        if not isinstance(answer, Credentials):
-            raise BadType(f"credentials() must return Credentials, not {type_name(answer)}")
-        return answer
+        return answer if isinstance(answer, Awaitable) else check_answer(answer)
 
     def endpoint(self) -> Endpoint:
         """Return what an adapter needs to connect.  Reads the TLS files, so renewed ones count.

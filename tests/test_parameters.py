@@ -289,8 +289,8 @@ def test_an_address_puts_ipv6_in_brackets() -> None:
 def test_a_callable_is_asked_every_time() -> None:
     tokens: Iterator[str] = iter(["first", "second"])
     parameters = Parameters(credentials=lambda: Credentials("", next(tokens)))
-    assert parameters.ask_credentials().password == "first"
-    assert parameters.ask_credentials().password == "second"
+    assert parameters.ask_credentials() == Credentials("", "first")
+    assert parameters.ask_credentials() == Credentials("", "second")
 
 
 def test_what_a_credentials_callable_raises_comes_through() -> None:
@@ -719,6 +719,7 @@ def as_url(parameters: Parameters) -> str:
         return quote(text, safe="")
 
     credentials = parameters.ask_credentials()
+    assert isinstance(credentials, Credentials)
     host = f"[{parameters.host}]" if ":" in parameters.host else parameters.host
     query = [f"auth_mechanism={name}" for name in parameters.mechanisms] + [
         f"connection_timeout={round(parameters.connect_timeout * 1000)}",

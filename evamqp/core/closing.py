@@ -107,7 +107,7 @@ class Closing:
         if is_final:
             context.parser.clear_templates()
             context.clock.clear()
-            self._control.deadlines.cancel("open", "heartbeat", "blocked")
+            self._control.deadlines.cancel("open", "heartbeat", "blocked", "renewal")
         else:
             connection.reading = True  # the answer has to be read
             self._control.update_clock()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from evamqp.codec.frames import HEARTBEAT_FRAME, method_frame
@@ -17,9 +18,11 @@ from evamqp.core.closing import ClosingConnection
 from evamqp.core.handshake import Handshake, Limits, negotiate, refusal
 from evamqp.core.heartbeat import Heartbeat
 from evamqp.core.request import Request
+from evamqp.core.secret import Secret
 from evamqp.core.state import CONNECTION, ConnectionState, TransportAction, resolve
 from evamqp.errors import (
     COMMAND_INVALID,
+    AuthenticationFailed,
     BlockedTimeout,
     ConnectionClosed,
     HandshakeTimeout,
@@ -30,10 +33,11 @@ from evamqp.errors import (
 from evamqp.types import Callback, ErrorCallback, Table
 
 if TYPE_CHECKING:
-    from evamqp.abc import Promise
+    from evamqp.abc import Adapter, Promise
     from evamqp.core.closing import Closing
     from evamqp.core.context import Context
     from evamqp.core.deadlines import Deadlines
+    from evamqp.credentials import Credentials
 
 
 class ControlledConnection(ClosingConnection, Protocol):
@@ -43,6 +47,9 @@ class ControlledConnection(ClosingConnection, Protocol):
     channel_max: int
     frame_max: int
     heartbeat: int
+
+    @property
+    def adapter(self) -> Adapter: ...
 
 
 class ConnectionEvents(Protocol):
@@ -69,6 +76,8 @@ class ControlChannel:
         "_make_reporter",
         "_open_waiters",
         "_requests",
+        "_secret",
+        "_secret_asked",
         "closing",
         "context",
         "deadlines",
@@ -94,6 +103,8 @@ class ControlChannel:
         self.context: Context
         self.closing: Closing
         self._handshake: Handshake | None = None
+        self._secret: Secret | None = None
+        self._secret_asked = 0.0  # when
         self.heartbeat: Heartbeat | None = None
         self._requests: deque[Request[Any]] = deque()
         self._open_waiters: list[Request[None]] = []
@@ -154,7 +165,27 @@ class ControlChannel:
         assert connection.parameters is not None
         self._handshake = Handshake(connection.parameters)
         connection.server_properties = arguments[2]
-        self._send(self._handshake.start_ok(*arguments))
+        self._handshake.recv_start(*arguments)
+        self._secret = Secret(connection.parameters, connection.adapter)
+        self._ask_secret(self._log_in)
+
+    def _ask_secret(self, answered: Callable[..., object]) -> None:
+        assert self._secret is not None
+        self._secret_asked = self.time()
+        # Deferred: an async source answers outside of the driver's steps.
+        self._secret.ask(partial(self.defer, answered))
+
+    def _log_in(self, credentials: Credentials | None, error: AuthenticationFailed | None) -> None:
+        if self._handshake is None or self.connection.state is not ConnectionState.AUTHENTICATING:
+            return
+        if credentials is not None:
+            try:
+                self._send(self._handshake.start_ok(credentials))
+                return
+            except AuthenticationFailed as failed:
+                error = failed
+        assert error is not None
+        self.closing.abort(error)
 
     def _recv_secure(self, challenge: bytes) -> None:
         assert self._handshake is not None
@@ -180,6 +211,7 @@ class ControlChannel:
     def _recv_open_ok(self) -> None:
         self.deadlines.cancel("open")
         self.was_open = True
+        self._await_renewal()
         for waiter in self.take_open_waiters():
             self.defer(waiter.resolve, None)
         self.context.backpressure.open()
@@ -303,6 +335,32 @@ class ControlChannel:
         text = "the broker kept us blocked for too long"
         self.closing.end(BlockedTimeout(text, by="broker"), TransportAction.ABORT)
 
+    # Credentials that expire
+
+    def _await_renewal(self) -> None:
+        after = None if self._secret is None else self._secret.renew_after
+        if after is not None:
+            self.deadlines.set("renewal", self._secret_asked + after, self._due_renewal)
+
+    def _due_renewal(self, now: float) -> None:
+        self.deadlines.cancel("renewal")
+        self._ask_secret(self._renew)
+
+    def _renew(self, credentials: Credentials | None, error: AuthenticationFailed | None) -> None:
+        connection, secret = self._connection(), self._secret
+        if connection is None or secret is None or connection.state is not ConnectionState.OPEN:
+            return
+        if credentials is not None:
+            self.request(
+                "connection.update-secret", credentials.password, "renewed",
+                finish=_none, callback=None, on_error=None,
+            )  # fmt: skip
+            self._await_renewal()
+            return
+        assert error is not None
+        self.reporter("credentials", None)(error)
+        self.deadlines.set("renewal", self.time() + secret.retry_after, self._due_renewal)
+
     # Who waits
 
     def await_opened(self, request: Request[None]) -> None:
@@ -323,10 +381,17 @@ class ControlChannel:
     def detach(self) -> None:
         """Let go of the handler and the closing, so that no reference cycle is left."""
         self.handler = None
+        if self._secret is not None:
+            self._secret.stop()
+            self._secret = None
         del self.closing
 
     def report_writable(self, writable: bool) -> None:
         self.invoke("on_writable", self.handler.on_writable, self.connection, writable)
+
+
+def _none() -> None:
+    """The result of connection.update-secret."""
 
 
 _STEPS = resolve(CONNECTION, ControlChannel)

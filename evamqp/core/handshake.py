@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from evamqp.codec.frames import method_frame
 from evamqp.core.sasl import choose
+from evamqp.core.secret import failure
 from evamqp.core.state import ConnectionState
-from evamqp.credentials import Mechanism
+from evamqp.credentials import Credentials, Mechanism
 from evamqp.errors import (
     ACCESS_REFUSED,
     COMMAND_INVALID,
@@ -62,7 +63,7 @@ class Handshake:
     """Login: what we answer to connection.start and connection.secure.
 
     Args:
-        parameters: Whose credentials and mechanisms; the credentials are asked for once.
+        parameters: Whose mechanisms and client properties.
     """
 
     __slots__ = ("_mechanism", "_parameters")
@@ -71,30 +72,39 @@ class Handshake:
         self._parameters = parameters
         self._mechanism: Mechanism | None = None
 
-    def start_ok(
+    def recv_start(
         self, major: int, minor: int, properties: Table, mechanisms: bytes, locales: bytes
-    ) -> bytes:
-        """The frame of connection.start-ok.
+    ) -> None:
+        """Choose the mechanism that connection.start offers.
 
         Raises:
             MalformedData: Another version of AMQP (503).
-            AuthenticationFailed: No common mechanism, or the user's code failed to answer.
+            AuthenticationFailed: No common mechanism.
         """
         if (major, minor) != (0, 9):
             raise MalformedData(f"connection.start for AMQP {major}-{minor}", COMMAND_INVALID)
         offered = mechanisms.decode("utf-8", "replace")
-        mechanism = self._mechanism = choose(self._parameters.mechanisms, offered)
+        self._mechanism = choose(self._parameters.mechanisms, offered)
+
+    def start_ok(self, credentials: Credentials) -> bytes:
+        """The frame of connection.start-ok.
+
+        Raises:
+            AuthenticationFailed: The user's mechanism failed to answer.
+        """
+        mechanism = self._mechanism
+        assert mechanism is not None
         return method_frame(
             0,
             "connection.start-ok",
             client_properties(self._parameters),
             mechanism.name,
-            _answer(lambda: mechanism.start(self._parameters.ask_credentials())),
+            _answer(lambda: mechanism.start(credentials)),
             "en_US",
         )
 
     def secure_ok(self, challenge: bytes) -> bytes:
-        """The frame of connection.secure-ok; raises as start_ok() does."""
+        """The frame of connection.secure-ok; raises as ``start_ok``."""
         mechanism = self._mechanism
         assert mechanism is not None
         response = _answer(lambda: mechanism.respond(challenge))
@@ -108,9 +118,7 @@ def _answer(function: Callable[[], bytes]) -> bytes:
     except (KeyboardInterrupt, SystemExit, AuthenticationFailed):
         raise
     except BaseException as error:
-        # The type alone: the text may hold what must stay secret.
-        text = f"the credentials or the mechanism failed: {type(error).__name__}"
-        raise AuthenticationFailed(text, by="client") from error
+        raise failure(error) from error
 
 
 class Limits(NamedTuple):
