@@ -540,8 +540,8 @@ class RabbitNode:
             yield "auth_mechanisms.3 = EXTERNAL"
             yield "ssl_cert_login_from = common_name"
         if self._installation.version.startswith("4.3"):
-            # As it comes; Debian's build permits what is deprecated.  A 4.0 that denies it sometimes
-            # does not start again after it was killed.
+            # As it comes; Debian's build permits what is deprecated.  A 4.0 that denies it may not
+            # start again after it was killed.
             yield "deprecated_features.permit.transient_nonexcl_queues = false"
         yield from self._config
 
