@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from evamqp.consumer import Consumer
     from evamqp.publisher import Publisher
     from evamqp.recovery.backoff import Backoff
+    from evamqp.recovery.health import ConsumerStats, Health, PublisherStats, ReconnectorStats
     from evamqp.recovery.ledger import Outcome, Publication
     from evamqp.recovery.reconnector import Reconnector
     from evamqp.recovery.retry import Retry
@@ -86,6 +87,7 @@ __all__ = [
     "ConnectionClosed",
     "Consumer",
     "ConsumerCancelled",
+    "ConsumerStats",
     "ConsumerTag",
     "Credentials",
     "Death",
@@ -93,6 +95,7 @@ __all__ = [
     "DeliveryMode",
     "Handler",
     "HandshakeTimeout",
+    "Health",
     "HeartbeatTimeout",
     "MalformedData",
     "Message",
@@ -109,7 +112,9 @@ __all__ = [
     "PublishNacked",
     "PublishReturned",
     "Publisher",
+    "PublisherStats",
     "Reconnector",
+    "ReconnectorStats",
     "Request",
     "RequestCancelled",
     "RequestTimeout",
@@ -134,10 +139,14 @@ __all__ = [
 _LAZY = {
     "Backoff": "evamqp.recovery.backoff",
     "Consumer": "evamqp.consumer",
+    "ConsumerStats": "evamqp.recovery.health",
+    "Health": "evamqp.recovery.health",
     "Outcome": "evamqp.recovery.ledger",
     "Publication": "evamqp.recovery.ledger",
     "Publisher": "evamqp.publisher",
+    "PublisherStats": "evamqp.recovery.health",
     "Reconnector": "evamqp.recovery.reconnector",
+    "ReconnectorStats": "evamqp.recovery.health",
     "Retry": "evamqp.recovery.retry",
     "RpcClient": "evamqp.rpc",
     "RpcReply": "evamqp.rpc",

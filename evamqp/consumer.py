@@ -20,6 +20,7 @@ from evamqp.errors import (
     BadArgument,
     BadType,
     ChannelClosed,
+    ConsumerCancelled,
     OutputFull,
     WrongState,
     shown,
@@ -28,6 +29,7 @@ from evamqp.recovery.backoff import STABLE_AFTER, Backoff
 from evamqp.recovery.batch import Batch, Collector, check_batch
 from evamqp.recovery.confirm_clock import CONFIRM_TIMEOUT, ConfirmClock
 from evamqp.recovery.failures import Failures
+from evamqp.recovery.health import ConsumerStats, Health, HealthState, ago
 from evamqp.recovery.loop_bound import cancel_all
 from evamqp.recovery.reconnecting_client import ChannelEvents, ReconnectingClient
 from evamqp.recovery.reconnector import Reconnector, Target
@@ -157,6 +159,8 @@ class Consumer(ReconnectingClient[int]):
         )
         self.queue = queue
         self.handled = 0  # messages whose handler succeeded or failed
+        self._delivered = self._failed_count = 0  # messages
+        self._delivered_at: float | None = None
         self._on_message: Callable[[Any], object] = on_message
         self._collector: Collector | None = None
         if batch is not None:
@@ -203,6 +207,22 @@ class Consumer(ReconnectingClient[int]):
     def is_ready(self) -> bool:
         """Whether the broker has agreed to the consumer."""
         return self._is_served and self.is_consuming
+
+    @property
+    def _health_state(self) -> HealthState:
+        state = super()._health_state
+        return "PAUSED" if self._is_paused and state == "OPENING" else state
+
+    def health(self) -> Health:
+        """Return how it is doing now."""
+        last_delivery = ago(self.adapter.time(), self._delivered_at)
+        return super().health()._replace(at_work=self.at_work, last_delivery=last_delivery)
+
+    @property
+    def stats(self) -> ConsumerStats:
+        """What its handlers have done so far, over all connections."""
+        retried = 0 if self._copies is None else self._copies.confirms
+        return ConsumerStats(self._delivered, self.handled, self._failed_count, retried)
 
     @property
     def is_consuming(self) -> bool:
@@ -380,6 +400,7 @@ class Consumer(ReconnectingClient[int]):
         if tag != self._tag:
             return
         self._log.write(logging.WARNING, "cancel", "the broker cancelled the consumer")
+        self._readiness.failed(ConsumerCancelled("the broker cancelled the consumer"))
         self._tag = ""
         # The queue has the messages of a consumer that timed out, and would deliver them twice.
         self._drop_waiting()
@@ -475,6 +496,8 @@ class Consumer(ReconnectingClient[int]):
         self._come_back(self._open_channel)
 
     def _handle(self, message: Unit) -> None:
+        self._delivered_at = self.adapter.time()
+        self._delivered += 1 if self._collector is None else _size(message)
         try:
             result = self._on_message(message)
             work = None if result is None else Work(message, result)
@@ -553,6 +576,7 @@ class Consumer(ReconnectingClient[int]):
     def _fail(self, message: Unit, error: BaseException | None) -> str:
         """Do as ``retry`` or ``on_error`` says; return what becomes of the message."""
         self.handled += _size(message)
+        self._failed_count += _size(message)
         if message.is_settled:
             return "the message was settled before"
         if self._copies is not None:

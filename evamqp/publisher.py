@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from threading import get_ident
@@ -27,6 +28,7 @@ from evamqp.errors import (
 from evamqp.recovery.backoff import Backoff
 from evamqp.recovery.confirm_clock import CONFIRM_TIMEOUT, ConfirmClock, check_confirm_timeout
 from evamqp.recovery.deadlines import Deadlines
+from evamqp.recovery.health import Health, PublisherStats, ago
 from evamqp.recovery.ledger import Ledger, Outcome, Publication
 from evamqp.recovery.loop_bound import cancel_all, checked_timeout
 from evamqp.recovery.reconnecting_client import ChannelEvents, ReconnectingClient
@@ -139,6 +141,8 @@ class Publisher(ReconnectingClient[list[Publication]]):
         self._on_writable = on_writable
         self._ledger = Ledger(max_messages, max_bytes)
         self._accepted = 0
+        self._ends: Counter[Outcome] = Counter()  # but confirms
+        self._confirmed_at: float | None = None
         # The last exchange and routing key, which need no second check, and the last properties
         # with their completed form: many messages share theirs.
         self._names = ("", "")
@@ -161,6 +165,27 @@ class Publisher(ReconnectingClient[list[Publication]]):
 
     def _unfinished(self) -> tuple[int, str]:
         return self._ledger.count, "accepted messages have no outcome, and are lost"
+
+    def health(self) -> Health:
+        """Return how it is doing now."""
+        last_confirm = ago(self.adapter.time(), self._confirmed_at)
+        return super().health()._replace(pending=self.pending, last_confirm=last_confirm)
+
+    @property
+    def stats(self) -> PublisherStats:
+        """What became of its messages so far, over all connections."""
+        ends = self._ends
+        return PublisherStats(
+            self._accepted,
+            self.pending,
+            self._accepted - self.pending - ends.total(),
+            ends[Outcome.NACKED],
+            ends[Outcome.RETURNED],
+            ends[Outcome.EXPIRED],
+            ends[Outcome.REFUSED],
+            ends[Outcome.ABANDONED],
+            self._ledger.repeats,
+        )
 
     @property
     def pending(self) -> int:
@@ -352,6 +377,8 @@ class Publisher(ReconnectingClient[list[Publication]]):
         if self._resending:
             cancel_all(self._resending.pop(entry, None))
         self._acquit(entry)
+        if outcome is not Outcome.CONFIRMED:
+            self._ends[outcome] += 1
         self._ledger.settle(entry, outcome)
 
     def _refuse(self, entry: Publication, reason: AmqpError) -> None:
@@ -363,6 +390,7 @@ class Publisher(ReconnectingClient[list[Publication]]):
 
     def _confirmed(self, tags: Tags, acked: bool) -> None:
         self._channel_backoff.reset()
+        self._confirmed_at = self.adapter.time()
         for entry in self._ledger.take_confirmed(tags):
             if not acked:
                 self._nacked(entry)

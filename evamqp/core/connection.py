@@ -144,6 +144,15 @@ class Connection(Closable):
         return self._runtime.adapter
 
     @property
+    def silence(self) -> float | None:
+        """Seconds for which the broker has sent nothing, in quarters of the heartbeat interval.
+
+        A broker sends something every half interval.  None without heartbeats.
+        """
+        heartbeat = self._control.heartbeat
+        return None if heartbeat is None else heartbeat.silence
+
+    @property
     def is_open(self) -> bool:
         """Whether channels may be opened and used."""
         return self.state is ConnectionState.OPEN

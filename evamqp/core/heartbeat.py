@@ -45,5 +45,10 @@ class Heartbeat:
         return beat
 
     @property
+    def silence(self) -> float:
+        """Seconds without a byte, in whole periods."""
+        return self._missed * self.period
+
+    @property
     def is_dead(self) -> bool:
         return self._missed >= DEAD_AFTER

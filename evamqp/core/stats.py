@@ -61,6 +61,11 @@ class Stats:
             setattr(twin, name, getattr(self, name))
         return twin
 
+    def add(self, other: Stats) -> None:
+        """Add the counts of another connection."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
     def as_dict(self) -> dict[str, float]:
         """All counters by name."""
         return {name: getattr(self, name) for name in self.__slots__}

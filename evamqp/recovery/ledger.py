@@ -154,6 +154,7 @@ class Ledger:
         last_tag: The last delivery tag on this channel; 0 before the first.
         count: Publishes without an outcome, including those that wait for a resend.
         size: Their bytes.
+        repeats: Times that a publish was queued to be sent again.
     """
 
     __slots__ = (
@@ -165,6 +166,7 @@ class Ledger:
         "_wanted",
         "count",
         "last_tag",
+        "repeats",
         "size",
     )
 
@@ -178,6 +180,7 @@ class Ledger:
         self._wanted = 1  # bytes of the last message rejected for lack of room
         self.count = 0
         self.size = 0
+        self.repeats = 0
 
     def __iter__(self) -> Iterator[Publication]:
         """Every publish without an outcome, sent ones first, in order; not those to be resent."""
@@ -249,6 +252,7 @@ class Ledger:
     def put_last(self, entry: Publication) -> None:
         """Queue a publish to be sent again, after all others."""
         self._unsent.append(entry)
+        self.repeats += 1
 
     def mark_sent(self, entry: Publication, tag: int) -> None:
         """Note the tag of a publish that was sent; on one channel, tags ascend."""
@@ -281,6 +285,7 @@ class Ledger:
     def take_back(self, *, last: bool = False) -> None:
         """The channel is gone: queue all that was sent, in order, before or after the rest."""
         again = self.under_way
+        self.repeats += len(again)
         for entry in again:
             entry._returned = None
             entry._tag = 0

@@ -37,9 +37,20 @@ class Readiness:
 
     Attributes:
         last_error: Why it last was not; None if nothing has failed since it was ready.
+        latest_error: The same, but kept when it is ready again.
+        since: When it last became ready, or ceased to be; the loop's time.
     """
 
-    __slots__ = ("_check", "_end", "_host", "_waits", "last_error")
+    __slots__ = (
+        "_check",
+        "_end",
+        "_host",
+        "_is_up",
+        "_waits",
+        "last_error",
+        "latest_error",
+        "since",
+    )
 
     def __init__(self, host: LoopHost, check: Callable[[], bool]) -> None:
         self._host = host
@@ -47,6 +58,14 @@ class Readiness:
         self._waits: list[Wait] = []
         self._end: AmqpError | None = None
         self.last_error: AmqpError | None = None
+        self.latest_error: AmqpError | None = None
+        self.since = host.adapter.time()
+        self._is_up = False
+
+    def _turn(self, is_up: bool) -> None:
+        if is_up is not self._is_up:
+            self._is_up = is_up
+            self.since = self._host.adapter.time()
 
     def wait(
         self,
@@ -79,6 +98,7 @@ class Readiness:
     def ready(self) -> None:
         """The client is ready: resolve every wait."""
         self.last_error = None
+        self._turn(True)
         waits, self._waits = self._waits, []
         for wait in waits:
             cancel_all(wait.timer)
@@ -88,7 +108,8 @@ class Readiness:
         """Something is in the way of becoming ready; the client goes on trying."""
         if self._end is not None:
             return
-        self.last_error = error
+        self.last_error = self.latest_error = error
+        self._turn(False)
         if not may_pass(error):
             for wait in [wait for wait in self._waits if wait.fail_fast]:
                 self._fail(wait, "trying again does not help")
@@ -97,6 +118,7 @@ class Readiness:
         """The client will never be ready again.  Idempotent."""
         if self._end is None:
             self._end = self.last_error = reason
+            self._turn(False)
             for wait in list(self._waits):
                 self._fail(wait, "it has ended")
 

@@ -18,6 +18,7 @@ from evamqp.core.unclosed import report
 from evamqp.errors import BadType, ConnectionClosed, WrongState
 from evamqp.recovery.client_log import MEMBER_BURST, MEMBER_INTERVAL, ClientLog
 from evamqp.recovery.closed_at_exit import CLOSE_GRACE, ClosedAtExit
+from evamqp.recovery.health import Health, HealthState, state_of
 from evamqp.recovery.loop_bound import LoopBound, cancel_all, checked_timeout
 from evamqp.recovery.readiness import Readiness
 from evamqp.recovery.reconnector import Reconnector, Target
@@ -95,6 +96,26 @@ class ReconnectingClient(LoopBound, ClosedAtExit, Generic[R]):
     def label(self) -> str:
         """Who it is to whom, as logs show it: see ``Reconnector.label``."""
         return f"{self.reconnector.label} {self._role()}"
+
+    @property
+    def _health_state(self) -> HealthState:
+        if self._is_over:
+            return "CLOSED"
+        if self._is_closing:
+            return "CLOSING"
+        reconnector = self.reconnector
+        return state_of(reconnector.state, reconnector.connection, is_ready=self.is_ready)
+
+    def health(self) -> Health:
+        """Return how it is doing now."""
+        now = self.adapter.time()
+        connection = self.reconnector.connection
+        return Health(
+            self._health_state,
+            now - self._readiness.since,
+            self._readiness.latest_error,
+            silence=None if connection is None else connection.silence,
+        )
 
     def _role(self) -> str:
         """What it is to its connection."""

@@ -14,6 +14,7 @@ from weakref import ref
 
 from evamqp.core.handler import Handler
 from evamqp.core.request import Request
+from evamqp.core.stats import Stats
 from evamqp.core.unclosed import report
 from evamqp.driver import default_adapter, start
 from evamqp.errors import (
@@ -32,6 +33,7 @@ from evamqp.recovery.backoff import STABLE_AFTER, Backoff, retry_of
 from evamqp.recovery.client_log import OutageLog
 from evamqp.recovery.closed_at_exit import CLOSE_GRACE, ClosedAtExit
 from evamqp.recovery.epoch import EpochHandler
+from evamqp.recovery.health import Health, ReconnectorStats, state_of
 from evamqp.recovery.loop_bound import LoopBound, LoopHost, cancel_all
 from evamqp.recovery.members import Member, Members
 from evamqp.recovery.readiness import Readiness
@@ -109,6 +111,8 @@ class Reconnector(LoopBound, ClosedAtExit):
         self.state = State.WAITING
         self.connection: Connection | None = None
         self.epoch = 0
+        self._connections = 0  # that were ready
+        self._traffic = Stats()  # of those that have ended
         self._targets = targets
         self._handler = handler or Handler()
         self._on_reconnecting = on_reconnecting
@@ -151,6 +155,24 @@ class Reconnector(LoopBound, ClosedAtExit):
     def ready_for(self) -> float:
         """Seconds since it became ready; 0 while it is not."""
         return self.adapter.time() - self._ready_since if self.is_ready else 0.0
+
+    def health(self) -> Health:
+        """Return how it is doing now."""
+        connection = self.connection
+        return Health(
+            state_of(self.state, connection, is_ready=self.is_ready),
+            self.adapter.time() - self._readiness.since,
+            self._readiness.latest_error,
+            silence=None if connection is None else connection.silence,
+        )
+
+    @property
+    def stats(self) -> ReconnectorStats:
+        """What it has done so far, over all connections."""
+        traffic = self._traffic.copy()
+        if self.connection is not None:
+            traffic.add(self.connection.stats)
+        return ReconnectorStats(self.epoch, self._connections, traffic)
 
     def wait_ready(
         self,
@@ -401,6 +423,7 @@ class Reconnector(LoopBound, ClosedAtExit):
             self.topology, self._recorded, lambda: self._members.topologies, self._members.need
         )
         self._ready_since = self.adapter.time()
+        self._connections += 1
         newcomers = [member for member in self._members if member not in self._waiting]
         try:
             connection.invoke("on_open", self._handler.on_open, connection)
@@ -443,6 +466,8 @@ class Reconnector(LoopBound, ClosedAtExit):
         if not self._was_fatal:
             self._fatal.clear()  # the broker may accept them now
         self._was_fatal = False
+        if self.connection is not None:
+            self._traffic.add(self.connection.stats)
         self.connection, self._last_connection = None, self.connection
         self._stop_replays()
         now = self.adapter.time()

@@ -131,9 +131,12 @@ class Copies:
         retry: Where they go.
         queue: The consumer's.
         on_refused: Called with a message and its error if the copy could not be stored now.
+
+    Attributes:
+        confirms: Copies that the broker has stored.
     """
 
-    __slots__ = ("_messages", "_on_refused", "_queue", "_retry")
+    __slots__ = ("_messages", "_on_refused", "_queue", "_retry", "confirms")
 
     def __init__(
         self,
@@ -145,6 +148,7 @@ class Copies:
         self._queue = queue
         self._on_refused = on_refused
         self._messages: dict[int, tuple[Message, BaseException | None]] = {}  # by tag
+        self.confirms = 0
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -192,6 +196,7 @@ class Copies:
             if message is None or message.is_settled:
                 continue
             if acked:
+                self.confirms += 1
                 message.ack()
             else:
                 self._on_refused(message, error)

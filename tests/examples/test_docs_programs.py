@@ -24,6 +24,7 @@ OUTPUT = {
         "hello failed: ConnectionError('the mail server is away')\n"
     ),
     ("credentials.md", 0): "Outcome.CONFIRMED\n",
+    ("health.md", 0): "WAITING False\nREADY True 0 True\n1 1\n",
     ("migrating-from-pika.md", 1): "Outcome.CONFIRMED\na job\n",
     ("rpc.md", 0): "b'HELLO'\nempty nothing to do\n",
 }
