@@ -21,8 +21,11 @@ from evamqp.errors import (
     BadArgument,
     BadType,
     ChannelClosed,
+    NotReady,
     OutputFull,
+    PublishNacked,
     PublishReturned,
+    RequestTimeout,
     WrongState,
 )
 from evamqp.recovery.backoff import Backoff
@@ -424,9 +427,26 @@ class Publisher(ReconnectingClient[list[Publication]]):
 
     def _expire(self) -> None:
         for entry in self._deadlines.take_due():
+            entry.detail = self._why_pending(entry)
             self._settle(entry, Outcome.EXPIRED)
         self._pump()
         self._close_if_done()
+
+    def _why_pending(self, entry: Publication) -> AmqpError:
+        """Why a publish has no outcome yet."""
+        if entry.is_sent:
+            return RequestTimeout("it was published, and the broker has not confirmed it")
+        channel, cause = self._channel, self._readiness.latest_error
+        if channel is None or not self.is_ready:
+            why = "there is no connection to publish it on"
+            error = NotReady(why if cause is None else f"{why}: {cause}")
+            error.__cause__ = cause
+            return error
+        if channel.connection.is_blocked:
+            return NotReady("the broker takes no publishes: it has an alarm")
+        if entry in self._resending:
+            return PublishNacked("the broker nacked it, and it waits to be sent again")
+        return NotReady("others are sent before it")
 
     # Returns
 
@@ -566,10 +586,11 @@ class Publisher(ReconnectingClient[list[Publication]]):
     def _give_up(self) -> None:
         if self._is_closed:
             return
-        self._ledger.take_back()
         left = sorted([*self._ledger, *self._resending], key=lambda entry: entry.number)
-        for entry in left:
-            entry.detail = self._reason
+        whys = [self._reason or self._why_pending(entry) for entry in left]
+        self._ledger.take_back()
+        for entry, why in zip(left, whys, strict=True):
+            entry.detail = why
             self._settle(entry, Outcome.ABANDONED)
         self._end(left)
 

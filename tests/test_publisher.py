@@ -6,6 +6,7 @@ import gc
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -1037,24 +1038,24 @@ def test_messages_expire_in_the_order_of_their_deadlines(stage: Stage) -> None:
     assert stage.fates.of(Outcome.EXPIRED) == [b"now", b"a", b"b", b"c"]
 
 
-def test_expired_returns_leave_no_detail(stage: Stage) -> None:
+def test_a_return_after_the_expiry_is_not_the_detail(stage: Stage) -> None:
     publisher = connected(stage)
     (publication,) = stage.publish(publisher, [b"x"], timeout=5)
     stage.advance(10)
     stage.server.published[0].give_back()
     stage.turn()
     assert publication.outcome is Outcome.EXPIRED
-    assert publication.detail is None
+    assert isinstance(publication.detail, evamqp.RequestTimeout)
 
 
-def test_a_return_whose_message_expires_before_its_ack_leaves_no_detail(stage: Stage) -> None:
+def test_a_return_whose_message_expires_before_its_ack_is_not_the_detail(stage: Stage) -> None:
     publisher = connected(stage)
     (publication,) = stage.publish(publisher, [b"x"], timeout=5)
     stage.turn()
     stage.server.published[0].give_back()
     stage.advance(10)
     assert publication.outcome is Outcome.EXPIRED
-    assert publication.detail is None
+    assert isinstance(publication.detail, evamqp.RequestTimeout)
 
 
 def test_messages_that_expire_unsent_leave_no_memory(stage: Stage) -> None:
@@ -1506,3 +1507,33 @@ def test_a_publish_costs_few_calls_more_than_a_raw_one(stage: Stage) -> None:
         work(100)
     # Checks, the ledger's entry, and the look at whether more may be sent.
     assert count_calls(lambda: kept(100)) - count_calls(lambda: raw(100)) <= 35 * 100
+
+
+# --- why a publish has no outcome ----------------------------------------------------------------
+
+TROUBLES: dict[str, tuple[Callable[[Stage], object], type[evamqp.AmqpError], str]] = {
+    "no confirm": (lambda stage: None, evamqp.RequestTimeout, "has not confirmed"),
+    "alarm": (lambda stage: stage.wire.block(), evamqp.NotReady, "alarm"),
+    "no broker": (lambda stage: stage.server.down(), evamqp.NotReady, "nothing listens"),
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+@pytest.mark.parametrize("outcome", [Outcome.EXPIRED, Outcome.ABANDONED])
+def test_the_detail_tells_why_a_publish_has_no_outcome(
+    stage: Stage, outcome: Outcome, trouble: str
+) -> None:
+    begin, kind, words = TROUBLES[trouble]
+    publisher = connected(stage)
+    begin(stage)
+    stage.turn()
+    timeout = 5 if outcome is Outcome.EXPIRED else None
+    (publication,) = stage.publish(publisher, [b"x"], timeout=timeout)
+    stage.advance(1)
+    if timeout is None:
+        publisher.close(timeout=1)
+    stage.advance(LONG)
+    assert publication.outcome is outcome
+    assert isinstance(publication.detail, kind)
+    assert words in str(publication.detail)
+    assert (publication.detail.__cause__ is not None) is (trouble == "no broker")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from evamqp.abc import Endpoint, Handle, LoopCallback, Stream
 from evamqp.adapters._asyncio_transport import AsyncioTransport
@@ -17,6 +17,9 @@ from evamqp.adapters._dial import Dial
 from evamqp.adapters._future import Promise
 from evamqp.adapters._happy_eyeballs import Address
 from evamqp.adapters._tcp import open_listener, open_socket
+from evamqp.errors import WrongState
+
+T = TypeVar("T")
 
 
 class AsyncioAdapter:
@@ -112,10 +115,63 @@ class AsyncioAdapter:
         if self._is_stopping:
             self.loop.stop()
 
+    # Beyond the contract.
+
+    def run_until(self, awaited: Awaitable[T], timeout: float | None = None) -> T:
+        """Run the loop until ``awaited`` has ended, and return its value.
+
+        Args:
+            awaited: A request, a future of this loop, or a coroutine.  A coroutine that a timeout,
+                stop() or Ctrl-C cuts short is cancelled, and runs to its end.
+            timeout: Seconds; None waits for ever.
+
+        Raises:
+            TimeoutError: It took too long.
+            WrongState: stop() came first.
+            RuntimeError: The loop runs already.
+            Exception: Whatever ``awaited`` failed with.
+        """
+        given = getattr(awaited, "future", awaited)
+        future: asyncio.Future[T] = asyncio.ensure_future(given, loop=self.loop)
+        expired: list[bool] = []
+
+        def expire() -> None:
+            expired.append(True)
+            self.stop()
+
+        timer = None if timeout is None else self.call_later(timeout, expire)
+        try:
+            return self._run_until(future)
+        except _Stopped:
+            if expired:
+                raise TimeoutError(f"no result within {timeout:g} s") from None
+            raise WrongState("stop() was called before the result was there") from None
+        finally:
+            self._is_stopping = False
+            if timer is not None:
+                timer.cancel()
+            if isinstance(future, asyncio.Task) and not future.done():
+                future.cancel()
+                self.loop.run_until_complete(asyncio.wait({future}))
+
+    def _run_until(self, future: asyncio.Future[T]) -> T:
+        if self._is_stopping and not future.done():
+            raise _Stopped
+        try:
+            return self.loop.run_until_complete(future)
+        except RuntimeError:
+            if future.done() or self.loop.is_running():
+                raise
+            raise _Stopped from None
+
     def close(self) -> None:
         """Close the loop if this adapter made it.  Idempotent."""
         if self._owns_loop:
             self.loop.close()
+
+
+class _Stopped(Exception):
+    """The loop was stopped before a future was done."""
 
 
 class _Connector:

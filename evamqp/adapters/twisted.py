@@ -14,10 +14,10 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from threading import get_ident
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from twisted.internet import defer, error
 from twisted.internet.interfaces import IReactorFDSet, IReadWriteDescriptor
@@ -32,7 +32,9 @@ from evamqp.adapters._listener import SocketListener
 from evamqp.adapters._socket import LOST, READ, WRITE, SocketConnector
 from evamqp.adapters._tcp import open_listener
 from evamqp.adapters._timers import Call
-from evamqp.errors import RequestCancelled
+from evamqp.errors import RequestCancelled, WrongState
+
+T = TypeVar("T")
 
 _log = Logger()
 
@@ -126,6 +128,51 @@ class TwistedAdapter:
             if handler not in (signal.SIG_DFL, signal.default_int_handler):
                 self.reactor.callWhenRunning(signal.signal, number, handler)
         self.reactor.run(installSignalHandlers=main)
+
+    def run_until(self, awaited: Awaitable[T], timeout: float | None = None) -> T:
+        """Run the reactor until ``awaited`` has ended, and return its value.  Once only, as run().
+
+        Args:
+            awaited: A request, a Deferred or a coroutine.  A coroutine that a timeout cuts short
+                is cancelled.
+            timeout: Seconds; None waits for ever.
+
+        Raises:
+            TimeoutError: It took too long.
+            WrongState: The reactor was stopped first: by stop() or a signal.
+            Exception: Whatever ``awaited`` failed with.
+        """
+        ends: list[object] = []
+        expired: list[bool] = []
+
+        def ended(value: object) -> None:
+            ends.append(value)
+            self.stop()
+
+        def begin() -> None:
+            is_request = hasattr(awaited, "future")
+            given: Any = awaited
+            deferred = given.future if is_request else defer.ensureDeferred(given)
+            deferred.addBoth(ended)
+            if timeout is not None:
+                self.reactor.callLater(timeout, expire, None if is_request else deferred)
+
+        def expire(deferred: defer.Deferred[object] | None) -> None:
+            expired.append(True)
+            self.stop()
+            if deferred is not None:
+                deferred.cancel()
+
+        self.reactor.callWhenRunning(begin)
+        self.run()
+        if expired:
+            raise TimeoutError(f"no result within {timeout:g} s")
+        if not ends:
+            raise WrongState("the reactor was stopped before the result was there")
+        (end,) = ends
+        if isinstance(end, Failure):
+            end.raiseException()
+        return cast(T, end)
 
     def stop(self) -> None:
         """End run(), or the next one.  Idempotent; legal in a signal handler or another thread."""

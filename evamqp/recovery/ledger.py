@@ -65,8 +65,10 @@ class Publication(Request[Outcome]):
         size: Bytes that count against ``max_bytes``: body, routing key and properties.
         outcome: None while it is pending.
         detail: For RETURNED the Returned; for REFUSED the reason of the channel's end, or the
-            UsageError that says why it cannot be sent; for ABANDONED the reason of the
-            reconnector's end, if it ended; else None.
+            UsageError that says why it cannot be sent; for EXPIRED and ABANDONED why it had no
+            outcome: NotReady (its ``__cause__`` is what was last in the way of a connection), an
+            unconfirmed publish's RequestTimeout, PublishNacked, or the reason of the reconnector's
+            end; else None.
     """
 
     __slots__ = (
@@ -137,6 +139,11 @@ class Publication(Request[Outcome]):
     def cancel(self) -> None:
         """Drop the callback.  The publish itself cannot be recalled: it still gets its outcome."""
         self._callback = None
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether it is published on the channel that there is now, and has no outcome."""
+        return self._tag != 0
 
     @property
     def outcome(self) -> Outcome | None:

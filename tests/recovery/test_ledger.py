@@ -311,6 +311,8 @@ class Model(RuleBasedStateMachine):
             elif publication.outcome is Outcome.REFUSED:
                 assert isinstance(publication.detail, evamqp.ChannelClosed)
                 assert publication.body == b"bad"
+            elif publication.outcome in (Outcome.EXPIRED, Outcome.ABANDONED):
+                assert isinstance(publication.detail, evamqp.AmqpError)
             elif publication.is_done:
                 assert publication.detail is None
 
