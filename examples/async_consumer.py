@@ -97,8 +97,7 @@ class Numbers:
         """Let what is at work finish, and close; the broker keeps the rest.  Idempotent."""
         if not self.is_stopping:
             self.is_stopping = True
-            closed = self.consumer.close(DRAIN_TIME)
-            self.adapter.run_awaitable(closed.future, lambda error: self.adapter.stop())
+            self.consumer.close(DRAIN_TIME)
 
     def show_progress(self) -> None:
         say(f"progress consumed={self.consumed}")
@@ -126,13 +125,13 @@ def parse_options() -> argparse.Namespace:
 def main() -> None:
     options = parse_options()
     module = importlib.import_module(f"evamqp.adapters.{options.adapter}")
-    adapter: Adapter = getattr(module, f"{options.adapter.capitalize()}Adapter")()
+    adapter = getattr(module, f"{options.adapter.capitalize()}Adapter")()
     numbers = Numbers(adapter, options)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: adapter.call_soon_threadsafe(numbers.stop))
     if options.progress:
         numbers.show_progress()
-    adapter.run()
+    adapter.run_until(numbers.consumer.reconnector.wait_closed())
     missing = sum(seen.missing for seen in numbers.seen.values())
     say(f"consumer: consumed={numbers.consumed} duplicates={numbers.duplicates} missing={missing}")
     adapter.close()

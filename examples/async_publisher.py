@@ -71,8 +71,7 @@ class Numbers:
         """Publish nothing more, wait for the last outcomes, close.  Idempotent."""
         if not self.is_stopping:
             self.is_stopping = True
-            closed = self.publisher.close(DRAIN_TIME)
-            self.adapter.run_awaitable(closed.future, lambda error: self.adapter.stop())
+            self.publisher.close(DRAIN_TIME)
 
     def show_progress(self) -> None:
         say(f"progress confirmed={self.confirmed}")
@@ -98,13 +97,13 @@ def parse_options() -> argparse.Namespace:
 def main() -> None:
     options = parse_options()
     module = importlib.import_module(f"evamqp.adapters.{options.adapter}")
-    adapter: Adapter = getattr(module, f"{options.adapter.capitalize()}Adapter")()
+    adapter = getattr(module, f"{options.adapter.capitalize()}Adapter")()
     numbers = Numbers(adapter, options)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: adapter.call_soon_threadsafe(numbers.stop))
     if options.progress:
         numbers.show_progress()
-    adapter.run()
+    adapter.run_until(numbers.publisher.reconnector.wait_closed())
     say(
         f"publisher: published={numbers.published} confirmed={numbers.confirmed}"
         f" nacked={numbers.nacked} unknown={numbers.unknown}"

@@ -73,7 +73,7 @@ class Closing:
         self._context = context
         self._control = control
         self._ready = ready
-        self._waiters: list[Request[ConnectionClosed]] = []
+        self._waiters: list[tuple[Request[ConnectionClosed], bool]] = []
         self._progress = (0, 0, 0.0)  # bytes received and sent when last looked at; the limit
         self.is_over = False
 
@@ -216,16 +216,16 @@ class Closing:
         possible = [request for request in blamed if request is not None]
         return possible[0] if len(possible) == 1 else None
 
-    def wait(self, request: Request[ConnectionClosed]) -> None:
-        """Resolve the request at the end."""
-        self._waiters.append(request)
+    def wait(self, request: Request[ConnectionClosed], *, check: bool) -> None:
+        """Complete the request at the end; see ``tell_end``."""
+        self._waiters.append((request, check))
 
     def _notify(self, reason: ConnectionClosed) -> None:
         if self.is_over:  # a signal interrupted the first time, and it was begun anew
             return
         self.is_over = True
-        for waiter in self._waiters:
-            waiter.resolve(reason)
+        for waiter, check in self._waiters:
+            tell_end(waiter, reason, check=check)
         self._waiters.clear()
         control = self._control
         name = "on_close" if control.was_open else "on_open_error"
@@ -253,6 +253,14 @@ def _bare(error: E) -> E:
     if error.__suppress_context__:
         error.__context__ = None
     return error
+
+
+def tell_end(request: Request[ConnectionClosed], reason: ConnectionClosed, *, check: bool) -> None:
+    """Resolve a request with the reason; ``check`` fails it unless the user closed."""
+    if check and (reason.by != "client" or type(reason) is not ConnectionClosed):
+        request.fail(reason.copy())
+    else:
+        request.resolve(reason)
 
 
 def _as_closed(error: AmqpError) -> ConnectionClosed:

@@ -21,7 +21,7 @@ from evamqp.core.channel import Channel, Message
 from evamqp.core.channel_machine import ChannelMachine
 from evamqp.core.channels import ChannelTable
 from evamqp.core.clock import RequestClock
-from evamqp.core.closing import Closing
+from evamqp.core.closing import Closing, tell_end
 from evamqp.core.context import Context
 from evamqp.core.control_channel import ControlChannel
 from evamqp.core.deadlines import Deadlines
@@ -397,15 +397,19 @@ class Connection(Closable):
             self._control.await_opened(request)
         return request
 
-    def wait_closed(self) -> Request[ConnectionClosed]:
-        """Wait for the end; the request succeeds with the reason, and never fails."""
+    def wait_closed(self, *, check: bool = False) -> Request[ConnectionClosed]:
+        """Wait for the end; the request succeeds with the reason, and never fails.
+
+        Args:
+            check: Fail with the reason, unless you closed the connection.
+        """
         self._callbacks.check_caller("wait_closed")
         request: Request[ConnectionClosed] = Request(self._control, "wait_closed")
         if self._closing.is_over:
             assert self.reason is not None
-            request.resolve(self.reason)
+            tell_end(request, self.reason, check=check)
         else:
-            self._closing.wait(request)
+            self._closing.wait(request, check=check)
         return request
 
     def wait_writable(self) -> Request[None]:

@@ -389,6 +389,22 @@ def test_wait_closed_succeeds_with_the_reason(late: bool) -> None:
     assert outcome(request) is client.connection.reason
 
 
+@pytest.mark.parametrize("late", [True, False])
+@pytest.mark.parametrize("is_asked_for", [True, False])
+def test_a_checked_wait_fails_unless_the_client_closed(late: bool, is_asked_for: bool) -> None:
+    client = opened()
+    request = None if late else client.connection.wait_closed(check=True)
+    if is_asked_for:
+        client.call(client.connection.close)
+        client.feed(method_frame(0, "connection.close-ok"))
+    client.lose()
+    request = request or client.connection.wait_closed(check=True)
+    end = outcome(request)
+    assert isinstance(end, ConnectionClosed)
+    assert (end is client.connection.reason) is is_asked_for
+    assert (end.by == "client") is is_asked_for
+
+
 def test_a_wait_for_an_end_that_is_past_needs_no_loop() -> None:
     client = opened()
     channel = client.channel()
