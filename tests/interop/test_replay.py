@@ -10,6 +10,7 @@ import pytest
 import evamqp
 from evamqp import Message, Properties
 from evamqp.abc import Adapter, Endpoint, Handle, Promise, Stream, Transport
+from evamqp.adapters.memory import MemoryAdapter
 from evamqp.types import Tags
 from tests.interop.rig import OnEveryLoop, Rig, SharingVhost
 
@@ -66,7 +67,7 @@ class TappedAdapter:
 class Still:
     """The runtime of a core without a loop: time stands still."""
 
-    adapter: Adapter
+    adapter: Adapter = MemoryAdapter()
 
     def time(self) -> float:
         return 0.0

@@ -53,6 +53,7 @@ _LAZY = {
     "AsyncioConnection": "adapters.asyncio_connection",
     "BaseConnection": "adapters.base_connection",
     "BlockingConnection": "adapters.blocking_connection",
+    "Connection": "connection",
     "SelectConnection": "adapters.select_connection",
     "TornadoConnection": "adapters.tornado_connection",
 }

@@ -138,11 +138,17 @@ def close_callback(callback: Callable[..., object], era: Era) -> CloseCallback:
         return callback
     if count == 1:
         era.saw_old()
-        return lambda closed, error: _call_with_frame(callback, closed, error)
+        return _wrapping(callback, lambda closed, error: _call_with_frame(callback, closed, error))
     if count is not None and count >= 3:
         era.saw_old()
-        return lambda closed, error: callback(closed, *code_and_text(error))
-    return lambda closed, error: _call_undecided(callback, era, closed, error)
+        return _wrapping(callback, lambda closed, error: callback(closed, *code_and_text(error)))
+    return _wrapping(callback, lambda closed, error: _call_undecided(callback, era, closed, error))
+
+
+def _wrapping(callback: Callable[..., object], function: CloseCallback) -> CloseCallback:
+    """Let ``remove_on_close_callback`` find what was given."""
+    function.__wrapped__ = callback  # type: ignore[attr-defined]
+    return function
 
 
 def _call_undecided(

@@ -82,6 +82,10 @@ class CallbackManager:
         """Forget all of a prefix; whether there was any."""
         return self._stack.pop(str(prefix), None) is not None
 
+    def keys(self, prefix: str | int) -> list[str]:
+        """For what somebody waits under a prefix."""
+        return list(self._stack.get(str(prefix), {}))
+
     def pending(self, prefix: str | int, key: Any) -> int | None:
         """How many wait for ``key``; None where nobody does."""
         entries = self._stack.get(str(prefix), {}).get(name_or_value(key))
@@ -123,9 +127,34 @@ class CallbackManager:
             keys.pop(name_or_value(key), None)
         return True
 
+    def remove_matching(
+        self, prefix: str | int, key: Any, matches: Callable[[Callable[..., object]], bool]
+    ) -> bool:
+        """Forget the callbacks of a key for which ``matches`` is true; whether there were any."""
+        keys = self._stack.get(str(prefix), {})
+        entries = keys.get(name_or_value(key), [])
+        kept = [entry for entry in entries if not matches(entry.callback)]
+        if len(kept) == len(entries):
+            return False
+        if kept:
+            keys[name_or_value(key)] = kept
+        else:
+            del keys[name_or_value(key)]
+        return True
+
+    def remove_added(self, prefix: str | int, key: Any, callback: Callable[..., object]) -> bool:
+        """Forget what was added for a callback, which may have been wrapped then."""
+        return self.remove_matching(prefix, key, lambda added: _is_made_of(added, callback))
+
     def remove_all(self, prefix: str | int, key: Any) -> None:
         """Forget all of a key."""
         self._stack.get(str(prefix), {}).pop(name_or_value(key), None)
+
+
+def _is_made_of(added: Any, callback: Callable[..., object]) -> bool:
+    while added is not None and added != callback:
+        added = getattr(added, "func", None) or getattr(added, "__wrapped__", None)
+    return added is not None
 
 
 def _is_same(entry: _Entry, other: _Entry) -> bool:

@@ -144,6 +144,33 @@ class Channel(ChannelRequests):
         validators.require_callback(callback)
         self.callbacks.add(self.channel_number, "_on_return", callback, one_shot=False)
 
+    def remove_callback(
+        self, callback: Callable[..., object], replies: Sequence[Any] | None = None
+    ) -> bool:
+        """Undo ``add_callback``, for these methods or for all; whether there was anything."""
+        keys = self.callbacks.keys(self.channel_number) if replies is None else replies
+        removed = [self._remove(key, callback) for key in keys]
+        return any(removed)
+
+    def remove_on_cancel_callback(self, callback: Callable[..., object]) -> bool:
+        """Undo ``add_on_cancel_callback``; whether it was there."""
+        return self._remove(spec.Basic.Cancel, callback)
+
+    def remove_on_close_callback(self, callback: Callable[..., object]) -> bool:
+        """Undo ``add_on_close_callback``; whether it was there."""
+        return self._remove(_ON_CLOSE, callback)
+
+    def remove_on_flow_callback(self, callback: Callable[..., object]) -> bool:
+        """Undo ``add_on_flow_callback``; whether it was there."""
+        return self._remove(_ON_FLOW, callback)
+
+    def remove_on_return_callback(self, callback: Callable[..., object]) -> bool:
+        """Undo ``add_on_return_callback``; whether it was there."""
+        return self._remove("_on_return", callback)
+
+    def _remove(self, key: Any, callback: Callable[..., object]) -> bool:
+        return self.callbacks.remove_added(self.channel_number, key, callback)
+
     # Publishing
 
     def basic_publish(

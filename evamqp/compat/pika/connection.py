@@ -139,6 +139,29 @@ class Connection:
         validators.require_callback(callback)
         self._add(spec.Connection.Unblocked, partial(callback, self), one_shot=False)
 
+    def remove_on_close_callback(self, callback: Callable[..., object]) -> bool:
+        """Undo ``add_on_close_callback``; whether it was there."""
+        return self._remove(self.ON_CONNECTION_CLOSED, callback)
+
+    def remove_on_open_callback(self, callback: Callable[..., object]) -> bool:
+        """Undo ``add_on_open_callback``; whether it was there."""
+        return self._remove(self.ON_CONNECTION_OPEN_OK, callback)
+
+    def remove_on_open_error_callback(self, callback: Callable[..., object]) -> bool:
+        """Undo ``add_on_open_error_callback``; whether it was there."""
+        return self._remove(self.ON_CONNECTION_ERROR, callback)
+
+    def remove_on_connection_blocked_callback(self, callback: Callable[..., object]) -> bool:
+        """Undo ``add_on_connection_blocked_callback``; whether it was there."""
+        return self._remove(spec.Connection.Blocked, callback)
+
+    def remove_on_connection_unblocked_callback(self, callback: Callable[..., object]) -> bool:
+        """Undo ``add_on_connection_unblocked_callback``; whether it was there."""
+        return self._remove(spec.Connection.Unblocked, callback)
+
+    def _remove(self, key: Any, callback: Callable[..., object]) -> bool:
+        return self.callbacks.remove_added(0, key, callback)
+
     def _add(self, key: Any, callback: Callable[..., object], *, one_shot: bool) -> None:
         self.callbacks.add(0, key, callback, one_shot)
 
@@ -163,6 +186,11 @@ class Connection:
     def basic_nack(self) -> bool:
         """Whether the broker knows ``Basic.Nack``."""
         return self._can("basic.nack")
+
+    @property
+    def accept_consumer_cancel_ok(self) -> bool:
+        """Whether the broker takes a ``Basic.CancelOk`` for a consumer that it cancelled."""
+        return self._can("accept_consumer_cancel_ok")
 
     @property
     def consumer_cancel_notify(self) -> bool:

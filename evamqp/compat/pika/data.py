@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from datetime import datetime, timezone
+from decimal import Decimal
 from typing import Any
 
 from evamqp import BadArgument, BadType, MalformedData
@@ -16,9 +17,17 @@ from evamqp.codec import fields
 from .exceptions import (
     InvalidFieldTypeException,
     ShortStringTooLong,
+    UnencodableDecimalError,
+    UnencodableLongError,
+    UnencodableTimestampError,
     UnsupportedAMQPFieldException,
 )
 
+_OUT_OF_RANGE = {
+    int: UnencodableLongError,
+    Decimal: UnencodableDecimalError,
+    datetime: UnencodableTimestampError,
+}
 # A table of one value with an empty key: its size, and the key's length.
 _BEFORE_VALUE = 5
 
@@ -129,12 +138,19 @@ def _refusal(pieces: list[bytes], table: Mapping[str, Any], error: Exception) ->
             return ShortStringTooLong(key.encode("utf-8", "surrogatepass"))
         try:
             fields.encode_table({"": with_zone(value)})
-        except BadArgument:
-            return struct.error(str(error))
-        except BadType:
+        except (BadArgument, BadType) as refusal:
             if isinstance(value, Mapping):
                 return _refusal(pieces, value, error)
             if isinstance(value, (list, tuple)):
                 return _refusal(pieces, {str(i): entry for i, entry in enumerate(value)}, error)
+            if isinstance(refusal, BadArgument):
+                return _out_of_range(value, error)
             return UnsupportedAMQPFieldException(pieces, value)
     return UnsupportedAMQPFieldException(pieces, table)
+
+
+def _out_of_range(value: Any, error: Exception) -> Exception:
+    for kind, refusal in _OUT_OF_RANGE.items():
+        if isinstance(value, kind):
+            return refusal(value)
+    return struct.error(str(error))

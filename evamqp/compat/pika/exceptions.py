@@ -5,6 +5,7 @@ Which end of a connection becomes which exception is ``_reasons.py``'s.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -275,6 +276,33 @@ class UnsupportedAMQPFieldException(ProtocolSyntaxError):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}: Unsupported field kind {type(self.args[1])}"
+
+
+class _Unencodable(AMQPError, struct.error):
+    """A value out of range; the argument is the value.  pika 1.4 raises struct.error."""
+
+    _what = ""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}: {self._what}: {self.args[0]!s:.300}"
+
+
+class UnencodableDecimalError(_Unencodable):
+    """A Decimal with more than 255 decimals, or whose digits are no signed 32-bit integer."""
+
+    _what = "no AMQP decimal"
+
+
+class UnencodableLongError(_Unencodable):
+    """An int outside of the signed 64-bit ones."""
+
+    _what = "no signed 64-bit integer"
+
+
+class UnencodableTimestampError(_Unencodable):
+    """A datetime before 1970."""
+
+    _what = "no AMQP timestamp"
 
 
 class MethodNotImplemented(AMQPError):

@@ -150,7 +150,9 @@ def test_values_of_tables_are_written_and_read_as_pikas(value: Any) -> None:
     theirs: list[bytes] = []
     tried = outcome(lambda: real.data.encode_value(theirs, value))
     if " " in tried:
-        assert outcome(lambda: data.encode_value(ours, value)).split()[0] == tried.split()[0]
+        # pika 1.4 raises struct.error, 1.5 a kind of AMQPError: ours is both.
+        wanted = tried.split()[0].replace("error", "UnencodableLongError")
+        assert outcome(lambda: data.encode_value(ours, value)).split()[0] == wanted
         return
     assert outcome(lambda: data.encode_value(ours, value)) == tried
     encoded = b"".join(theirs)
