@@ -560,9 +560,9 @@ def test_queue_versions_are_compared_since_3_10(
     )
 
 
-def test_queue_may_be_neither_durable_nor_exclusive_until_4_0(rig: Rig) -> None:
+def test_queue_may_be_neither_durable_nor_exclusive_until_4_3(rig: Rig) -> None:
     client = rig.open()
-    if rig.answer({"3.8": True, "4.0": False}):  # as test nodes of 4.x are configured
+    if rig.answer({"3.8": True, "4.3": False}):
         client.declare_queue("q", durable=False)
         return
     client.declare_queue("mine", durable=False, exclusive=True)
