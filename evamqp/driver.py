@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from evamqp.core.handler import Handler
     from evamqp.parameters import Parameters
 
-# Bytes handed to the transport within one turn of the loop.  Beyond that they stay in the core,
-# where the water marks are; the transport's own buffer may have none that we are told of in time.
+# Bytes handed to the transport within one turn of the loop.  What is more stays in the core,
+# which has the water marks; a transport may report that it is full only a turn later.
 TURN_BUDGET = 256 * 1024
 # Looked at after every read; a member of an enum takes six times as long to find.
 _KEEP = TransportAction.KEEP
@@ -80,6 +80,7 @@ class Driver(Generic[C]):
         "_timer",
         "_timer_at",
         "_transport",
+        "_writing",
         "adapter",
         "time",
     )
@@ -103,13 +104,14 @@ class Driver(Generic[C]):
         self._held_loss: tuple[BaseException | None] | None = None
         self._paused = False
         self._reading = True
-        self._budget = TURN_BUDGET
+        self._budget = TURN_BUDGET  # bytes that this turn may still write
+        self._writing = False  # bytes were taken from the core, and the transport has none of them
         self._late: weakref.ref[C] | None = None
         self._core: C | None = make_core(self)
 
     @property
     def core(self) -> C:
-        """The core; asked for before its end only."""
+        """The core.  Ask for it only before its end."""
         assert self._core is not None
         return self._core
 
@@ -118,7 +120,7 @@ class Driver(Generic[C]):
     def dial(self, targets: Iterable[Parameters]) -> None:
         """Try the targets in order, until one accepts the connection (and TLS, if it has it)."""
         self._targets.extend(targets)
-        # From the loop, so that a target that fails at once is not told inside this call.
+        # From the loop, so that no callback runs inside this call when a target fails at once.
         self._flush = self.adapter.call_soon(self._dial_next)
 
     def _dial_next(self) -> None:
@@ -211,7 +213,7 @@ class Driver(Generic[C]):
             self._release()
 
     def _release(self) -> None:
-        """Let go of a core that has told its end; until then its timer goes on."""
+        """Let go of a core that has reported its end; until then its timer goes on."""
         core = self._core
         if core is not None and self._transport is None and core.next_deadline() is None:
             self._core = None
@@ -239,7 +241,7 @@ class Driver(Generic[C]):
             if late is not None:
                 self.adapter.call_soon(late.handle_timer)
             return
-        if core.output_size >= FLUSH_AT and self._budget > 0:
+        if core.output_size >= FLUSH_AT and self._budget > 0 and not self._writing:
             self._write(core)
         if not self._inside and self._flush is None:
             self._flush = self.adapter.call_soon(self._on_turn)
@@ -290,11 +292,14 @@ class Driver(Generic[C]):
 
     def _write(self, core: C) -> None:
         if not self._paused and self._transport is not None:
-            # Taking may lift backpressure, and the core then asks for a write: with no budget it
-            # gets none, else newer bytes would overtake those that were taken.
-            budget, self._budget = self._budget, 0
-            data = core.data_to_send()
-            self._budget = budget - len(data)
+            # Taking may lift backpressure, and the core then asks for a write: newer bytes must
+            # not overtake those that were taken.
+            self._writing = True
+            try:
+                data = core.data_to_send()
+            finally:
+                self._writing = False
+            self._budget -= len(data)
             if data:
                 self._transport.write(data)
 
@@ -323,7 +328,7 @@ class Driver(Generic[C]):
 
 
 def _connect_failed(failures: list[tuple[str, BaseException]]) -> ConnectFailed:
-    """One error for all targets; what an adapter tells of a target's addresses is kept."""
+    """One error for all targets; what an adapter reports of a target's addresses is kept."""
     causes = []
     attempts: list[tuple[str, BaseException]] = []
     for target, error in failures:
@@ -347,7 +352,7 @@ def _with_hint(text: str) -> str:
 
 
 def start(targets: Iterable[Parameters], handler: Handler, adapter: Adapter) -> Connection:
-    """A connection that is being dialled; what becomes of it is told to ``handler``."""
+    """Dial a connection, and report what becomes of it to ``handler``."""
     if runs_elsewhere(adapter):
         raise WrongThread("connect: the loop runs in another thread; use call_soon_threadsafe")
     driver = Driver(adapter, partial(Connection, handler))

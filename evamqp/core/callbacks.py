@@ -108,8 +108,6 @@ class CallbackDispatcher(ThreadBound):
             result = function(*arguments)
             if result is not None:
                 self.follow(name, source, message, result)
-        except (KeyboardInterrupt, SystemExit):
-            raise
         except BaseException as error:
             self.failed(name, source, message, error)
 
@@ -118,7 +116,12 @@ class CallbackDispatcher(ThreadBound):
         return run_if_coroutine(self.adapter, result, source.reporter(name, message))
 
     def failed(self, name: str, source: CallbackSource, message: Any, error: BaseException) -> None:
-        """Report what a function of the user's raised."""
+        """Report what a function of the user's raised.
+
+        KeyboardInterrupt and SystemExit go on, out of the loop.
+        """
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise error
         source.reporter(name, message)(error)
 
     def report(self, handler: Any, context: Any, error: BaseException) -> None:

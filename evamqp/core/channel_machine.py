@@ -480,8 +480,6 @@ class ChannelMachine:
             result = self.handler.on_delivery_confirmation(self.channel, tags, acked)
             if result is not None:
                 self.context.callbacks.follow("on_delivery_confirmation", self, None, result)
-        except (KeyboardInterrupt, SystemExit):
-            raise
         except BaseException as error:
             self.context.callbacks.failed("on_delivery_confirmation", self, None, error)
         finally:

@@ -1,4 +1,4 @@
-"""Bytes waiting for the transport: one list, one size, and the thresholds that trigger a signal.
+"""Bytes waiting for the transport: one list, one size, and the threshold of the buffer's mode.
 
 No frame is built here and no socket is known.
 """
@@ -11,6 +11,8 @@ from evamqp.errors import OutputFull
 
 # Bytes: beyond this the driver writes at once rather than at the end of the loop's turn.
 FLUSH_AT = 64 * 1024
+# The threshold of IDLE: any append passes it.
+IDLE = 0
 # Bytes taken at once.  More at the end of a long pause would only move the whole buffer into the
 # transport's, and let this one fill again beside it.
 TAKE_AT_MOST = 1024 * 1024
@@ -30,6 +32,14 @@ class Output:
     Append by hand, because this is the hot path: compare ``size`` with ``threshold``, call
     ``admit`` if it would be passed, then append to ``pieces`` and set ``size``.
 
+    The mode decides where the threshold lies, and passing the threshold chooses the next mode:
+
+    - IDLE: nothing waits that the driver does not know of.  The next append wakes it.
+    - This turn: the driver was woken and writes at the end of the turn, or at FLUSH_AT.
+    - Backlog: the transport is paused, or the turn has written its share.  The buffer grows to the
+      high water mark, and small pieces are joined on the way.
+    - Full: above the high water mark; ``is_full`` is reported.  At the cap, ``admit`` raises.
+
     Args:
         ready: Called when there is something to write, and again above FLUSH_AT.
 
@@ -42,9 +52,9 @@ class Output:
         "_cap",
         "_coalesced",
         "_coalesced_size",
-        "_first_threshold",
         "_high_water",
         "_ready",
+        "_turn_threshold",
         "is_full",
         "on_overrun",
         "on_pressure",
@@ -57,10 +67,10 @@ class Output:
     def __init__(self, ready: Callable[[], object]) -> None:
         self.pieces: list[bytes | memoryview] = []
         self.size = 0
-        self.threshold = 0
+        self.threshold = IDLE
         self.is_full = False
         self.paused = False
-        self._high_water = self._cap = self._first_threshold = 0
+        self._high_water = self._cap = self._turn_threshold = 0
         self._coalesced = self._coalesced_size = 0  # pieces that were looked at, and their bytes
         self._ready = ready
         self.on_pressure: Callable[[], object] = _ignore
@@ -70,7 +80,7 @@ class Output:
         """Bytes above which ``is_full`` holds, and above which publishing is refused."""
         self._high_water = high_water
         self._cap = cap
-        self._first_threshold = min(FLUSH_AT, high_water)
+        self._turn_threshold = min(FLUSH_AT, high_water)
 
     def detach(self) -> None:
         """Call nothing any more, so that no reference cycle is left."""
@@ -105,26 +115,36 @@ class Output:
             self.on_overrun()
 
     def _grow(self, count: int) -> int:
-        if not self.size and not self.paused and count <= self._first_threshold:
-            # The first of a turn and mostly its only one: what is below, where nothing waits.
+        """Wake the driver, choose the mode, and return the size with ``count`` bytes more."""
+        if not self.size and not self.paused and count <= self._turn_threshold:
+            # The first append of a turn, and mostly the only one.
             self._ready()
-            self.threshold = self._first_threshold
+            self.threshold = self._turn_threshold
             return count
         if not self.paused:
             self._ready()
         self._coalesce()
         size = self.size + count
         if size > self._high_water:
-            self.threshold = min(self._cap, size + COALESCE_AFTER)
-            if not self.is_full:
-                self.is_full = True
-                self.on_pressure()
+            self._enter_full(size)
         elif self.size > FLUSH_AT or self.paused:
-            # Nobody took it, so this turn has written its share.
-            self.threshold = min(self._high_water, size + COALESCE_AFTER)
+            self._enter_backlog(size)
         else:
-            self.threshold = self._first_threshold
+            self.threshold = self._turn_threshold
         return size
+
+    def _enter_full(self, size: int) -> None:
+        self.threshold = min(self._cap, size + COALESCE_AFTER)
+        if not self.is_full:
+            self.is_full = True
+            self.on_pressure()
+
+    def _enter_backlog(self, size: int) -> None:
+        self.threshold = min(self._high_water, size + COALESCE_AFTER)
+
+    def _enter_idle(self) -> None:
+        self.threshold = IDLE
+        self._coalesced = self._coalesced_size = 0
 
     def _coalesce(self) -> None:
         """Join small pieces, so that the buffer costs what its bytes cost."""
@@ -145,7 +165,7 @@ class Output:
         else:
             self.pieces = []
             self.size = 0
-        self.threshold = self._coalesced = self._coalesced_size = 0
+        self._enter_idle()
         if self.is_full and self.size <= self._high_water:
             self.is_full = False
             self.on_pressure()
@@ -161,9 +181,10 @@ class Output:
         return self.pieces[:count]
 
     def clear(self) -> None:
-        """Drop what waits."""
+        """Drop all output."""
         self.pieces = []
-        self.size = self.threshold = self._coalesced = self._coalesced_size = 0
+        self.size = 0
+        self._enter_idle()
 
 
 def _ignore() -> None:

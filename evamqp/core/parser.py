@@ -230,40 +230,37 @@ class FrameParser:
             return
         self._parse(data, wait_whole)
 
-    # The fast path relies on this:
+    # The fast path relies on these invariants:
     #
     # 1. A template is found by the bytes of a frame up to the delivery tag: type, channel, size,
-    #    method and consumer tag are as they were when the slow path read such a frame, so only the
-    #    frame's length and what follows the tag are left to check.
+    #    method and consumer tag.  The slow path has read such a frame before, so only its length
+    #    and what follows the tag are left to check.
     # 2. Templates are cleared when a consumer or channel changes, when reading stops, and at the
-    #    end; none is found while any content is unfinished.  So a template found means: this
-    #    channel expects a method now, and its consumer wants the message.
+    #    end; ``_finder`` finds none while any content is unfinished.  So a template that is found
+    #    means: this channel expects a method now, and its consumer wants the message.
     # 3. A frame that fails any check is left to the slow path, whole and from its first byte.
     # 4. A callback may do anything to the parser but call receive(): the driver keeps what a
     #    nested loop reads.
     # 5. ``position`` is behind the last frame that was dispatched, also when its callback raises.
+    # 6. Nothing is held on entry; on leaving, whatever was not dispatched is.
     def _parse(self, data: bytes, wait_whole: bool) -> None:
-        self._held = b""
+        """Dispatch the frames of ``data``: deliveries and confirms here, the rest one by one."""
         self._position = 0
         end = len(data)
         position = need = messages = confirms = 0
-        body_max = self._fast_body_max
-        header_max = self.header_max
-        message_type = self._message_type
-        new_message = message_type.__new__
-        callbacks = self._callbacks
-        deferred = callbacks.deferred
+        body_max, header_max = self._fast_body_max, self.header_max
+        message_type, callbacks = self._message_type, self._callbacks
+        new_message, deferred = message_type.__new__, callbacks.deferred
         try:
             if self._body_left:
-                self._position, content = self._take_body(data, 0, end)
+                self._take_body(data, 0, end)
                 position = self._position
-                if content is not None:
-                    self.finish(content)
             find = self._finder()
             while True:
-                if end - position >= SETTLE_SIZE and (
-                    template := find(data[position : position + 12 + data[position + 11]])
-                ):
+                template = None
+                if end - position >= SETTLE_SIZE:
+                    template = find(data[position : position + 12 + data[position + 11]])
+                if template is not None:
                     length = template.length
                     if not length:
                         if data[position + 20] == FRAME_END:
@@ -278,12 +275,9 @@ class FrameParser:
                         mark, header_size, kind, size = _unpack_header(data, header - 1)
                         body = header + header_size + 8
                         stop = body + size + 8
-                        if stop > end:
-                            if cut := self._cut_body(template, data, position, wait_whole):
-                                position, need = cut
-                                break
-                        elif (
-                            mark == template.header_prefix
+                        if (
+                            stop <= end
+                            and mark == template.header_prefix
                             and kind == CLASS_BASIC
                             and 0 < size <= body_max
                             and 14 <= header_size <= header_max
@@ -304,16 +298,12 @@ class FrameParser:
                             messages += 1
                             try:
                                 template.on_message(message)
-                            except (KeyboardInterrupt, SystemExit):
-                                raise
                             except BaseException as error:
                                 callbacks.failed("on_message", template.target, message, error)
                             if deferred:
                                 callbacks.run_deferred()
                             continue
-                    elif wait_whole and (need := self._cut_header(template, data, position)):
-                        break
-                if need := self._read_frame(data, position, end):
+                if need := self._read_frame(data, position, end, template, wait_whole):
                     break
                 position = self._position
                 if deferred:
@@ -327,8 +317,22 @@ class FrameParser:
             self._need = max(need, 0)
             self._held = data[position:] if position < end else b""
 
-    def _read_frame(self, data: bytes, position: int, end: int) -> int:
+    def _read_frame(
+        self,
+        data: bytes,
+        position: int,
+        end: int,
+        template: DeliveryTemplate | None,
+        wait_whole: bool,
+    ) -> int:
         """The slow path: take the frame at ``position``, of any kind, and dispatch it.
+
+        Args:
+            data: The bytes being parsed, of which there are ``end``.
+            position: Where the frame begins.
+            end: The length of ``data``.
+            template: What the fast path found but could not use; None if it found nothing.
+            wait_whole: Whether a small delivery that ``data`` cuts waits for its rest.
 
         Returns:
             0, and ``_position`` is behind it; or how many bytes it needs, at the least; or
@@ -336,6 +340,10 @@ class FrameParser:
         """
         if self.stopped:
             return STOPPED
+        if template is not None and template.length:
+            cut = self._cut_delivery(template, data, position, wait_whole)
+            if cut is not None:
+                return cut
         if end - position < 7:
             return FRAME_OVERHEAD
         kind, number, size = _unpack_head(data, position)
@@ -343,9 +351,7 @@ class FrameParser:
         if kind == FRAME_BODY:
             self._sink = self._begin_body(number, size)
             self._body_left = size + 1
-            self._position, content = self._take_body(data, position + 7, end)
-            if content is not None:
-                self.finish(content)
+            self._take_body(data, position + 7, end)
             return 0
         stop: int = position + size + FRAME_OVERHEAD
         if stop > end:
@@ -426,43 +432,42 @@ class FrameParser:
         channel = self._channels.find(number)
         return None if channel is None else channel.recv_body(size)
 
-    def _cut_header(self, template: DeliveryTemplate, data: bytes, position: int) -> int:
-        """How many bytes a delivery needs of which the data ends before the header frame does.
-
-        0 if another frame comes before the header: that one must not wait.
-        """
-        header = position + template.length
-        if not template.header_prefix.to_bytes(4, "big").startswith(data[header - 1 : header + 3]):
-            return 0
-        return template.length + (HEADER_SIZE if len(data) >= header + 3 else FRAME_OVERHEAD)
-
-    def _cut_body(
+    def _cut_delivery(
         self, template: DeliveryTemplate, data: bytes, position: int, wait_whole: bool
-    ) -> tuple[int, int] | None:
-        """A delivery at ``position`` whose header frame has begun, but which is not all here.
+    ) -> int | None:
+        """Take or keep a delivery at ``position`` that is not all here.
 
         Returns:
-            Where to go on, and how many bytes that needs; None if the slow path has to see what
-            else comes there.
+            0 if it was begun, and ``_position`` is behind the data; or how many bytes it waits
+            for; None if it is whole, or if the slow path has to see what else comes there.
         """
         end = len(data)
-        header = position + template.length
+        length = template.length
+        header = position + length
+        if end < header + HEADER_SIZE:
+            # Another frame that comes before the header must not wait.
+            prefix = template.header_prefix.to_bytes(4, "big")
+            if wait_whole and prefix.startswith(data[header - 1 : header + 3]):
+                return length + (HEADER_SIZE if end >= header + 3 else FRAME_OVERHEAD)
+            return None
         mark, header_size, kind, size = _unpack_header(data, header - 1)
         body = header + header_size + 8
-        head = template.body_prefix.to_bytes(4, "big") + size.to_bytes(8, "big")[-4:]
+        stop: int = body + size + FRAME_OVERHEAD
+        prefix = template.body_prefix.to_bytes(4, "big") + size.to_bytes(8, "big")[-4:]
         if (
-            mark != template.header_prefix
+            stop <= end
+            or mark != template.header_prefix
             or kind != CLASS_BASIC
             or not 0 < size <= self._fast_body_max
             or not 14 <= header_size <= self.header_max
-            or not head.startswith(data[body - 1 : body + 7])
+            or not prefix.startswith(data[body - 1 : body + 7])
         ):
             return None
-        whole = body + size + FRAME_OVERHEAD - position
-        if whole <= WAITS_WHOLE and wait_whole:
-            return position, whole if end >= body + 7 else body + FRAME_OVERHEAD - position
+        if stop - position <= WAITS_WHOLE and wait_whole:
+            known: int = stop if end >= body + 7 else body + FRAME_OVERHEAD
+            return known - position
         if end >= body + 7 and self._begin_delivery(template, data, position, body, size):
-            return end, 0
+            return 0
         return None
 
     def _begin_delivery(
@@ -492,24 +497,22 @@ class FrameParser:
         self._take_body(data, body + 7, len(data))
         return True
 
-    def _take_body(self, data: bytes, position: int, end: int) -> tuple[int, Content | None]:
-        """Feed the current body frame from ``data``.
+    def _take_body(self, data: bytes, position: int, end: int) -> None:
+        """Feed the current body frame from ``data``, and finish the content that it completes.
 
-        Returns:
-            Where the frame ends in ``data``, and the content if this completed it.
+        ``_position`` is then behind what was taken.
         """
         sink = self._sink
         count = min(self._body_left, end - position)
         self._body_left -= count
-        stop = position + count
-        last = stop
+        self._position = last = position + count
         if not self._body_left:
             last -= 1
             if data[last] != FRAME_END:
                 raise MalformedData("a body frame does not end with 0xce", FRAME_ERROR)
             self._sink = None
         if sink is None:
-            return stop, None
+            return
         count = last - position
         if count:
             self.body_bytes += count
@@ -521,7 +524,8 @@ class FrameParser:
                 sink.append(memoryview(data)[position:last])
             else:
                 sink.append(data[position:last])
-        return stop, sink if sink.is_complete and not self._body_left else None
+        if sink.is_complete and not self._body_left:
+            self.finish(sink)
 
     def finish(self, content: Content) -> None:
         """A body is complete: hand it over."""
