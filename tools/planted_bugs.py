@@ -96,7 +96,7 @@ BUGS = (
     Bug(
         "an interrupted handler has failed",
         "        self._return_later(message, INTERRUPTED_DELAY, message.nack)\n",
-        "        self._fail(message)\n",
+        "        self._fail(message, error)\n",
     ),
     Bug(
         "a consumer that the broker cancelled stays away",
@@ -105,8 +105,8 @@ BUGS = (
     ),
     Bug(
         "more handlers run than prefetch allows",
-        "        if len(self._at_work) < self._prefetch:\n            self._handle(message)\n",
-        "        if True:\n            self._handle(message)\n",
+        "        if len(self._at_work) < self._most_at_work:\n            self._handle(unit)\n",
+        "        if True:\n            self._handle(unit)\n",
     ),
     Bug(
         "pause() goes on delivering",

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from plant_bugs import ROOT, place_of
+from planted_bugs import BUGS, Bug
 from tests.simulation.audit import Audit
 from tests.simulation.runs import again, report, run
 from tests.simulation.world import World
@@ -55,3 +57,9 @@ def test_a_failing_world_prints_its_story_and_how_to_have_it_again(
     assert "all faults end" in story
     assert story.endswith(again(7, frozenset({"fault0"})))
     assert again(7, frozenset({"fault0"})).endswith("--seed 7 --show --without fault0")
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_each_bug_to_be_planted_still_has_its_place(bug: Bug) -> None:
+    """A change of the code that it would break must change the bug too."""
+    assert place_of(bug, ROOT / "evamqp").exists()
