@@ -402,8 +402,13 @@ class Connection(Closable):
 
         Args:
             check: Fail with the reason, unless you closed the connection.
+
+        Raises:
+            BadType: check is not a bool.
         """
         self._callbacks.check_caller("wait_closed")
+        if not isinstance(check, bool):
+            raise BadType(f"wait_closed: check must be bool, not {type(check).__name__}")
         request: Request[ConnectionClosed] = Request(self._control, "wait_closed")
         if self._closing.is_over:
             assert self.reason is not None

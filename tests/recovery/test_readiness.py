@@ -251,6 +251,8 @@ def test_a_wait_that_is_cancelled_changes_nothing(stage: Stage, client: Any) -> 
 def test_bad_timeouts_are_refused(stage: Stage, client: Any) -> None:
     with pytest.raises(BadType):
         client.wait_ready("soon")
+    with pytest.raises(BadType):
+        client.wait_ready(fail_fast=1)
 
 
 def test_the_error_can_be_copied_and_pickled(stage: Stage, client: Any) -> None:
