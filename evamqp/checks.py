@@ -65,6 +65,15 @@ def seconds(name: str, value: object) -> float:
     return value
 
 
+def timeout(name: str, value: float) -> float:
+    """Seconds that may be 0; a negative value becomes 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise BadType(f"{name} must be seconds, not {type_name(value)}")
+    if not value <= LONGEST_SECONDS:
+        raise BadArgument(f"{name} must be at most {LONGEST_SECONDS} seconds, not {value}")
+    return max(0.0, value)
+
+
 def _but_is(value: float) -> str:
     # Python refuses to print integers of some thousand digits.
     return f", not {value}" if abs(value) < 10**30 else ""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from evamqp.codec.fields import encode_shortstr
 from evamqp.core.coroutines import is_interruption
+from evamqp.core.iteration import check_prefetch
 from evamqp.core.request import Request
 from evamqp.errors import (
     CONTENT_TOO_LARGE,
@@ -252,7 +253,7 @@ class Consumer(ReconnectingClient[int]):
             WrongThread: Not the thread of the loop.
         """
         self._check_open("Consumer.set_prefetch")
-        _check_prefetch(prefetch)
+        check_prefetch(prefetch)
         if self._collector is not None:
             check_batch(self._collector.size, 0.0, prefetch)
         if prefetch == self._prefetch:
@@ -742,15 +743,8 @@ def _check(queue: Any, on_message: Any, prefetch: Any, ack: Any, on_error: Any) 
     encode_shortstr(queue, "queue")
     if not callable(on_message):
         raise BadType(f"on_message must be callable, not {on_message!r}")
-    _check_prefetch(prefetch)
+    check_prefetch(prefetch)
     if ack not in ("auto", "manual"):
         raise BadArgument(f"ack must be auto or manual, not {ack!r}")
     if on_error not in ("reject", "requeue", "leave"):
         raise BadArgument(f"on_error must be reject, requeue or leave, not {on_error!r}")
-
-
-def _check_prefetch(prefetch: Any) -> None:
-    if isinstance(prefetch, bool) or not isinstance(prefetch, int):
-        raise BadType(f"prefetch must be int, not {type(prefetch).__name__}")
-    if not 1 <= prefetch <= 65535:
-        raise BadArgument(f"prefetch must be 1..65535, not {prefetch}")

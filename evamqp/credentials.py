@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import NoReturn, Protocol, TypeAlias, runtime_checkable
 
-from evamqp.checks import LONGEST_SECONDS, text
-from evamqp.errors import BadArgument, BadType
+from evamqp.checks import text, timeout
+from evamqp.errors import BadType
 
 #: The mechanisms that go by name.
 MECHANISM_NAMES = ("PLAIN", "AMQPLAIN", "EXTERNAL", "ANONYMOUS")
@@ -40,7 +40,8 @@ class Credentials:
     def __init__(self, username: str, password: str, *, expires_in: float | None = None) -> None:
         object.__setattr__(self, "username", text("username", username))
         object.__setattr__(self, "password", text("password", password))
-        object.__setattr__(self, "expires_in", _seconds(expires_in))
+        expires_in = None if expires_in is None else timeout("expires_in", expires_in)
+        object.__setattr__(self, "expires_in", expires_in)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError("Credentials are immutable; make others")
@@ -67,16 +68,6 @@ class Credentials:
 
     def __reduce__(self) -> NoReturn:
         raise BadType("Credentials are not pickled, since they hold a password")
-
-
-def _seconds(expires_in: float | None) -> float | None:
-    if expires_in is None:
-        return None
-    if isinstance(expires_in, bool) or not isinstance(expires_in, (int, float)):
-        raise BadType(f"expires_in must be seconds, not {type(expires_in).__name__}")
-    if not expires_in <= LONGEST_SECONDS:
-        raise BadArgument(f"expires_in must be at most {LONGEST_SECONDS} seconds, not {expires_in}")
-    return max(0.0, expires_in)
 
 
 #: Credentials, or what is asked for them at each login: a function, which may be async.

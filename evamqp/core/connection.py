@@ -14,6 +14,7 @@ from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING
 
+from evamqp.checks import flag
 from evamqp.codec.frames import PROTOCOL_HEADER
 from evamqp.core.backpressure import Backpressure
 from evamqp.core.callbacks import CallbackDispatcher, Runtime
@@ -407,8 +408,7 @@ class Connection(Closable):
             BadType: check is not a bool.
         """
         self._callbacks.check_caller("wait_closed")
-        if not isinstance(check, bool):
-            raise BadType(f"wait_closed: check must be bool, not {type(check).__name__}")
+        flag("wait_closed: check", check)
         request: Request[ConnectionClosed] = Request(self._control, "wait_closed")
         if self._closing.is_over:
             assert self.reason is not None

@@ -10,11 +10,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from evamqp.checks import LONGEST_SECONDS
+from evamqp.checks import timeout as check_timeout
 from evamqp.core.coroutines import run_if_coroutine
 from evamqp.core.thread_bound import ThreadBound
 from evamqp.core.unclosed import Closable
-from evamqp.errors import BadArgument, BadType
 
 if TYPE_CHECKING:
     from evamqp.abc import Adapter, Handle, Promise
@@ -95,10 +94,4 @@ def checked_timeout(timeout: float | None) -> float | None:
         BadType: It is not a number.
         BadArgument: It is NaN, or longer than a loop's timers can be.
     """
-    if timeout is None:
-        return None
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise BadType(f"timeout must be seconds, not {type(timeout).__name__}")
-    if not timeout <= LONGEST_SECONDS:
-        raise BadArgument(f"timeout must be at most {LONGEST_SECONDS} seconds, not {timeout}")
-    return max(0.0, timeout)
+    return None if timeout is None else check_timeout("timeout", timeout)

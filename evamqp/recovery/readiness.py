@@ -9,8 +9,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from evamqp.checks import flag
 from evamqp.core.request import Request
-from evamqp.errors import RESOURCE_LOCKED, AmqpError, BadType, ConnectionClosed, NotReady
+from evamqp.errors import RESOURCE_LOCKED, AmqpError, ConnectionClosed, NotReady
 from evamqp.recovery.backoff import retry_of
 from evamqp.recovery.loop_bound import LoopHost, cancel_all, checked_timeout
 
@@ -79,8 +80,7 @@ class Readiness:
         """Return a request that succeeds once the client is ready; see ``Publisher.wait_ready``."""
         self._host.check_caller(what)
         timeout = checked_timeout(timeout)
-        if not isinstance(fail_fast, bool):
-            raise BadType(f"{what}: fail_fast must be bool, not {type(fail_fast).__name__}")
+        flag(f"{what}: fail_fast", fail_fast)
         wait = Wait(self._host, what, callback=callback, on_error=on_error)
         wait.fail_fast = fail_fast
         wait.timer = None
