@@ -436,7 +436,7 @@ class Publisher(ReconnectingClient[list[Publication]]):
         """Why a publish has no outcome yet."""
         if entry.is_sent:
             return RequestTimeout("it was published, and the broker has not confirmed it")
-        channel, cause = self._channel, self._readiness.latest_error
+        channel, cause = self._channel, self._readiness.last_error
         if channel is None or not self.is_ready:
             why = "there is no connection to publish it on"
             error = NotReady(why if cause is None else f"{why}: {cause}")

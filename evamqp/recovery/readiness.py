@@ -1,22 +1,27 @@
-"""Who waits until a client is ready, and what was last in the way.
+"""Who waits until a client is ready, what was last in the way, and how it is doing now.
 
 Whether it is ready is the client's business.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
+from weakref import ref
 
 from evamqp.checks import flag
 from evamqp.core.request import Request
 from evamqp.errors import RESOURCE_LOCKED, AmqpError, ConnectionClosed, NotReady
 from evamqp.recovery.backoff import retry_of
-from evamqp.recovery.loop_bound import LoopHost, cancel_all, checked_timeout
+from evamqp.recovery.closed_at_exit import ClosedAtExit
+from evamqp.recovery.health import Health, HealthState
+from evamqp.recovery.loop_bound import LoopBound, LoopHost, cancel_all, checked_timeout
 
 if TYPE_CHECKING:
     from evamqp.abc import Handle
+    from evamqp.core.connection import Connection
     from evamqp.types import Callback, ErrorCallback
 
 
@@ -37,8 +42,7 @@ class Readiness:
         check: Whether the client is ready now.
 
     Attributes:
-        last_error: Why it last was not; None if nothing has failed since it was ready.
-        latest_error: The same, but kept when it is ready again.
+        last_error: What was last in its way, perhaps before it was ready again; None if nothing.
         since: When it last became ready, or ceased to be; the loop's time.
     """
 
@@ -49,7 +53,6 @@ class Readiness:
         "_is_up",
         "_waits",
         "last_error",
-        "latest_error",
         "since",
     )
 
@@ -59,9 +62,13 @@ class Readiness:
         self._waits: list[Wait] = []
         self._end: AmqpError | None = None
         self.last_error: AmqpError | None = None
-        self.latest_error: AmqpError | None = None
         self.since = host.adapter.time()
         self._is_up = False
+
+    @property
+    def _obstacle(self) -> AmqpError | None:
+        """Why it is not ready; None if it is, or if nothing has failed yet."""
+        return self._end or (None if self._is_up else self.last_error)
 
     def _turn(self, is_up: bool) -> None:
         if is_up is not self._is_up:
@@ -90,7 +97,7 @@ class Readiness:
         self._waits.append(wait)
         if self._end is not None:
             self._host.defer(self._fail, wait, "it has ended")
-        elif fail_fast and self.last_error is not None and not may_pass(self.last_error):
+        elif fail_fast and self._obstacle is not None and not may_pass(self._obstacle):
             self._host.defer(self._fail, wait, "trying again does not help")
         elif timeout is not None:
             expire = partial(self._fail, wait, f"not ready in {timeout:g} seconds")
@@ -99,7 +106,6 @@ class Readiness:
 
     def ready(self) -> None:
         """The client is ready: resolve every wait."""
-        self.last_error = None
         self._turn(True)
         waits, self._waits = self._waits, []
         for wait in waits:
@@ -110,7 +116,7 @@ class Readiness:
         """Something is in the way of becoming ready; the client goes on trying."""
         if self._end is not None:
             return
-        self.last_error = self.latest_error = error
+        self.last_error = error
         self._turn(False)
         if not may_pass(error):
             for wait in [wait for wait in self._waits if wait.fail_fast]:
@@ -119,7 +125,7 @@ class Readiness:
     def end(self, reason: AmqpError) -> None:
         """The client will never be ready again.  Idempotent."""
         if self._end is None:
-            self._end = self.last_error = reason
+            self._end = reason
             self._turn(False)
             for wait in list(self._waits):
                 self._fail(wait, "it has ended")
@@ -129,11 +135,86 @@ class Readiness:
             return
         self._waits.remove(wait)
         cancel_all(wait.timer)
-        cause = self.last_error
+        cause = self._obstacle
         because = "" if cause is None else f"; the last error was {type(cause).__name__}: {cause}"
         error = NotReady(f"{wait}: {why}{because}")
         error.__cause__ = cause
         wait.fail(error)
+
+
+class CanBeReady(LoopBound, ClosedAtExit):
+    """Something that becomes ready, ceases to be and becomes so again."""
+
+    def __init__(self, host: LoopHost) -> None:
+        super().__init__(host)
+        self._readiness = Readiness(host, partial(_is_ready, ref(self)))
+
+    @property
+    @abstractmethod
+    def is_ready(self) -> bool:
+        """Whether it is served now."""
+
+    @property
+    @abstractmethod
+    def _current(self) -> Connection | None:
+        """Its connection; None between two."""
+
+    @property
+    @abstractmethod
+    def _health_state(self) -> HealthState:
+        """How it is doing, in a word."""
+
+    def wait_ready(
+        self,
+        timeout: float | None = None,
+        *,
+        fail_fast: bool = False,
+        callback: Callback[None] | None = None,
+        on_error: ErrorCallback | None = None,
+    ) -> Request[None]:
+        """Wait until it is ready; optional, for it may be used at any time.
+
+        A Reconnector is ready once it is connected and its topology is declared, a Publisher once
+        its topology is declared and its channel confirms publishes, a Consumer once it consumes, an
+        RpcClient once it gets replies.
+
+        Args:
+            timeout: Seconds; None waits until it is ready or has ended.
+            fail_fast: Fail at the first error that trying again does not heal: credentials or a
+                virtual host that the broker refuses, an entity that conflicts with its own.
+            callback: Called with None once it is ready.
+            on_error: Called with the NotReady.
+
+        Returns:
+            A request that fails with NotReady, whose ``__cause__`` is what was last in the way.
+            The client itself goes on trying; close it if you give up.
+
+        Raises:
+            BadArgument, BadType: The timeout is not a number, or fail_fast no bool.
+            WrongThread: Not the thread of the loop.
+        """
+        return self._readiness.wait(
+            f"{type(self).__name__}.wait_ready",
+            timeout,
+            fail_fast=fail_fast,
+            callback=callback,
+            on_error=on_error,
+        )
+
+    def health(self) -> Health:
+        """Return how it is doing now."""
+        connection = self._current
+        return Health(
+            self._health_state,
+            self.adapter.time() - self._readiness.since,
+            self._readiness.last_error,
+            silence=None if connection is None else connection.silence,
+        )
+
+
+def _is_ready(client: ref[CanBeReady]) -> bool:
+    alive = client()
+    return alive is not None and alive.is_ready
 
 
 def may_pass(error: AmqpError) -> bool:

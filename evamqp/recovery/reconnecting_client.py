@@ -17,10 +17,10 @@ from evamqp.core.request import Request
 from evamqp.core.unclosed import report
 from evamqp.errors import BadType, ConnectionClosed, WrongState
 from evamqp.recovery.client_log import MEMBER_BURST, MEMBER_INTERVAL, ClientLog
-from evamqp.recovery.closed_at_exit import CLOSE_GRACE, ClosedAtExit
-from evamqp.recovery.health import Health, HealthState, state_of
-from evamqp.recovery.loop_bound import LoopBound, cancel_all, checked_timeout
-from evamqp.recovery.readiness import Readiness
+from evamqp.recovery.closed_at_exit import CLOSE_GRACE
+from evamqp.recovery.health import HealthState, state_of
+from evamqp.recovery.loop_bound import cancel_all, checked_timeout
+from evamqp.recovery.readiness import CanBeReady
 from evamqp.recovery.reconnector import Reconnector, Target
 from evamqp.recovery.topology import Topology
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from evamqp.core.channel import Channel
     from evamqp.core.connection import Connection
     from evamqp.errors import ChannelClosed, Closed, TopologyFailed
-    from evamqp.types import Callback, ErrorCallback
 
 R = TypeVar("R")
 
@@ -54,7 +53,7 @@ class ChannelEvents(Handler):
         """Do nothing: the ``on_cancel`` of basic_consume reports it."""
 
 
-class ReconnectingClient(LoopBound, ClosedAtExit, Generic[R]):
+class ReconnectingClient(CanBeReady, Generic[R]):
     """A member of a reconnector, with one channel at a time.  close() reports an R."""
 
     def __init__(
@@ -76,7 +75,6 @@ class ReconnectingClient(LoopBound, ClosedAtExit, Generic[R]):
         self.reconnector = reconnector
         self._channel: Channel | None = None
         self._is_served = False  # whether the broker has agreed to all that our channel is for
-        self._readiness = Readiness(self._host, partial(_is_ready, ref(self)))
         self._retry: Handle | None = None  # of the step to try again
         self._closing: list[Request[R]] = []
         self._close_timer: Handle | None = None
@@ -98,6 +96,10 @@ class ReconnectingClient(LoopBound, ClosedAtExit, Generic[R]):
         return f"{self.reconnector.label} {self._role()}"
 
     @property
+    def _current(self) -> Connection | None:
+        return self.reconnector.connection
+
+    @property
     def _health_state(self) -> HealthState:
         if self._is_over:
             return "CLOSED"
@@ -105,17 +107,6 @@ class ReconnectingClient(LoopBound, ClosedAtExit, Generic[R]):
             return "CLOSING"
         reconnector = self.reconnector
         return state_of(reconnector.state, reconnector.connection, is_ready=self.is_ready)
-
-    def health(self) -> Health:
-        """Return how it is doing now."""
-        now = self.adapter.time()
-        connection = self.reconnector.connection
-        return Health(
-            self._health_state,
-            now - self._readiness.since,
-            self._readiness.latest_error,
-            silence=None if connection is None else connection.silence,
-        )
 
     def _role(self) -> str:
         """What it is to its connection."""
@@ -139,42 +130,6 @@ class ReconnectingClient(LoopBound, ClosedAtExit, Generic[R]):
     def is_ready(self) -> bool:
         """Whether its channel is open, and the broker agreed to what it is for."""
         return self._is_served and self._channel is not None
-
-    def wait_ready(
-        self,
-        timeout: float | None = None,
-        *,
-        fail_fast: bool = False,
-        callback: Callback[None] | None = None,
-        on_error: ErrorCallback | None = None,
-    ) -> Request[None]:
-        """Wait until it is ready; optional, for it may be used at any time.
-
-        A Publisher is ready once its topology is declared and its channel confirms publishes, a
-        Consumer once it consumes, an RpcClient once it gets replies.
-
-        Args:
-            timeout: Seconds; None waits until it is ready or has ended.
-            fail_fast: Fail at the first error that trying again does not heal: credentials or a
-                virtual host that the broker refuses, an entity that conflicts with its own.
-            callback: Called with None once it is ready.
-            on_error: Called with the NotReady.
-
-        Returns:
-            A request that fails with NotReady, whose ``__cause__`` is what was last in the way.
-            The client itself goes on trying; close it if you give up.
-
-        Raises:
-            BadArgument, BadType: The timeout is not a number.
-            WrongThread: Not the thread of the loop.
-        """
-        return self._readiness.wait(
-            f"{type(self).__name__}.wait_ready",
-            timeout,
-            fail_fast=fail_fast,
-            callback=callback,
-            on_error=on_error,
-        )
 
     def _be_ready(self, channel: Channel) -> None:
         """The broker has agreed to what this channel is for."""
@@ -314,11 +269,6 @@ class ReconnectingClient(LoopBound, ClosedAtExit, Generic[R]):
     @abstractmethod
     def _give_up(self) -> None:
         """Finish now, whatever is left."""
-
-
-def _is_ready(member: ref[ReconnectingClient[Any]]) -> bool:
-    alive = member()
-    return alive is not None and alive.is_ready
 
 
 def _label_of(reconnector: Reconnector, member: ref[ReconnectingClient[Any]]) -> str:

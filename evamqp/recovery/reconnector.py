@@ -31,12 +31,12 @@ from evamqp.errors import (
 from evamqp.parameters import Parameters, parse_targets
 from evamqp.recovery.backoff import STABLE_AFTER, Backoff, retry_of
 from evamqp.recovery.client_log import OutageLog
-from evamqp.recovery.closed_at_exit import CLOSE_GRACE, ClosedAtExit
+from evamqp.recovery.closed_at_exit import CLOSE_GRACE
 from evamqp.recovery.epoch import EpochHandler
-from evamqp.recovery.health import Health, ReconnectorStats, state_of
-from evamqp.recovery.loop_bound import LoopBound, LoopHost, cancel_all
+from evamqp.recovery.health import HealthState, ReconnectorStats, state_of
+from evamqp.recovery.loop_bound import LoopHost, cancel_all
 from evamqp.recovery.members import Member, Members
-from evamqp.recovery.readiness import Readiness
+from evamqp.recovery.readiness import CanBeReady
 from evamqp.recovery.recorder import Recorder
 from evamqp.recovery.replay import Replay
 from evamqp.recovery.state import TABLE, Event, State
@@ -45,7 +45,7 @@ from evamqp.recovery.topology import Entity, Key, Topology
 if TYPE_CHECKING:
     from evamqp.abc import Adapter, Handle
     from evamqp.core.connection import Connection
-    from evamqp.types import Callback, ErrorCallback
+    from evamqp.types import Callback
 
 # Replace the connection after this many channels in a row that the broker did not open.
 UNOPENED_CHANNELS = 3
@@ -57,7 +57,7 @@ LOCKED_FOR_GOOD = 300.0
 Target = str | Parameters | Sequence[str | Parameters]
 
 
-class Reconnector(LoopBound, ClosedAtExit):
+class Reconnector(CanBeReady):
     """Keeps one connection up until you close it.
 
     Several publishers and consumers may share it.  On each new connection it declares
@@ -132,7 +132,6 @@ class Reconnector(LoopBound, ClosedAtExit):
         self._waiting: list[Member] = []
         self._unopened = 0  # channels in a row that the broker did not open on this connection
         self._waiters: list[Request[Closed | TopologyFailed]] = []
-        self._readiness = Readiness(self._host, partial(_is_ready, ref(self)))
         self._is_over = False
         self._reason: Closed | TopologyFailed | None = None
         self._replay: Replay | None = None
@@ -156,15 +155,13 @@ class Reconnector(LoopBound, ClosedAtExit):
         """Seconds since it became ready; 0 while it is not."""
         return self.adapter.time() - self._ready_since if self.is_ready else 0.0
 
-    def health(self) -> Health:
-        """Return how it is doing now."""
-        connection = self.connection
-        return Health(
-            state_of(self.state, connection, is_ready=self.is_ready),
-            self.adapter.time() - self._readiness.since,
-            self._readiness.latest_error,
-            silence=None if connection is None else connection.silence,
-        )
+    @property
+    def _current(self) -> Connection | None:
+        return self.connection
+
+    @property
+    def _health_state(self) -> HealthState:
+        return state_of(self.state, self.connection, is_ready=self.is_ready)
 
     @property
     def stats(self) -> ReconnectorStats:
@@ -173,23 +170,6 @@ class Reconnector(LoopBound, ClosedAtExit):
         if self.connection is not None:
             traffic.add(self.connection.stats)
         return ReconnectorStats(self.epoch, self._connections, traffic)
-
-    def wait_ready(
-        self,
-        timeout: float | None = None,
-        *,
-        fail_fast: bool = False,
-        callback: Callback[None] | None = None,
-        on_error: ErrorCallback | None = None,
-    ) -> Request[None]:
-        """Wait until ``is_ready``; see ``Publisher.wait_ready``."""
-        return self._readiness.wait(
-            "Reconnector.wait_ready",
-            timeout,
-            fail_fast=fail_fast,
-            callback=callback,
-            on_error=on_error,
-        )
 
     def close(
         self, *, callback: Callback[Closed | TopologyFailed] | None = None
@@ -542,11 +522,6 @@ class Reconnector(LoopBound, ClosedAtExit):
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.resolve(self._reason)
-
-
-def _is_ready(reconnector: ref[Reconnector]) -> bool:
-    alive = reconnector()
-    return alive is not None and alive.is_ready
 
 
 def _label_of(reconnector: ref[Reconnector]) -> str:
