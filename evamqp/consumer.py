@@ -168,10 +168,9 @@ class Consumer(ReconnectingClient[int]):
             self._on_message = lambda batch: on_message(batch.messages)
             self._collector = Collector(self.adapter, batch, batch_wait, self._deliver)
         self._copies: Copies | None = None
-        self._confirm_clock: ConfirmClock | None = None
         if retry is not None:
-            self._copies = Copies(retry, queue, self._copy_later)
-            self._confirm_clock = ConfirmClock(self.adapter, CONFIRM_TIMEOUT, self._miss_confirms)
+            clock = ConfirmClock(self.adapter, CONFIRM_TIMEOUT, self._miss_confirms)
+            self._copies = Copies(retry, queue, clock, self._copy_later)
         self._ack = ack
         self._on_error = on_error
         self._exclusive = exclusive
@@ -350,9 +349,9 @@ class Consumer(ReconnectingClient[int]):
             ].on_oversized_rejected = self._oversized_rejected
         try:
             channel.basic_qos(self._prefetch)
-            if self._confirm_clock is not None:
+            if self._copies is not None:
                 channel.confirm_select()
-                self._confirm_clock.start(channel, self._backoff.attempts)
+                self._copies.clock.start(channel, self._backoff.attempts)
         except (OutputFull, WrongState):
             channel.close()
             return
@@ -446,10 +445,7 @@ class Consumer(ReconnectingClient[int]):
         cancel_all(*self._returning.values())
         self._returning.clear()
         self._spare = 0
-        if self._confirm_clock is not None:
-            self._confirm_clock.stop()
-        if self._copies:
-            self._copies.clear()
+        if self._copies is not None and self._copies.clear():
             self._defer(self._close_if_done)
 
     def _come_back(self, step: Callable[[], object]) -> None:
@@ -498,7 +494,7 @@ class Consumer(ReconnectingClient[int]):
 
     def _handle(self, message: Unit) -> None:
         self._delivered_at = self.adapter.time()
-        self._delivered += 1 if self._collector is None else _size(message)
+        self._delivered += _size(message)
         try:
             result = self._on_message(message)
             work = None if result is None else Work(message, result)
@@ -545,7 +541,7 @@ class Consumer(ReconnectingClient[int]):
             fate = self._fail(message, None)
             log.error("%s: could not forward %r: %r; %s", self.label, message, forward, fate)
             return
-        self.handled += 1 if self._collector is None else _size(message)
+        self.handled += _size(message)
         if self._ack == "auto" and not message.is_settled:
             message.ack()
 
@@ -656,9 +652,9 @@ class Consumer(ReconnectingClient[int]):
 
     def _writable(self, writable: bool) -> None:
         """Acknowledgements need no backpressure; what is blocked is not confirmed in time."""
-        channel, clock = self._channel, self._confirm_clock
-        if clock is not None and channel is not None and channel.connection.is_blocked:
-            clock.restart()
+        channel, copies = self._channel, self._copies
+        if copies is not None and channel is not None and channel.connection.is_blocked:
+            copies.clock.restart()
 
     # The end
 
@@ -685,8 +681,8 @@ class Consumer(ReconnectingClient[int]):
 
     def _end(self, cancelled: int) -> None:
         self._closers.clear()
-        if self._confirm_clock is not None:
-            self._confirm_clock.end()
+        if self._copies is not None:
+            self._copies.clock.end()
         self._finish(cancelled)
         self._forget_channel()
 

@@ -530,12 +530,13 @@ class RpcServer(ClosedAtExit):
         properties = (reply.properties or Properties()).replace(
             correlation_id=message.properties.correlation_id
         )
-        outcome = await self._publisher.publish("", reply_to, reply.body, properties)
-        while outcome is Outcome.RETURNED and self.reconnector.ready_for < STARTING:
+        while True:
+            outcome = await self._publisher.publish("", reply_to, reply.body, properties)
+            if outcome is not Outcome.RETURNED or self.reconnector.ready_for >= STARTING:
+                break
             pause = self.adapter.create_future()
             self.adapter.call_later(REPLY_DELAY, partial(pause.resolve, None))
             await pause.future
-            outcome = await self._publisher.publish("", reply_to, reply.body, properties)
         if outcome not in (Outcome.CONFIRMED, Outcome.RETURNED):
             raise WrongState(f"the reply to {message!r} ended as {outcome.name}")
         return Outcome.CONFIRMED

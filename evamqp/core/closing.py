@@ -217,7 +217,7 @@ class Closing:
         return possible[0] if len(possible) == 1 else None
 
     def wait(self, request: Request[ConnectionClosed], *, check: bool) -> None:
-        """Complete the request at the end; see ``tell_end``."""
+        """Complete the request at the end; see ``report_end``."""
         self._waiters.append((request, check))
 
     def _notify(self, reason: ConnectionClosed) -> None:
@@ -225,7 +225,7 @@ class Closing:
             return
         self.is_over = True
         for waiter, check in self._waiters:
-            tell_end(waiter, reason, check=check)
+            report_end(waiter, reason, check=check)
         self._waiters.clear()
         control = self._control
         name = "on_close" if control.was_open else "on_open_error"
@@ -255,7 +255,9 @@ def _bare(error: E) -> E:
     return error
 
 
-def tell_end(request: Request[ConnectionClosed], reason: ConnectionClosed, *, check: bool) -> None:
+def report_end(
+    request: Request[ConnectionClosed], reason: ConnectionClosed, *, check: bool
+) -> None:
     """Resolve a request with the reason; ``check`` fails it unless the user closed."""
     if check and (reason.by != "client" or type(reason) is not ConnectionClosed):
         request.fail(reason.copy())

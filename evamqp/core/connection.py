@@ -22,7 +22,7 @@ from evamqp.core.channel import Channel, Message
 from evamqp.core.channel_machine import ChannelMachine
 from evamqp.core.channels import ChannelTable
 from evamqp.core.clock import RequestClock
-from evamqp.core.closing import Closing, tell_end
+from evamqp.core.closing import Closing, report_end
 from evamqp.core.context import Context
 from evamqp.core.control_channel import ControlChannel
 from evamqp.core.deadlines import Deadlines
@@ -412,7 +412,7 @@ class Connection(Closable):
         request: Request[ConnectionClosed] = Request(self._control, "wait_closed")
         if self._closing.is_over:
             assert self.reason is not None
-            tell_end(request, self.reason, check=check)
+            report_end(request, self.reason, check=check)
         else:
             self._closing.wait(request, check=check)
         return request

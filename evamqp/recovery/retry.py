@@ -24,6 +24,7 @@ from evamqp.types import DeliveryMode
 
 if TYPE_CHECKING:
     from evamqp.core.channel import Channel, Message
+    from evamqp.recovery.confirm_clock import ConfirmClock
     from evamqp.types import Tags
 
 #: The type of the queues that hold messages.
@@ -130,22 +131,26 @@ class Copies:
     Args:
         retry: Where they go.
         queue: The consumer's.
+        clock: Bounds how long a confirm may take.
         on_refused: Called with a message and its error if the copy could not be stored now.
 
     Attributes:
+        clock: As given.
         confirms: Copies that the broker has stored.
     """
 
-    __slots__ = ("_messages", "_on_refused", "_queue", "_retry", "confirms")
+    __slots__ = ("_messages", "_on_refused", "_queue", "_retry", "clock", "confirms")
 
     def __init__(
         self,
         retry: Retry,
         queue: str,
+        clock: ConfirmClock,
         on_refused: Callable[[Message, BaseException | None], object],
     ) -> None:
         self._retry = retry
         self._queue = queue
+        self.clock = clock
         self._on_refused = on_refused
         self._messages: dict[int, tuple[Message, BaseException | None]] = {}  # by tag
         self.confirms = 0
@@ -201,9 +206,11 @@ class Copies:
             else:
                 self._on_refused(message, error)
 
-    def clear(self) -> None:
-        """Forget all: their channel has ended."""
-        self._messages.clear()
+    def clear(self) -> bool:
+        """Forget all, since their channel has ended; whether there were any."""
+        self.clock.stop()
+        messages, self._messages = self._messages, {}
+        return bool(messages)
 
 
 def _milliseconds(delay: float) -> int:

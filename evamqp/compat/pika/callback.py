@@ -114,33 +114,30 @@ class CallbackManager:
         arguments: dict[str, Any] | None = None,
     ) -> bool:
         """Forget a callback, or all of a key where none is named."""
-        keys = self._stack.get(str(prefix), {})
-        kept = [
-            entry
-            for entry in keys.get(name_or_value(key), [])
-            if (callback_value is not None and entry.callback != callback_value)
-            or (arguments is not None and entry.arguments != arguments)
-        ]
-        if kept:
-            keys[name_or_value(key)] = kept
-        else:
-            keys.pop(name_or_value(key), None)
+        self._keep(
+            prefix,
+            key,
+            lambda entry: (
+                (callback_value is not None and entry.callback != callback_value)
+                or (arguments is not None and entry.arguments != arguments)
+            ),
+        )
         return True
 
     def remove_matching(
         self, prefix: str | int, key: Any, matches: Callable[[Callable[..., object]], bool]
     ) -> bool:
         """Forget the callbacks of a key for which ``matches`` is true; whether there were any."""
+        return self._keep(prefix, key, lambda entry: not matches(entry.callback))
+
+    def _keep(self, prefix: str | int, key: Any, stays: Callable[[_Entry], bool]) -> bool:
+        """Keep only the entries of a key for which ``stays`` is true; whether others went."""
         keys = self._stack.get(str(prefix), {})
-        entries = keys.get(name_or_value(key), [])
-        kept = [entry for entry in entries if not matches(entry.callback)]
-        if len(kept) == len(entries):
-            return False
+        entries = keys.pop(name_or_value(key), [])
+        kept = [entry for entry in entries if stays(entry)]
         if kept:
             keys[name_or_value(key)] = kept
-        else:
-            del keys[name_or_value(key)]
-        return True
+        return len(kept) < len(entries)
 
     def remove_added(self, prefix: str | int, key: Any, callback: Callable[..., object]) -> bool:
         """Forget what was added for a callback, which may have been wrapped then."""
