@@ -85,7 +85,8 @@ async def _handle(
     message: IncomingMessage,
     tasks: set[asyncio.Future[Any]],
 ) -> None:
-    # Called in here: a task that is cancelled before it begins leaves no coroutine unawaited.
+    # Called in here: a task that is cancelled before it begins leaves no coroutine unawaited.  And
+    # not followed as others are: a done callback costs half a microsecond more for each message.
     try:
         await callback(message)
     except Exception:
