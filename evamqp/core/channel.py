@@ -25,6 +25,7 @@ from evamqp.codec.templates import (
     publish_prefix,
     without_header,
 )
+from evamqp.core.async_block import AsyncBlock
 from evamqp.core.channel_machine import Consumer
 from evamqp.core.confirms import Confirms
 from evamqp.core.coroutines import is_async
@@ -37,8 +38,6 @@ from evamqp.errors import BadArgument, BadType, ChannelClosed, NotExecuted, Wron
 from evamqp.types import Body, Callback, DeclareOk, ErrorCallback, TableLike, Tags
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from evamqp.core.channel_machine import ChannelMachine
     from evamqp.core.connection import Connection
     from evamqp.core.content import Content
@@ -68,7 +67,7 @@ class Message(Delivery):
         return channel
 
 
-class Channel:
+class Channel(AsyncBlock):
     """A channel: usable at once, since requests are pipelined behind ``channel.open``.
 
     A method that asks the broker something returns a ``Request``: await it, take its ``future``,
@@ -877,26 +876,6 @@ class Channel:
             assert self.reason is not None
             request.fail(NotExecuted(str(request), self.reason))
         return request
-
-    async def __aenter__(self) -> Channel:
-        """Wait until it is open; ``async with connection.channel() as channel`` closes it."""
-        try:
-            await self.wait_open()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close it, and wait for that."""
-        closing = self.close()
-        if kind is not GeneratorExit:  # a coroutine that is closed may not wait
-            await closing
 
     def wait_closed(self) -> Request[ChannelClosed]:
         """Wait for the end of the channel; the request succeeds with its reason, never fails."""

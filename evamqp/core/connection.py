@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from evamqp.checks import flag
 from evamqp.codec.frames import PROTOCOL_HEADER
+from evamqp.core.async_block import AsyncBlock
 from evamqp.core.backpressure import Backpressure
 from evamqp.core.callbacks import CallbackDispatcher, Runtime
 from evamqp.core.channel import Channel, Message
@@ -55,12 +56,10 @@ log = logging.getLogger(__name__)
 _CLOSED = ConnectionState.CLOSED
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from evamqp.core.callbacks import Runtime
 
 
-class Connection(Closable):
+class Connection(Closable, AsyncBlock):
     """One AMQP connection, for the life of one transport.  ``evamqp.connect`` makes it.
 
     Attributes:
@@ -364,26 +363,6 @@ class Connection(Closable):
         elif self.state not in (ConnectionState.CLOSING, ConnectionState.CLOSED):
             self._closing.abort(ConnectionClosed("closed before it was open", by="client"))
         return self.wait_closed()
-
-    async def __aenter__(self) -> Connection:
-        """Wait until it is open; ``async with evamqp.connect(...) as connection`` closes it."""
-        try:
-            await self.wait_open()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close it, and wait for that."""
-        closing = self.close()
-        if kind is not GeneratorExit:  # a coroutine that is closed may not wait
-            await closing
 
     def wait_open(self) -> Request[None]:
         """Wait until the connection is open; fails with the reason if it never will be."""
