@@ -10,12 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from evamqp.codec.properties import Properties
-from evamqp.core.channel import Channel, ConsumerTag, Message
+from evamqp.core.channel import Channel, Message
 from evamqp.core.connection import Connection
 from evamqp.core.deaths import Death
 from evamqp.core.handler import CallbackContext, Handler, with_functions
 from evamqp.core.message import Returned
-from evamqp.core.request import Request
+from evamqp.core.request import ConsumerTag, Request
 from evamqp.credentials import Credentials
 from evamqp.driver import default_adapter, start
 from evamqp.errors import (

@@ -56,6 +56,9 @@ def integer(low: int, high: int) -> Check:
     return check
 
 
+prefetch = integer(1, 65535)
+
+
 def seconds(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise BadType(f"{name} must be seconds (int or float), not {type_name(value)}")

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from evamqp import checks
 from evamqp.codec.fields import encode_shortstr
 from evamqp.core.coroutines import is_interruption
-from evamqp.core.iteration import check_prefetch
 from evamqp.core.request import Request
 from evamqp.errors import (
     CONTENT_TOO_LARGE,
@@ -252,7 +252,7 @@ class Consumer(ReconnectingClient[int]):
             WrongThread: Not the thread of the loop.
         """
         self._check_open("Consumer.set_prefetch")
-        check_prefetch(prefetch)
+        checks.prefetch("prefetch", prefetch)
         if self._collector is not None:
             check_batch(self._collector.size, 0.0, prefetch)
         if prefetch == self._prefetch:
@@ -739,7 +739,7 @@ def _check(queue: Any, on_message: Any, prefetch: Any, ack: Any, on_error: Any) 
     encode_shortstr(queue, "queue")
     if not callable(on_message):
         raise BadType(f"on_message must be callable, not {on_message!r}")
-    check_prefetch(prefetch)
+    checks.prefetch("prefetch", prefetch)
     if ack not in ("auto", "manual"):
         raise BadArgument(f"ack must be auto or manual, not {ack!r}")
     if on_error not in ("reject", "requeue", "leave"):

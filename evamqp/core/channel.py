@@ -5,11 +5,12 @@ How requests are answered, and everything else that comes in, is ``channel_machi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
+from evamqp import checks
 from evamqp.codec.frames import FRAME_OVERHEAD, body_frames, content_header_frame, method_frame
 from evamqp.codec.methods import pack_ack, pack_nack, pack_reject
 from evamqp.codec.properties import Properties
@@ -30,9 +31,9 @@ from evamqp.core.channel_machine import Consumer
 from evamqp.core.confirms import Confirms
 from evamqp.core.coroutines import is_async
 from evamqp.core.delivery_template import DeliveryTemplate, no_message
-from evamqp.core.iteration import Inbox, MessageIterator, Messages, check_prefetch
+from evamqp.core.iteration import Inbox, MessageIterator, Messages
 from evamqp.core.message import Delivery
-from evamqp.core.request import Request, check_callbacks, check_reason, check_text
+from evamqp.core.request import ConsumerTag, Request, check_callbacks, check_reason, check_text
 from evamqp.core.state import ChannelState
 from evamqp.errors import BadArgument, BadType, ChannelClosed, NotExecuted, WrongState, WrongThread
 from evamqp.types import Body, Callback, DeclareOk, ErrorCallback, TableLike, Tags
@@ -604,7 +605,7 @@ class Channel(AsyncBlock):
         exclusive: bool = False,
         consumer_tag: str = "",
         arguments: TableLike | None = None,
-    ) -> Messages:
+    ) -> Messages[Message]:
         """Consume a queue by ``async for``, on every loop that runs coroutines.
 
         Each loop over it is a consumer of its own, from the loop's first line to its end; see
@@ -622,7 +623,7 @@ class Channel(AsyncBlock):
         Raises:
             BadArgument, BadType: An argument is wrong; nothing was sent.
         """
-        check_prefetch(prefetch)
+        checks.prefetch("prefetch", prefetch)
         # Refused here rather than where the loop begins.
         method_frame(
             self.number, "basic.consume",
@@ -637,8 +638,8 @@ class Channel(AsyncBlock):
         exclusive: bool,
         consumer_tag: str,
         arguments: TableLike | None,
-    ) -> MessageIterator:
-        inbox = Inbox(self, prefetch)
+    ) -> MessageIterator[Message]:
+        inbox: Inbox[Message] = Inbox(self, self.connection.context.callbacks, prefetch)
         self.basic_qos(prefetch)
         tag = inbox.tag = self.basic_consume(
             queue, inbox.deliver, False, exclusive, consumer_tag, arguments,
@@ -910,29 +911,6 @@ class Channel(AsyncBlock):
             raise machine.unusable(name)
         machine.send(name, *values)
         return None  # type: ignore[return-value]
-
-
-class ConsumerTag(str):
-    """A consumer tag, and the request that started its consumer.
-
-    Attributes:
-        request: The basic.consume; its result is the tag.
-    """
-
-    __slots__ = ("request",)
-
-    request: Request[str]
-
-    def __new__(cls, tag: str, request: Request[str]) -> ConsumerTag:
-        self = super().__new__(cls, tag)
-        self.request = request
-        return self
-
-    def __await__(self) -> Generator[Any, Any, str]:
-        return self.request.__await__()
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return str, (str(self),)  # a copy is the tag alone
 
 
 def client_made_name() -> str:

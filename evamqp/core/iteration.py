@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+from evamqp.core.message import Delivery
 from evamqp.errors import (
     RESOURCE_ERROR,
     AmqpError,
-    BadArgument,
-    BadType,
     ChannelClosed,
+    ConnectionClosed,
     ConsumerCancelled,
     OutputFull,
     WrongState,
@@ -25,23 +25,39 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from evamqp.abc import Promise
-    from evamqp.core.channel import Channel, ConsumerTag, Message
+    from evamqp.core.callbacks import CallbackDispatcher
+    from evamqp.core.request import ConsumerTag
 
 # So many times ``prefetch`` may wait here before the broker counts as one that ignores it.
 EXCESS = 2
 # Seconds before a consumer that could not be cancelled, since the output was full, is again.
 CANCEL_DELAY = 0.1
 
-
-def check_prefetch(prefetch: object) -> None:
-    """Raise BadType or BadArgument for what is no prefetch of an iteration."""
-    if isinstance(prefetch, bool) or not isinstance(prefetch, int):
-        raise BadType(f"prefetch must be int, not {type(prefetch).__name__}")
-    if not 1 <= prefetch <= 65535:
-        raise BadArgument(f"prefetch must be 1..65535, not {prefetch}")
+M = TypeVar("M", bound=Delivery)
 
 
-class Messages:
+class ConsumingConnection(Protocol):
+    """What an inbox needs of its channel's connection."""
+
+    @property
+    def reason(self) -> ConnectionClosed | None: ...
+    def call_soon_threadsafe(self, function: Callable[[], object]) -> None: ...
+
+
+class ConsumingChannel(Protocol):
+    """What an inbox needs of its channel."""
+
+    @property
+    def connection(self) -> ConsumingConnection: ...
+    @property
+    def is_open(self) -> bool: ...
+    @property
+    def reason(self) -> ChannelClosed | None: ...
+    def basic_cancel(self, consumer_tag: str) -> object: ...
+    def close(self, code: int, text: str) -> object: ...
+
+
+class Messages(Generic[M]):
     """What ``channel.messages()`` returns: each ``async for`` over it is a consumer of its own.
 
     Leaving the loop ends the consumer.  With ``async with`` leaving the block does, and waits for
@@ -50,14 +66,14 @@ class Messages:
 
     __slots__ = ("_entered", "_start")
 
-    def __init__(self, start: Callable[[], MessageIterator]) -> None:
+    def __init__(self, start: Callable[[], MessageIterator[M]]) -> None:
         self._start = start
-        self._entered: list[MessageIterator] = []
+        self._entered: list[MessageIterator[M]] = []
 
-    def __aiter__(self) -> MessageIterator:
+    def __aiter__(self) -> MessageIterator[M]:
         return self._start()
 
-    async def __aenter__(self) -> MessageIterator:
+    async def __aenter__(self) -> MessageIterator[M]:
         iterator = self._start()
         self._entered.append(iterator)
         return iterator
@@ -75,7 +91,7 @@ class Messages:
             await iterator.aclose()
 
 
-class MessageIterator:
+class MessageIterator(Generic[M]):
     """The messages of one consumer, in order.  ``Channel.messages()`` makes it.
 
     It ends when the consumer, the channel or the connection is closed from this side, and raises
@@ -87,13 +103,13 @@ class MessageIterator:
 
     __slots__ = ("_inbox",)
 
-    def __init__(self, inbox: Inbox) -> None:
+    def __init__(self, inbox: Inbox[M]) -> None:
         self._inbox = inbox
 
-    def __aiter__(self) -> MessageIterator:
+    def __aiter__(self) -> MessageIterator[M]:
         return self
 
-    async def __anext__(self) -> Message:
+    async def __anext__(self) -> M:
         inbox = self._inbox
         while not inbox.has_message:
             await inbox.wait()
@@ -110,7 +126,7 @@ class MessageIterator:
         Raises:
             WrongThread: Not the thread that owns the connection.
         """
-        self._inbox.channel.connection.context.callbacks.check_caller("MessageIterator.cancel")
+        self._inbox.callbacks.check_caller("MessageIterator.cancel")
         self._inbox.cancel()
 
     async def aclose(self) -> None:
@@ -121,14 +137,13 @@ class MessageIterator:
 
     def __del__(self) -> None:
         inbox = self._inbox
-        connection = inbox.channel.connection
         # Perhaps in a foreign thread, or amid the core: so from the loop, if there still is one.
-        if not inbox.is_over and not connection.context.callbacks.is_forked:
+        if not inbox.is_over and not inbox.callbacks.is_forked:
             with suppress(RuntimeError):
-                connection.call_soon_threadsafe(inbox.cancel)
+                inbox.channel.connection.call_soon_threadsafe(inbox.cancel)
 
 
-class Inbox:
+class Inbox(Generic[M]):
     """A consumer's messages that nobody has taken yet, and those who wait for them."""
 
     __slots__ = (
@@ -137,6 +152,7 @@ class Inbox:
         "_prefetch",
         "_promises",
         "_reason",
+        "callbacks",
         "channel",
         "has_ended",
         "is_over",
@@ -145,12 +161,15 @@ class Inbox:
 
     tag: ConsumerTag
 
-    def __init__(self, channel: Channel, prefetch: int) -> None:
+    def __init__(
+        self, channel: ConsumingChannel, callbacks: CallbackDispatcher, prefetch: int
+    ) -> None:
         self.channel = channel
+        self.callbacks = callbacks
         self.is_over = False  # nothing more is taken from here
         self.has_ended = False  # the broker has no such consumer any more
         self._prefetch = prefetch
-        self._messages: deque[Message] = deque()
+        self._messages: deque[M] = deque()
         self._promises: list[Promise] = []
         self._has_cancelled = False
         self._reason: Exception | None = None  # why it is over; None where we asked for it
@@ -160,7 +179,7 @@ class Inbox:
         """Whether take() has one; none that the channel could not settle any more."""
         return bool(self._messages) and self.channel.is_open
 
-    def take(self) -> Message:
+    def take(self) -> M:
         """The oldest message."""
         return self._messages.popleft()
 
@@ -179,7 +198,7 @@ class Inbox:
 
     async def wait_event(self) -> None:
         """Wait until a message has come, or an end."""
-        promise = self.channel.connection.context.callbacks.create_future()
+        promise = self.callbacks.create_future()
         self._promises.append(promise)
         try:
             await promise.future
@@ -195,7 +214,7 @@ class Inbox:
         try:
             self.channel.basic_cancel(self.tag)
         except OutputFull:
-            self.channel.connection.adapter.call_later(CANCEL_DELAY, self.cancel)
+            self.callbacks.adapter.call_later(CANCEL_DELAY, self.cancel)
         except WrongState:  # the channel is ending, and the consumer with it
             self._messages.clear()
         else:
@@ -204,7 +223,7 @@ class Inbox:
 
     # Called by the channel
 
-    def deliver(self, message: Message) -> None:
+    def deliver(self, message: M) -> None:
         """A message has come."""
         self._messages.append(message)
         if len(self._messages) > EXCESS * self._prefetch and not self._has_cancelled:
@@ -247,7 +266,7 @@ class Inbox:
             promise.resolve(None)
 
 
-def _reason_of(channel: Channel) -> AmqpError | None:
+def _reason_of(channel: ConsumingChannel) -> AmqpError | None:
     """Why a channel has ended; None if it is open, or was closed from this side."""
     reason = channel.connection.reason or channel.reason
     if reason is None or (reason.by == "client" and reason.__cause__ is None):

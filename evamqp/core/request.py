@@ -231,3 +231,26 @@ class Request(Generic[T]):
         else:
             promise.resolve(self._value)
         return promise.future
+
+
+class ConsumerTag(str):
+    """A consumer tag, and the request that started its consumer.
+
+    Attributes:
+        request: The basic.consume; its result is the tag.
+    """
+
+    __slots__ = ("request",)
+
+    request: Request[str]
+
+    def __new__(cls, tag: str, request: Request[str]) -> ConsumerTag:
+        self = super().__new__(cls, tag)
+        self.request = request
+        return self
+
+    def __await__(self) -> Generator[Any, Any, str]:
+        return self.request.__await__()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return str, (str(self),)  # a copy is the tag alone
