@@ -50,6 +50,9 @@ class Work:
             def output_ready(self) -> None:
                 """The work empties the output itself."""
 
+            def flush_next_turn(self) -> None:
+                raise NotImplementedError
+
         connection = self.evamqp.Connection(self.evamqp.Handler(), Runtime())
         connection.connection_made(self.evamqp.Parameters())
         start = method_frame(0, "connection.start", 0, 9, {}, "PLAIN", "en_US")

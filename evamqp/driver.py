@@ -246,6 +246,11 @@ class Driver(Generic[C]):
         if not self._inside and self._flush is None:
             self._flush = self.adapter.call_soon(self._on_turn)
 
+    def flush_next_turn(self) -> None:
+        """Write in the next turn of the loop, behind what is scheduled for it by now."""
+        if self._flush is None:
+            self._flush = self.adapter.call_soon(self._on_turn)
+
     # Moving
 
     def _on_turn(self) -> None:

@@ -333,6 +333,33 @@ def test_output_of_calls_outside_callbacks_leaves_on_the_next_turn(stage: Stage)
     assert stage.broker.heard.count("channel.open") == 3
 
 
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_output_of_the_next_turn_leaves_within_it_if_that_was_asked_for(
+    stage: Stage, is_asked: bool
+) -> None:
+    connection = stage.open()
+    channel = connection.channel()
+    stage.loop.run_until_idle()
+    waiting: list[int] = []
+    # As a callback of ours does that wakes a coroutine: what it sends comes before the flush.
+    stage.loop.call_soon(lambda: channel.basic_publish("", "q", b"body"))
+    if is_asked:
+        connection.flush_next_turn()
+    stage.loop.call_soon(lambda: waiting.append(connection.output_size))
+    stage.loop.run_until_idle()
+    assert (waiting == [0]) is is_asked
+    assert stage.broker.bodies == [b"body"]
+
+
+def test_a_flush_of_the_next_turn_after_the_end_is_a_no_op(stage: Stage) -> None:
+    connection = stage.open()
+    connection.close()
+    stage.loop.run_until_idle()
+    connection.flush_next_turn()
+    stage.loop.run_until_idle()
+    assert stage.recorder.names == ["on_close"]
+
+
 def test_a_peer_that_does_not_read_pauses_the_core_and_resumes_it(stage: Stage) -> None:
     connection = stage.open()
     channel = connection.channel()

@@ -32,6 +32,9 @@ class Runtime(Protocol):
     def output_ready(self) -> None:
         """There is something to send, or a deadline has come nearer."""
 
+    def flush_next_turn(self) -> None:
+        """What the next turn queues is to be sent within it."""
+
 
 class CallbackSource(Protocol):
     """Where a callback comes from: a connection or a channel."""

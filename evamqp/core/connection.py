@@ -486,6 +486,18 @@ class Connection(Closable, AsyncBlock):
             self._inbox_woken = True
             self._runtime.call_soon_threadsafe(self._drain_inbox)
 
+    def flush_next_turn(self) -> None:
+        """Write what the next turn of the loop queues within that turn, not in the one after it.
+
+        For a library that wakes coroutines from its callbacks: call it where they are woken, and
+        what they send spares a turn of the loop.
+
+        Raises:
+            WrongThread: Not the thread that owns the connection.
+        """
+        self._callbacks.check_caller("flush_next_turn")
+        self._runtime.flush_next_turn()
+
     def abort(self, reason: ConnectionClosed) -> None:
         """End the connection at once.  Called by the library; you want ``close``."""
         self._closing.abort(reason)

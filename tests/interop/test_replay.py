@@ -81,6 +81,9 @@ class Still:
     def output_ready(self) -> None:
         """The replay looks by itself."""
 
+    def flush_next_turn(self) -> None:
+        raise NotImplementedError
+
 
 class Play(evamqp.Handler):
     """A session that touches much of the protocol, and whose steps follow from what comes."""

@@ -47,6 +47,9 @@ class Runtime:
         if self.core.output_size >= FLUSH_AT:
             self.core.data_to_send()
 
+    def flush_next_turn(self) -> None:
+        raise NotImplementedError
+
 
 def open_connection(handler: evamqp.Handler | None = None) -> evamqp.Connection:
     """A connection whose handshake is done."""

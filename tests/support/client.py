@@ -49,6 +49,9 @@ class Runtime:
     def output_ready(self) -> None:
         self.ready_count += 1
 
+    def flush_next_turn(self) -> None:
+        self.ready_count += 1
+
 
 def other_parser(
     connection: Connection,

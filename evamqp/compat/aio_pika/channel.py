@@ -508,6 +508,7 @@ class _Events(evamqp.Handler):
         self, channel: evamqp.Channel, tags: Sequence[int], acked: bool
     ) -> None:
         self._channel._confirms.confirmed(tags, acked)
+        channel.connection.flush_next_turn()  # by those who waited
 
     def on_return(self, channel: evamqp.Channel, returned: evamqp.Returned) -> None:
         self._channel._confirms.returned(returned)

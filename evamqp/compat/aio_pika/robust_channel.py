@@ -400,6 +400,8 @@ class RobustChannel(Channel):
         outcome, detail = publication.outcome, publication.detail
         if outcome is _O.CONFIRMED:
             confirm.settle(commands.Basic.Ack(publication.number))
+            if self._core is not None:
+                self._core.connection.flush_next_turn()  # by who waited
         elif isinstance(detail, evamqp.Returned):
             self.return_callbacks(returned(detail, self))
             confirm.settle_returned(detail, self)

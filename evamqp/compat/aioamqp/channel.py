@@ -335,6 +335,8 @@ class Channel:
                 confirm.set_result(None)
             else:
                 confirm.set_exception(PublishFailed(tag))
+        if self._channel is not None:
+            self._channel.connection.flush_next_turn()  # by those who waited
 
     def _returned(self, returned: evamqp.Returned) -> None:
         if self.return_callback is None:
