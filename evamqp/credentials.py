@@ -1,4 +1,4 @@
-"""Who a client says it is: Credentials, and the SASL mechanisms that present them.
+"""Credentials, and the SASL mechanisms that present them.
 
 The mechanisms that have names are implemented in ``core/sasl.py``; nothing here talks to a broker.
 """

@@ -451,7 +451,7 @@ class Publisher(ReconnectingClient[list[Publication]]):
     # Returns
 
     def _log_return(self, entry: Publication, returned: Returned) -> None:
-        """Log a return of which nobody asked to be told."""
+        """Log a return for which no callback was given."""
         if not entry.is_watched:
             words = PublishReturned(*returned[:4])
             self._log.write(logging.WARNING, "return", f"a message was returned: {words}")

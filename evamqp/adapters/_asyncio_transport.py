@@ -1,4 +1,4 @@
-"""One asyncio connection as a Transport; how it is opened and accepted is asyncio.py's business.
+"""One asyncio connection as a Transport; asyncio.py opens and accepts it.
 
 Bytes only; no AMQP and no TLS.
 """

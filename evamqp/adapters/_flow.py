@@ -1,6 +1,6 @@
 """Write backpressure: the transports' one way to pause and resume their stream.
 
-What counts as full is the transport's business.
+The transport decides what counts as full.
 """
 
 from __future__ import annotations

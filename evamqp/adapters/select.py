@@ -196,7 +196,7 @@ class SelectAdapter:
     def fileno(self) -> int:
         """The descriptor for another loop to watch: readable while a socket wants a turn.
 
-        It does not tell of time; see time_until_due().
+        Timers do not count; see time_until_due().
 
         Raises:
             WrongState: This platform's selector has no descriptor (it has on Linux and BSD).

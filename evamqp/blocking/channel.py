@@ -272,7 +272,7 @@ class Channel:
     def _send(
         self, publication: Publication, properties: evamqp.Properties | None, mandatory: bool
     ) -> None:
-        """Publish, and have the outcome told to ``publication``; with the lock held."""
+        """Publish, and report the outcome to ``publication``.  Call with the lock held."""
         core = self._core
         if not self._is_confirming:
             core.confirm_select()
@@ -485,7 +485,7 @@ def _requeue(messages: list[evamqp.Message]) -> None:
 
 
 class _Events(evamqp.Handler):
-    """What the loop tells a channel; it calls no user."""
+    """Receives a channel's events; calls nothing of the user's."""
 
     def __init__(self, channel: Channel, callbacks: Mapping[str, Callable[..., object]]) -> None:
         self._channel = channel

@@ -136,7 +136,7 @@ class Connection:
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether the caller is a signal handler that came amid another call of its thread.
+        """Whether the caller is a signal handler that interrupted another call of its thread.
 
         Then only call_soon_threadsafe() is legal.
         """
@@ -155,7 +155,7 @@ class Connection:
 
     @property
     def server_properties(self) -> evamqp.types.Table:
-        """What the broker told about itself."""
+        """What the broker said about itself."""
         return self._core.server_properties
 
     @property
@@ -298,7 +298,7 @@ class Connection:
 
 
 class _Events(evamqp.Handler):
-    """What the loop tells a connection; it calls no user."""
+    """Receives a connection's events; calls nothing of the user's."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

@@ -87,7 +87,7 @@ class SharedLoop:
         self._lock = threading.RLock()
         self._is_locked_here: Callable[[], bool] = self._lock._is_owned  # type: ignore[attr-defined]
         self._leader = 0
-        self._is_inside = False  # whether a thread is amid the connection's own code
+        self._is_inside = False  # whether a thread is inside the connection's own code
         self._followers: list[_Follower] = []
         self._is_keeping = False
 
@@ -107,7 +107,7 @@ class SharedLoop:
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether the caller is a signal handler that came amid another call of its thread."""
+        """Whether the caller is a signal handler that interrupted another call of its thread."""
         return self._is_locked_here()
 
     @property
@@ -142,7 +142,7 @@ class SharedLoop:
         return not self.is_over
 
     def _give_up(self) -> None:
-        """A signal handler raised amid a call, which may have lost bytes: end the connection."""
+        """A signal handler raised during a call, which may have lost bytes: end the connection."""
         if not self.is_over:
             self.connection.bind_thread()
             self.connection.connection_lost(

@@ -52,7 +52,7 @@ class Message:
 
     @property
     def redelivered(self) -> bool:
-        """Whether the broker has handed it out before; the earlier receiver may have seen it."""
+        """Whether the broker has delivered it before; an earlier consumer may have seen it."""
         return self._core.redelivered
 
     @property

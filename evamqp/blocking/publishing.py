@@ -1,6 +1,6 @@
 """Publishes that wait for their confirm: one at a time, or many in a batch.
 
-What came of each is told by the channel; nothing is sent here but through it.
+The channel reports each outcome here, and sends everything.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from evamqp.core.request import Request
 
 
 class Backpressure:
-    """Makes ``is_writable`` of its causes, and reports each change.
+    """Derives ``is_writable`` from its causes, and reports each change.
 
     Args:
         output: Full, or paused by the transport.
@@ -93,7 +93,7 @@ class Backpressure:
     def changed(self) -> None:
         """A cause may have changed: report each change on the next turn.
 
-        Each, and not the last: who has seen False and stopped must see True.
+        Each, not only the last: whoever saw False and stopped must see True.
         """
         writable = self.is_active and not self._is_pressed()
         if writable is not self.is_writable:
@@ -115,7 +115,7 @@ class Backpressure:
             waiter.resolve(None)
 
     def take_waiters(self) -> list[Request[Any]]:
-        """Those who wait; they are not resolved any more."""
+        """Return the waiting requests, and forget them."""
         waiters, self._waiters = self._waiters, []
         return list(waiters)
 

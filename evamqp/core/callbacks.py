@@ -1,6 +1,6 @@
 """Calls of the user's functions: they may raise, and never run inside a call that the user makes.
 
-What they are about is the connection's and the channel's business; nothing of AMQP is known here.
+Nothing here knows AMQP: what a callback means is up to the connection and the channel.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class Runtime(Protocol):
-    """What a core is handed: a clock, futures, and a way to be called."""
+    """What a core needs from outside: a clock, futures, and a way to be called."""
 
     @property
     def adapter(self) -> Adapter: ...
@@ -40,7 +40,7 @@ class CallbackSource(Protocol):
     """Where a callback comes from: a connection or a channel."""
 
     def reporter(self, name: str, message: Any) -> Callable[[BaseException], object]:
-        """What reports to today's handler that a callback raised, also when that is gone."""
+        """Return what reports an exception to the present handler, also after its end."""
 
 
 class CallbackDispatcher(ThreadBound):
@@ -79,7 +79,7 @@ class CallbackDispatcher(ThreadBound):
         return self._runtime.create_future()
 
     def defer(self, function: Callable[..., object], *arguments: object) -> None:
-        """Have a function called by the loop, in order, before anything else comes in."""
+        """Let the loop call a function, in order, before it reads anything more."""
         self.deferred.append(partial(function, *arguments))
         if len(self.deferred) == 1:
             self._runtime.output_ready()

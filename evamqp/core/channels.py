@@ -1,6 +1,6 @@
-"""The channels of one connection by number, and what becomes of frames for numbers without one.
+"""The channels of one connection by number, and what to do with frames for unknown numbers.
 
-What a channel does with its frames is its own business.
+Frames are found a channel here, and handled there.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ C = TypeVar("C", bound=Entry)
 
 
 class ChannelTable(Generic[C]):
-    """Who has which number.
+    """Maps numbers to channels.
 
     Args:
         stats: Counts late frames, and the publishes of channels that are gone.
@@ -75,7 +75,7 @@ class ChannelTable(Generic[C]):
         return channel
 
     def closed_by_broker(self, number: int) -> None:
-        """Let the number rest: late frames may follow the broker's close."""
+        """Reserve the number for a while: late frames may follow the broker's close."""
         self.numbers.rest(number, self._time())
 
     def remove(self, channel: C) -> None:

@@ -1,6 +1,6 @@
 """How long the oldest request of each channel has waited; the clock can be paused.
 
-What a waiting key does once it has expired, its owner decides.
+Its owner decides what to do about a key that has expired.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 class RequestClock(Generic[K]):
-    """Deadlines that all lie the same time ahead, so that the oldest is always the first.
+    """Deadlines with one timeout, so that the oldest is always the first.
 
     Args:
         timeout: Seconds.

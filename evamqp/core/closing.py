@@ -1,6 +1,6 @@
-"""How a connection ends: what is still said, what becomes of the transport, and who is called.
+"""How a connection ends: the last frames, the transport, and the last callbacks.
 
-Why it ends, others decide; each end is one call of ``end``, and the last step is ``finish``.
+Its callers decide why it ends: each end is one call of ``end``, and the last step is ``finish``.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class Closing:
         self.end(reason, TransportAction.CLOSE, frame)
 
     def abort(self, error: AmqpError) -> None:
-        """Nothing that we might still say would help; the error is the reason, or its cause."""
+        """End without a word to the peer; the error is the reason, or its cause."""
         self.end(_as_closed(_bare(error)), TransportAction.ABORT)
 
     def overrun(self) -> None:

@@ -1,6 +1,6 @@
 """One message body on its way in: what has come, what is missing.
 
-It gathers bytes and counts them; what kind of message it is, it does not know.
+It collects and counts bytes, and does not know what kind of message they are.
 """
 
 from __future__ import annotations

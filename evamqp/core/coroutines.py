@@ -41,7 +41,7 @@ def run_if_coroutine(
 
     Args:
         adapter: The loop.
-        result: A Request is not run: it has its own ways to tell, and may be ignored.
+        result: A Request is not run: it reports its own outcome, and may be ignored.
         failed: Called with what the coroutine raises, unless it was cancelled.
 
     Returns:
@@ -64,11 +64,11 @@ def is_interruption(error: BaseException) -> bool:
     """Whether code was stopped rather than failed: it was cancelled, or the program ends."""
     if _is_cancellation(error):
         return True
-    # Its ``finally`` failed while it was cancelled.  A timeout is made of a cancelling, too.
-    amid = error.__context__
+    # Its ``finally`` failed while it was cancelled.  A timeout also starts as a cancellation.
+    context = error.__context__
     return (
-        amid is not None
-        and _is_cancellation(amid)
+        context is not None
+        and _is_cancellation(context)
         and error.__cause__ is None
         and not isinstance(error, TimeoutError)
     )

@@ -1,4 +1,4 @@
-"""What a broker notes in a message's headers about its former deliveries and dead letterings."""
+"""What a message's headers say about its former deliveries and dead-letterings."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Death(NamedTuple):
 
 
 def delivery_count(headers: Mapping[str, object] | None, redelivered: bool) -> int:
-    """How often a message was delivered before, as far as the broker tells."""
+    """How often a message was delivered before, as far as the broker says."""
     counts = [(headers or {}).get(name) for name in _COUNTS]
     known = [count for count in counts if isinstance(count, int) and count >= 0]
     return max(*known, int(redelivered), 0)
 
 
 def deaths(headers: Mapping[str, object] | None) -> tuple[Death, ...]:
-    """The entries of ``x-death``, the latest first.  What has another form is left out."""
+    """The entries of ``x-death``, the latest first.  Entries of another form are left out."""
     entries = (headers or {}).get("x-death")
     tables = entries if isinstance(entries, list) else []
     return tuple(_death(table) for table in tables if isinstance(table, dict))

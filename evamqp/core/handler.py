@@ -1,4 +1,4 @@
-"""Every callback the library can make, one method each, and the laws they obey.
+"""Every callback of the library, one method each, and the rules they follow.
 
 No state machine lives here: this file is the list of what a user may override.
 """
@@ -47,7 +47,7 @@ class CallbackContext(NamedTuple):
 class Handler:
     """Subclass it and override what you need, or pass functions to ``connect``.
 
-    The five laws of callbacks:
+    The five rules of callbacks:
 
     1. State first, callback last.  The library is consistent before your code runs: closing,
        publishing, cancelling or opening a channel inside any callback is legal.
@@ -64,7 +64,7 @@ class Handler:
        socket; the connection lives.  KeyboardInterrupt and SystemExit propagate out of the loop.
 
     A callback may be an async function, or return a coroutine: the loop runs it, nobody waits for
-    it, and the fifth law holds.  The other laws are about where it begins.
+    it, and the fifth rule holds.  The other rules apply to its beginning.
     """
 
     #: Whether somebody else reports that its connection was not closed.
@@ -99,7 +99,7 @@ class Handler:
     def on_writable(self, connection: Connection, writable: bool) -> object:
         """Backpressure: stop publishing at False, go on at True.
 
-        ``connection.is_writable`` changes at once; this tells it on the next turn of the loop.
+        ``connection.is_writable`` changes at once; this reports it on the next turn of the loop.
         """
 
     def on_channel_open(self, channel: Channel) -> object:
@@ -133,7 +133,7 @@ class Handler:
         limit = _returns.setdefault(connection, LogLimit(RETURNS_AT_ONCE, RETURNS_INTERVAL))
         if limit.admits(connection.context.clock.time()):
             words = PublishReturned(*returned[:4])
-            log.warning("%r: a message was returned: %s%s", connection, words, limit.told())
+            log.warning("%r: a message was returned: %s%s", connection, words, limit.suffix())
         return None
 
     def on_consumer_cancel(self, channel: Channel, consumer_tag: str) -> object:

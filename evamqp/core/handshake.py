@@ -1,6 +1,6 @@
-"""What is settled before a connection is open: client properties, limits, and whom we talk to.
+"""What is negotiated before a connection is open: client properties, limits, and the peer.
 
-Nothing is sent here; the connection's state machine asks, and sends what it is told.
+Nothing is sent here; the connection's state machine asks, and sends the answers.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from evamqp.parameters import FRAME_MIN_SIZE, Parameters
 from evamqp.types import Table
 from evamqp.version import VERSION
 
-# All that RabbitMQ knows.  authentication_failure_close makes it tell why a login failed;
-# consumer_cancel_notify makes it tell that a queue was deleted under a consumer.
+# All that RabbitMQ knows.  authentication_failure_close makes it say why a login failed;
+# consumer_cancel_notify makes it cancel the consumers of a deleted queue.
 CAPABILITIES = {
     "publisher_confirms": True,
     "exchange_exchange_bindings": True,
@@ -42,7 +42,7 @@ CAPABILITIES = {
 
 
 def client_properties(parameters: Parameters) -> dict[str, object]:
-    """What we tell the broker about ourselves; the user's entries win."""
+    """Our client properties; the user's entries win."""
     properties: dict[str, object] = {
         "product": "evamqp",
         "version": VERSION,
@@ -191,7 +191,7 @@ def refusal(state: ConnectionState, text: str, code: int, method: str | None) ->
 def loss(
     state: ConnectionState, parameters: Parameters | None, greeting: bytes
 ) -> ConnectionClosed:
-    """A lost transport as an error; in the handshake its place tells the probable cause."""
+    """A lost transport as an error; in the handshake the state suggests the probable cause."""
     if state is ConnectionState.STARTING:
         if greeting:
             return wrong_peer(greeting)

@@ -1,4 +1,4 @@
-"""When to send a heartbeat, and when the peer is dead.  It is told of bytes and of time passing.
+"""When to send a heartbeat, and when the peer is dead.  Its owner reports bytes and passing time.
 
 No clock and no timer: the connection calls ``tick`` every quarter interval.
 """

@@ -137,7 +137,7 @@ class MessageIterator(Generic[M]):
 
     def __del__(self) -> None:
         inbox = self._inbox
-        # Perhaps in a foreign thread, or amid the core: so from the loop, if there still is one.
+        # Perhaps in another thread, or inside the core: so from the loop, if there still is one.
         if not inbox.is_over and not inbox.callbacks.is_forked:
             with suppress(RuntimeError):
                 inbox.channel.connection.call_soon_threadsafe(inbox.cancel)

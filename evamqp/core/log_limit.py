@@ -35,7 +35,7 @@ class LogLimit:
     def admits(self, now: float) -> bool:
         """Whether to write a line now; if not, it counts as left out.
 
-        Whoever writes it sets ``left_out`` back to 0 when he has told it.
+        The writer sets ``left_out`` back to 0 once it has reported it.
         """
         if self.wait(now) > 1e-6:
             self.left_out += 1
@@ -43,7 +43,7 @@ class LogLimit:
         self._spent += 1
         return True
 
-    def told(self) -> str:
-        """A suffix that tells how many lines were left out before this one; then none are."""
+    def suffix(self) -> str:
+        """How many lines were left out before this one, as a suffix; resets the count."""
         left_out, self.left_out = self.left_out, 0
         return f" (and {left_out} more of the kind before)" if left_out else ""

@@ -1,4 +1,4 @@
-"""What the broker hands over: deliveries and returned messages, decoded when they are read.
+"""Deliveries and returned messages, decoded when they are read.
 
 No state machine and no I/O lives here; settling is a call of the channel's machine.
 """
@@ -76,7 +76,7 @@ class Delivery:
 
     @property
     def delivery_count(self) -> int:
-        """How often the broker delivered it before, as far as it tells.
+        """How often the broker delivered it before, as far as the broker says.
 
         Quorum queues count; elsewhere it is 1 for a redelivered message, else 0.
 

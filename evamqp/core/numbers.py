@@ -1,6 +1,6 @@
 """Which number the next channel gets, and which frames may still come for one that is gone.
 
-What a channel is, it does not know; time is what it is told.
+It knows nothing of channels, and takes the time as an argument.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections import deque
 
 from evamqp.errors import BadArgument, BadType, WrongState
 
-# Seconds.  RabbitMQ sends what a channel's writer still holds behind the channel.close that ends
+# Seconds.  RabbitMQ sends what a channel's writer still holds after the channel.close that ends
 # it: some 600 frames within milliseconds, from 4.0 on even behind the open-ok of a successor, whose
 # confirms and deliveries they would be taken for.
 NUMBER_REST = 3.0

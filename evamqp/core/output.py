@@ -1,6 +1,6 @@
 """Bytes waiting for the transport: one list, one size, and the threshold of the buffer's mode.
 
-No frame is built here and no socket is known.
+It builds no frames and knows no socket.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One request and its outcome: the entry of the FIFO is the object that the user holds.
 
-What a reply means is the channel's business; how a future is made is the loop's.
+The channel knows what a reply means, and the loop how to make a future.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Host(Protocol):
-    """What a request is made by: it knows the thread, makes futures and calls back."""
+    """What a request needs of its maker: the thread check, futures and callbacks."""
 
     def check_caller(self, what: str) -> None:
         """Raise WrongThread in a thread that may not use the request."""
@@ -137,8 +137,8 @@ class Request(Generic[T]):
         value: T = yield from self._new_future().__await__()
         return value
 
-    # A coroutine object as well, for those who run nothing else: inlineCallbacks of Twisted, which
-    # would send any other object that is yielded straight back; ensureDeferred; create_task().
+    # It is a coroutine object as well, for code that runs nothing else: create_task(), Twisted's
+    # ensureDeferred, and its inlineCallbacks, which sends any other object straight back.
 
     def send(self, value: object) -> Any:
         """Wait for the outcome, as ``await`` does.  For what runs coroutines."""

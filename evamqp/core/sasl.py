@@ -14,7 +14,7 @@ from ..errors import AuthenticationFailed, BadArgument, shown
 
 
 class _OneStep:
-    """A mechanism that says everything at once and knows no answer to a challenge."""
+    """A mechanism with one message, which answers no challenge."""
 
     __slots__ = ()
     name: str
@@ -55,7 +55,7 @@ class AmqPlain(_OneStep):
 
 
 class External(_OneStep):
-    """Who we are is known from outside, from our TLS certificate; RFC 4422, appendix A."""
+    """The broker identifies us by other means, such as a TLS certificate; RFC 4422, appendix A."""
 
     __slots__ = ()
     name = "EXTERNAL"
@@ -65,7 +65,7 @@ class External(_OneStep):
 
 
 class Anonymous(_OneStep):
-    """Whoever asks is let in; RFC 4505.  The trace text it allows is left out."""
+    """No identity; RFC 4505.  The trace text it allows is left out."""
 
     __slots__ = ()
     name = "ANONYMOUS"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # The part of its life after which a token is renewed; each further attempt after so much of it.
 RENEW_AT = 2 / 3
 RETRY_AFTER = 1 / 12
-# Seconds between two requests for a token at the least, whatever life its source tells.
+# Seconds between two requests for a token at the least, whatever lifetime its source gives.
 SHORTEST = 1.0
 
 #: Gets the credentials, or why there are none.

@@ -1,4 +1,4 @@
-"""Counters of one connection.  They only count; nothing is decided by them."""
+"""Counters of one connection.  They only count; no decision depends on them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Stats:
         bytes_sent: Bytes handed to the transport.
         frames_received: Frames parsed.
         messages_received: Messages whose body came whole: deliveries, returns and gets.
-        messages_published: CallbackDispatcher of basic_publish that were accepted.
+        messages_published: Calls of basic_publish that were accepted.
         blocked_seconds: Seconds that the broker kept us blocked, up to the last unblocking.
         callback_errors: Exceptions that callbacks raised.
         stale_acks: Messages settled after their channel was gone.
@@ -19,7 +19,7 @@ class Stats:
         unknown_deliveries: Deliveries for consumers that do not exist.  Those of one that is gone
             were requeued; those that no consumer of the channel can have meant were dropped.
         late_frames: Frames for channels that were closed before.
-        late_calls: Functions that call_soon_threadsafe brought after the end, and dropped.
+        late_calls: Functions that call_soon_threadsafe brought after the end, and were dropped.
     """
 
     __slots__ = (

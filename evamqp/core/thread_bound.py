@@ -1,6 +1,6 @@
 """Which thread owns an object, and that a forked child may not use what its parent made.
 
-Nothing is known here of what the object is for.
+It does not know what the object is for.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from evamqp.errors import WrongThread
 
 
 def runs_elsewhere(adapter: object) -> bool:
-    """Whether the adapter's loop runs in another thread at this moment, as far as it can tell."""
+    """Whether the adapter's loop runs in another thread at this moment, as far as is known."""
     ask = getattr(adapter, "runs_elsewhere", None)
     return ask is not None and bool(ask())
 

@@ -1,4 +1,4 @@
-"""What a program hears of clients that it loses before they are closed: none vanishes silently.
+"""Warnings about clients that a program loses before it closes them.
 
 Who is unclosed, and what is lost with it, the clients say themselves.
 """

@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt.  Counts and chance only; no clock belongs here."""
+"""How long to wait before the next attempt.  It counts and draws random numbers."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Messages that one call of a handler gets together.
 
-Settling them is the consumer's business; this only collects.
+It only collects; the consumer settles.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What an operator reads of a client: one format, and a bounded number of lines an hour.
+"""The log of a client for its operator: one format, and a bounded number of lines an hour.
 
-Every line begins with whom it is about.  Nothing is decided here.
+Every line begins with the client it is about.  Nothing is decided here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 # publisher and consumer on it.
 CONNECTION_BURST, CONNECTION_INTERVAL = 8, 120.0
 MEMBER_BURST, MEMBER_INTERVAL = 5, 240.0
-# Of one outage, each tenth attempt is told, and the first after a minute.
+# During an outage, log each tenth attempt, and the first after a minute.
 ATTEMPTS_PER_LINE = 10
 SECONDS_PER_LINE = 60.0
 
@@ -31,12 +31,12 @@ SECONDS_PER_LINE = 60.0
 class ClientLog:
     """Writes lines about one client.
 
-    Lines beyond the limit are counted by their kind.  The next line tells the counts; and the last
+    Lines beyond the limit are counted by their kind.  The next line gives the counts; and the last
     of those left out is written late, so that the log always ends with how things stand.
 
     Args:
         adapter: The loop, for time and timer.
-        label: Returns whom the lines are about.
+        label: Returns the client's name in the lines.
         limit: How many lines are written.
     """
 
@@ -92,11 +92,11 @@ class ClientLog:
 
 
 class OutageLog:
-    """What a connection of a Reconnector goes through, told to a ClientLog.
+    """Reports the events of a Reconnector's connection to a ClientLog.
 
     Args:
         adapter: The loop.
-        label: Returns whom the lines are about.
+        label: Returns the client's name in the lines.
     """
 
     __slots__ = ("_adapter", "_at", "_attempt", "_has_been_open", "_kind", "_log")
@@ -105,7 +105,7 @@ class OutageLog:
         self._adapter = adapter
         self._log = ClientLog(adapter, label, LogLimit(CONNECTION_BURST, CONNECTION_INTERVAL))
         self._has_been_open = False
-        self._attempt = 0  # that was told last, of this outage
+        self._attempt = 0  # that was logged last, in this outage
         self._at = 0.0  # when
         self._kind: object = None  # of its reason
 

@@ -1,6 +1,6 @@
 """How long the oldest publish of a channel has waited for its confirm.
 
-It keeps nothing per publish.  What to do about a missing confirm is the publisher's business.
+It keeps nothing per publish.  The publisher decides what to do about a missing confirm.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The deadlines of publishes, and one timer for the first of them.
 
-What happens to a publish that expires is the publisher's business.
+The publisher decides what happens to a publish that expires.
 """
 
 from __future__ import annotations

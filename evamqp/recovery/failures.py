@@ -1,6 +1,6 @@
 """How long the consumer holds a failed message before it goes back to its queue.
 
-Settling it is the consumer's business.
+The consumer settles it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How a client is doing now, and what it has done so far: what operators look at.
 
-Plain values, made when they are asked for.  Nothing is decided here.
+Plain values, computed on request; no decision depends on them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class Health(NamedTuple):
             PAUSED, READY, BLOCKED by an alarm, SILENT: ready, but the broker has missed a
             heartbeat; CLOSING or CLOSED.
         since: Seconds for which it has been ready, or not been.
-        last_error: What was last in its way, perhaps before it was ready again; None if nothing.
+        last_error: The last error that kept it from being ready, also once it is ready again; None
+            if there was none.
         pending: A Publisher's messages without an outcome.
         at_work: A Consumer's messages whose handlers run.
         last_confirm: Seconds since a Publisher's last confirm or nack; None before the first.

@@ -1,6 +1,6 @@
-"""Who waits until a client is ready, what was last in the way, and how it is doing now.
+"""Waits for a client to become ready, the last obstacle, and the client's health.
 
-Whether it is ready is the client's business.
+The client itself decides whether it is ready.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Readiness:
         check: Whether the client is ready now.
 
     Attributes:
-        last_error: What was last in its way, perhaps before it was ready again; None if nothing.
+        last_error: The last error that kept it from being ready, also once it is ready again.
         since: When it last became ready, or ceased to be; the loop's time.
     """
 
@@ -180,13 +180,13 @@ class CanBeReady(LoopBound, ClosedAtExit):
 
         Args:
             timeout: Seconds; None waits until it is ready or has ended.
-            fail_fast: Fail at the first error that trying again does not heal: credentials or a
+            fail_fast: Fail at the first error that a retry does not cure: credentials or a
                 virtual host that the broker refuses, an entity that conflicts with its own.
             callback: Called with None once it is ready.
             on_error: Called with the NotReady.
 
         Returns:
-            A request that fails with NotReady, whose ``__cause__`` is what was last in the way.
+            A request that fails with NotReady, whose ``__cause__`` is the last obstacle.
             The client itself goes on trying; close it if you give up.
 
         Raises:

@@ -1,6 +1,6 @@
 """What Publisher, Consumer and RpcClient share: a reconnector that serves them, and a bounded end.
 
-What each does with its channel is its own business.
+Each of them decides what to do with its channel.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ R = TypeVar("R")
 
 
 class ChannelEvents(Handler):
-    """Passes on to a client whether the broker opened its channel, and the channel's end."""
+    """Reports the opening and the end of a client's channel to it."""
 
     def __init__(self, member: ReconnectingClient[Any]) -> None:
         self._member = member
@@ -92,7 +92,7 @@ class ReconnectingClient(CanBeReady, Generic[R]):
 
     @property
     def label(self) -> str:
-        """Who it is to whom, as logs show it: see ``Reconnector.label``."""
+        """Its name in log lines: see ``Reconnector.label``."""
         return f"{self.reconnector.label} {self._role()}"
 
     @property

@@ -124,7 +124,7 @@ class Reconnector(CanBeReady):
         # Entities over which the broker closed connections, until one is lost for another reason.
         self._fatal: list[Entity] = []
         self._dialled = targets  # in the last attempt
-        self._last_connection: Connection | None = None  # whose end is being told
+        self._last_connection: Connection | None = None  # whose end is being reported
         # Not bound to us, for a timer of the log must not keep us.
         self._log = OutageLog(self.adapter, partial(_label_of, ref(self)))
         self._was_fatal = False  # whether this connection ends over one

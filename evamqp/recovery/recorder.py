@@ -1,6 +1,6 @@
 """Records in a Topology what a connection declares, binds and deletes.
 
-It sees requests that succeeded.  When to declare them again is the reconnector's business.
+It sees requests that succeeded; the reconnector decides when to declare them again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# The broker reserves these names: it declares such entities itself, and refuses to let us.
+# The broker reserves these names: it declares such entities itself, and refuses to let clients.
 _RESERVED = "amq."
 
 

@@ -1,6 +1,6 @@
 """Declares a topology on a connection, and deals with the entities that the broker refuses.
 
-When to do so is the reconnector's business.
+The reconnector decides when.
 """
 
 from __future__ import annotations

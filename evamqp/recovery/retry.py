@@ -55,7 +55,7 @@ class Retry:
     ``work.retried`` that leads back.  Delays that you no longer use leave an empty queue behind.
 
     The copy that comes again has the same body, routing key and properties, except that it is
-    persistent and has no ``expiration``, no ``user_id`` and no ``CC``.  Headers tell the rest:
+    persistent and has no ``expiration``, no ``user_id`` and no ``CC``.  Headers give the rest:
     ``evamqp-attempts`` how often handlers failed, ``evamqp-exchange`` where it was first published,
     ``evamqp-error`` what the last handler raised.
 

@@ -1,6 +1,6 @@
 """What a handler returned and awaited, and whether that means success.
 
-Running it is the loop's business, settling the message the consumer's.
+The loop runs it, and the consumer settles the message.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The brokers that the behaviour suite runs against, all with one face.
 
-No law lives here.
+It holds no tests.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A client that says exactly what a law asks for: raw methods out, whole events in.
 
 It is built on the codec alone, so that no habit of evamqp's own client hides what a broker does.
-No law lives here, and nothing that only one of the brokers would understand.
+It holds no tests, and nothing that only one of the brokers would understand.
 """
 
 from __future__ import annotations

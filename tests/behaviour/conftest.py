@@ -1,6 +1,6 @@
 """Every law once per broker: the embedded one on memory and on TCP, and RabbitMQ.
 
-No law lives here.
+It holds no tests.
 """
 
 from __future__ import annotations

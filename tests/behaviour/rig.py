@@ -1,6 +1,6 @@
 """What the laws of behaviour stand on: a client with a channel, and short words for long methods.
 
-No law lives here.
+It holds no tests.
 """
 
 from __future__ import annotations

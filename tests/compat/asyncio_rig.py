@@ -1,6 +1,6 @@
 """What the tests of the asyncio facades share: a broker's URL, and programs under the runner.
 
-No law lives here.
+It holds no tests.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The rows of a migration document, and how one is run.
 
-No law lives here.
+It holds no tests.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Three nodes of RabbitMQ that are one cluster.
 
-No law lives here.
+It holds no tests.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Runs a loop in this thread while what hurts it runs in another.
 
-No law lives here.
+It holds no tests.
 """
 
 from __future__ import annotations

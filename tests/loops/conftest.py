@@ -1,6 +1,6 @@
 """A loop and a broker for every test: fixtures by which one law is checked on all loops.
 
-No law lives here.
+It holds no tests.
 """
 
 from __future__ import annotations

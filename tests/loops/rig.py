@@ -1,6 +1,6 @@
 """One loop, one scripted broker and the connections between them: what a law is checked on.
 
-No law and no fixture lives here.
+It holds no tests and no fixtures.
 """
 
 from __future__ import annotations

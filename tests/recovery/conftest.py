@@ -1,4 +1,4 @@
-"""The stage on which recovery is tested.  No law lives here."""
+"""The stage on which recovery is tested.  It holds no tests."""
 
 from __future__ import annotations
 

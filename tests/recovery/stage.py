@@ -1,6 +1,6 @@
 """A memory loop, a scripted broker on it, and what is told to the user: where recovery is tested.
 
-No law lives here.
+It holds no tests.
 """
 
 from __future__ import annotations

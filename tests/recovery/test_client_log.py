@@ -145,5 +145,5 @@ def test_a_limit_admits_a_burst_and_then_one_per_interval() -> None:
     assert limit.wait(4.0) == pytest.approx(6.0)
     assert not limit.admits(9.0)
     assert limit.admits(10.0)
-    assert limit.told() == " (and 3 more of the kind before)"
-    assert limit.told() == ""
+    assert limit.suffix() == " (and 3 more of the kind before)"
+    assert limit.suffix() == ""

@@ -1,6 +1,6 @@
 """Cancel a coroutine of asyncio at each of its suspensions in turn.
 
-No law lives here.
+It holds no tests.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A wire of memory that is cut at one byte: the virtual twin of ``tools/chaos_proxy.py``.
 
-No law lives here, and no word of a broker.
+It holds no tests, and no word of a broker.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A broker that does what a test says: it confirms, returns, refuses, blocks and goes on command.
 
-No law lives here.  It has queues, but routes by the default exchange only; what a real broker does
+It holds no tests.  It has queues, but routes by the default exchange only; what a real broker does
 besides is RabbitMQ's, and the embedded broker's.
 """
 

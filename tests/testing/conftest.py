@@ -1,6 +1,6 @@
 """The plugin's fixtures, as a project that has evamqp installed finds them.
 
-No law lives here.
+It holds no tests.
 """
 
 from __future__ import annotations

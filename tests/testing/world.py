@@ -1,6 +1,6 @@
 """A client in virtual time that writes down what happens to it, and the broker it talks to.
 
-No law lives here.
+It holds no tests.
 """
 
 from __future__ import annotations

@@ -205,7 +205,7 @@ class Channel:
         self._ended(None if reason.by == "client" else error)
 
     def _ended(self, error: Exception | None) -> None:
-        """The channel of evamqp is gone, and all who waited for it were told."""
+        """The evamqp channel has ended, and everyone who waited for it has the reason."""
         self._connection.discard(self)
         self._handlers.end_iterators()
         self.close_callbacks(error)

@@ -123,7 +123,7 @@ class Connection:
         self.connected.set()
 
     def _has_closed(self, connection: evamqp.Connection, reason: evamqp.ConnectionClosed) -> None:
-        if self.transport is None:  # it never was open, and connect() tells why
+        if self.transport is None:  # it never was open, and connect() raises why
             return
         self.transport = None
         self.connected.clear()

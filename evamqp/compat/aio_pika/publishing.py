@@ -30,7 +30,7 @@ class Confirm(Act[PublishResult]):
         exchange: Where it went.
         routing_key: Where it went.
         body: As sent.
-        message_id: Its own, by which a return is told: brokers rewrite other properties.
+        message_id: Identifies it when it is returned: brokers rewrite other properties.
     """
 
     __slots__ = (

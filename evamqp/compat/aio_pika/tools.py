@@ -103,7 +103,7 @@ class CallbackCollection(MutableSet[Any], Generic[S]):
     """Callbacks ``(sender, ...)``, called in one go; plain functions or coroutine functions.
 
     Args:
-        sender: Whom they get first; it is not kept alive.
+        sender: Their first argument; held weakly.
     """
 
     __slots__ = ("__weakref__", "_callbacks", "_is_frozen", "_sender", "_weak")

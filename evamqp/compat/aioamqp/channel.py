@@ -248,7 +248,7 @@ class Channel:
         )
 
     async def queue_purge(self, queue_name: str, no_wait: bool = False) -> dict[str, int] | None:
-        """Drop the messages that are ready, and tell how many there were."""
+        """Drop the messages that are ready, and return how many there were."""
         count = await self._ask(lambda core: core.queue_purge(queue_name, nowait=no_wait))
         return None if count is None else {"message_count": count}
 

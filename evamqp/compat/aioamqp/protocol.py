@@ -237,11 +237,11 @@ class AmqpProtocol:
         return len(self.channels)
 
     async def heartbeat(self) -> None:
-        """Wait for the end; heartbeats need nobody's help."""
+        """Wait for the end; heartbeats are sent by evamqp."""
         await self.stop_now.wait()
 
     async def send_heartbeat(self) -> None:
-        """Nothing to do: heartbeats need nobody's help."""
+        """Do nothing: heartbeats are sent by evamqp."""
 
     # For channels.
 

@@ -3,7 +3,7 @@
 Connections are loaded when they are first asked for, so that a program gets only its own loop.
 
 Attributes:
-    ERA: Which of pika's call styles the program has where a call does not tell: ``"1.x"``,
+    ERA: Which of pika's call styles to assume where a call does not show it: ``"1.x"``,
         ``"0.x"`` (0.10 to 0.13) or ``"0.9"``.  None: each connection finds out by itself.  The
         environment's ``EVAMQP_PIKA_ERA`` sets it for a program that is not to be edited.
 """

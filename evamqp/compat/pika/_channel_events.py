@@ -1,4 +1,4 @@
-"""What evamqp tells of one channel, as pika's callbacks get it."""
+"""The events of one channel, as pika's callbacks get them."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def confirmation(tags: Sequence[int], acked: bool) -> Any:
 
 
 class ChannelEvents(evamqp.Handler):
-    """What evamqp tells of one channel, passed on in pika's terms."""
+    """Passes the events of one channel on in pika's terms."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
 
     def confirm_to(self, callback: Callable[[Method], object]) -> None:
-        """Have confirmations told to ``callback``, one frame for each of the broker's."""
+        """Report confirms to ``callback``, one frame for each of the broker's."""
         number = self._channel.channel_number
         callbacks = self._channel.callbacks
 

@@ -1,4 +1,4 @@
-"""Three eras of call style: told apart once, at a call or a registration, and made one.
+"""Three eras of call style: recognized once, at a call or a registration, and translated to one.
 
 0.9: close callbacks get one method frame.  0.x (0.10 to 0.13): the callback of a request is its
 first argument, and close callbacks get code and text.  1.x: the callback is last, and close
@@ -48,7 +48,7 @@ class Era:
 
     @property
     def is_old(self) -> bool:
-        """What holds where a call does not tell."""
+        """The era to assume where a call does not show one."""
         forced = getattr(sys.modules[__package__ or ""], "ERA", None)
         if forced is None:
             return self.seen_old
@@ -163,7 +163,7 @@ def _call_undecided(
 
 
 def _call_with_frame(callback: Callable[..., object], closed: Any, error: BaseException) -> None:
-    """0.9: a frame; of a connection only what the broker closed is told."""
+    """0.9: a frame; for a connection only closes by the broker are reported."""
     number = getattr(closed, "channel_number", 0)
     kind = spec.Channel.Close if number else spec.Connection.Close
     if number or isinstance(error, exceptions.ConnectionClosedByBroker):

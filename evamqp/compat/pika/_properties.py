@@ -15,7 +15,7 @@ from .exceptions import InvalidFrameError
 if TYPE_CHECKING:
     from evamqp import Message, blocking
 
-    # Both tell the same of a message that came.
+    # Both are equal for a message that came.
     AnyMessage = Message | blocking.Message
 
 _LAYOUT = (

@@ -1,6 +1,6 @@
 """Who wants to be called for what: callbacks by channel number and by method or event.
 
-evamqp delivers what it knows straight to its receiver; this is for the rest, and for programs that
+evamqp calls most callbacks directly; this is for the rest, and for programs that
 add callbacks of their own.
 """
 
@@ -63,7 +63,7 @@ class CallbackManager:
 
         Args:
             one_shot: Once, not each time.
-            only_caller: Only where ``process`` is told of this caller.
+            only_caller: Only when ``process`` is given this caller.
             arguments: Only for a frame whose method, or a dict, that has these values.
         """
         entry = _Entry(callback, one_shot, only_caller, arguments)

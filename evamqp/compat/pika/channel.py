@@ -436,7 +436,7 @@ class Channel(ChannelRequests):
         """
 
         def call() -> None:
-            # It may come too late, of which nobody is left to be told.
+            # It may come too late, when there is no one left to report to.
             with suppress(exceptions.ChannelWrongStateError):
                 function(*arguments)
 

@@ -37,7 +37,7 @@ class Connection:
     Attributes:
         params: The parameters in use.
         callbacks: Who waits for what.
-        server_properties: What the broker told about itself; None before.
+        server_properties: What the broker said about itself; None before.
         server_capabilities: Its capabilities; None before.
         known_hosts: Always empty.
         connection_state: One of the constants.
@@ -194,7 +194,7 @@ class Connection:
 
     @property
     def consumer_cancel_notify(self) -> bool:
-        """Whether the broker tells that it cancelled a consumer."""
+        """Whether the broker notifies clients of consumers that it cancelled."""
         return self._can("consumer_cancel_notify")
 
     @property
@@ -340,10 +340,10 @@ class Connection:
             raise exceptions.ConnectionWrongStateError(
                 f"update_secret requires an open connection: {self!r}"
             )
-        told = None
+        confirmed = None
         if callback is not None:
-            told = lambda _: callback(Method(0, spec.Connection.UpdateSecretOk()))  # noqa: E731
-        self._core.update_secret(new_secret, reason, callback=told)
+            confirmed = lambda _: callback(Method(0, spec.Connection.UpdateSecretOk()))  # noqa: E731
+        self._core.update_secret(new_secret, reason, callback=confirmed)
 
     # 0.x
 
@@ -401,8 +401,8 @@ class Connection:
     def _open_failed(self, failed: BaseException) -> None:
         self.connection_state = self.CONNECTION_CLOSED
         error = self._aborted or _unwrap(failed)
-        told = self.callbacks.process(0, self.ON_CONNECTION_ERROR, self, self, error)
-        if not told or not self._has_error_callback:
+        was_reported = self.callbacks.process(0, self.ON_CONNECTION_ERROR, self, self, error)
+        if not was_reported or not self._has_error_callback:
             self._raise_from_loop(error)
         self._after_end()
 
@@ -457,7 +457,7 @@ class _Transport:
 
 
 class _Attempt(evamqp.Handler):
-    """What evamqp tells of one attempt, and of the connection that came of it.
+    """The events of one attempt, and of the connection that it opened.
 
     Args:
         connection: pika's.
@@ -473,7 +473,7 @@ class _Attempt(evamqp.Handler):
         self._done: Callable[[Any], object] | None = done
 
     def finish(self, result: Any) -> None:
-        """Tell what came of it, unless it was aborted."""
+        """Report the result, unless it was aborted."""
         done, self._done = self._done, None
         if done is not None:
             done(result)

@@ -45,7 +45,7 @@ class Publication:
 
 
 class Channel(StdChannel):  # type: ignore[misc]
-    """A channel; each call waits for the broker's answer, unless it is told not to (``nowait``).
+    """A channel; each call waits for the broker's answer, unless ``nowait`` says otherwise.
 
     Attributes:
         connection: The connection; None once the channel has ended.
@@ -492,7 +492,7 @@ class Channel(StdChannel):  # type: ignore[misc]
 
 
 class _Events(evamqp.Handler):
-    """What the loop tells a channel."""
+    """Receives a channel's events."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel

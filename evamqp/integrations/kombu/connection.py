@@ -137,7 +137,7 @@ class Connection:
 
     @property
     def server_properties(self) -> dict[str, Any]:
-        """What the broker told about itself."""
+        """What the broker said about itself."""
         return self.core.server_properties
 
     # What kombu's transport calls
@@ -336,7 +336,7 @@ class Connection:
 
 
 class _Events(evamqp.Handler):
-    """What the loop tells a connection."""
+    """Receives a connection's events."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

@@ -216,7 +216,7 @@ class BaseServerChannel:
             consumer.queue.dispatch()
 
     def lose_consumer(self, consumer: Consumer) -> None:
-        """The broker cancels a consumer, and tells a client that can be told."""
+        """The broker cancels a consumer, and notifies a client that supports it."""
         if self.consumers.pop(consumer.tag, None) is not None and self._connection.can(
             "consumer_cancel_notify"
         ):

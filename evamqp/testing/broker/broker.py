@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 #: Publishes that ``published`` remembers.
 PUBLISHES_KEPT = 10_000
-#: The release of RabbitMQ that a broker imitates unless it is told otherwise.
+#: The release of RabbitMQ that a broker imitates by default.
 RELEASE = "3.10"
 # Seconds between two looks of wait_until().
 _GLANCE = 0.002

@@ -65,7 +65,7 @@ TO_0_8 = {b"\0\x0a\0\x32": b"\0\x0a\0\x3c", b"\0\x0a\0\x33": b"\0\x0a\0\x3d"}
 FROM_0_8 = {new: old for old, new in TO_0_8.items()}
 CHANNEL_MAX = 2047
 FRAME_MAX = 131_072
-# What it can do; clients of AMQP 0-8 are told of nothing.
+# Its capabilities; clients of AMQP 0-8 get none.
 CAPABILITIES: Table = {
     "publisher_confirms": True,
     "exchange_exchange_bindings": True,
@@ -85,7 +85,7 @@ class ServerConnection:
     Args:
         broker: The broker.
         number: Its number, for whoever looks at the broker.
-        runtime: Time, and whom to tell of output.
+        runtime: A clock, and what is called when there is output.
     """
 
     __slots__ = (
@@ -520,7 +520,7 @@ class ServerConnection:
             send(channel)
 
     def block(self) -> None:
-        """An alarm: tell the client, and read nothing more of it."""
+        """An alarm: notify the client, and stop reading from it."""
         assert self.broker.alarm is not None
         self.blocked = True
         if self.can("connection.blocked"):

@@ -42,7 +42,7 @@ def binding_of(destination: Destination, routing_key: str, arguments: Table) -> 
 
 
 def _form_of(table: Table) -> bytes:
-    """The bytes of a table, which tell types apart that Python takes for equal."""
+    """The bytes of a table: they differ for types that Python takes for equal."""
     return encode_table(dict(sorted(table.items())), "arguments") if table else b""
 
 

@@ -149,7 +149,7 @@ class Faults:
 
     @on_loop
     def block(self, reason: str = "low on memory") -> None:
-        """Raise an alarm: whoever publishes is told connection.blocked, and is read no more."""
+        """Raise an alarm: publishers are sent connection.blocked, and are no longer read from."""
         self._target.alarm = reason
 
     @on_loop

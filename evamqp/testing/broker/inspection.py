@@ -93,7 +93,7 @@ class ConnectionInfo(NamedTuple):
         number: Counted from 1 in the order in which they came.
         name: Its own name in the client properties; "" without one.
         channels: Numbers of its open channels.
-        blocked: Whether it was told that it is blocked.
+        blocked: Whether it was sent connection.blocked.
     """
 
     number: int

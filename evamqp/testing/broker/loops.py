@@ -67,7 +67,7 @@ class BackgroundLoop:
     def _run(self) -> None:
         try:
             self._adapter.run()
-        except BaseException as error:  # told by stop(), in the thread that can do something
+        except BaseException as error:  # raised by stop(), in the thread that can act on it
             self._failure = error
 
 

@@ -1,4 +1,4 @@
-"""A queue: what is ready, what is out and unacknowledged, and to whom the next message goes.
+"""A queue: what is ready, what is out and unacknowledged, and which consumer gets the next message.
 
 Which messages come here is routing's, and how one is sent is the channel's.
 """
@@ -33,7 +33,7 @@ class Owner(Protocol):
         """Dead-letter a message."""
 
     def remove_queue(self, queue: Queue) -> None:
-        """Delete a queue, and tell its consumers."""
+        """Delete a queue, and cancel its consumers."""
 
 
 class Queue:
@@ -136,7 +136,7 @@ class Queue:
             self.dispatch()
 
     def take_consumers(self) -> list[Consumer]:
-        """Take all consumers away, and tell who they were."""
+        """Remove and return all consumers."""
         gone = self.consumers
         self._groups.clear()
         self.exclusive_consumer = self._active = None

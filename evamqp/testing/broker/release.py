@@ -25,7 +25,7 @@ class Release(NamedTuple):
         sorts_headers: Whether a message's headers come back sorted by name, each name once.
         checks_delivery_mode: Whether one but 1 and 2 is refused.
         records_last_death: Whether dead letters have the headers ``x-last-death-...``, and keep CC.
-        old_words: Whether faults of queue arguments are told in the words of 3.8.
+        old_words: Whether errors about queue arguments have the wording of 3.8.
         time_is_limited: Whether a time to live of more than ten years is refused.
         checks_queue_type: Whether arguments of other queue types are refused.
         matches_x: Whether headers exchanges know ``all-with-x`` and ``any-with-x``.

@@ -234,7 +234,7 @@ class VirtualHost:
             raise precondition_failed(f"{what} not empty")
 
     def remove_queue(self, queue: Queue) -> None:
-        """Delete a queue whatever it holds, and tell its consumers."""
+        """Delete a queue whatever it holds, and cancel its consumers."""
         if self.queues.get(queue.name) is not queue:
             return
         self._routes.clear()

@@ -1,6 +1,6 @@
 """The broker of a test: the embedded one, then RabbitMQ, each with an empty virtual host.
 
-No law lives here.
+It holds no tests.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One program on two libraries: pika itself, and the facade; what each tells is compared.
 
-No law lives here.
+It holds no tests.
 """
 
 from __future__ import annotations

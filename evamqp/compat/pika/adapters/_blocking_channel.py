@@ -66,7 +66,7 @@ class BlockingChannel:
     def _events(self) -> dict[str, Callable[..., object]]:
         """Who hears what of the channel.
 
-        What is told waits for whoever serves the connection, and a program may never do that.
+        Reports wait until the program serves the connection, which it may never do.
         """
         return {"on_return": self._returned, "on_consumer_cancel": self._cancelled}
 
@@ -319,7 +319,7 @@ class BlockingChannel:
 
     def stop_consuming(self, consumer_tag: str | None = None) -> None:
         """Cancel one consumer, or all."""
-        if self._connection._impl.is_interrupted:  # a signal handler amid another call
+        if self._connection._impl.is_interrupted:  # a signal handler inside another call
             self._connection._impl.call_soon_threadsafe(lambda: self.stop_consuming(consumer_tag))
             return
         for tag in [consumer_tag] if consumer_tag else list(self._consumers):

@@ -1,6 +1,6 @@
 """Why a connection on Twisted ended, for programs that trap pika's exceptions or Twisted's.
 
-pika tells Twisted's alone, even of what the broker has closed; these are both.
+pika reports Twisted's alone, even when the broker closed the connection; these are both.
 """
 
 from __future__ import annotations

@@ -121,9 +121,9 @@ class ConnectionOnTransport(Connection):
         super().__init__(parameters, internal_connection_workflow=False)
 
     def _reason_of(self, reason: evamqp.ConnectionClosed) -> exceptions.AMQPConnectionError:
-        told = super()._reason_of(reason)
-        kind = REASONS.get(type(told))
-        return told if kind is None else kind(*told.args)
+        error = super()._reason_of(reason)
+        kind = REASONS.get(type(error))
+        return error if kind is None else kind(*error.args)
 
     def begin(self, done: Callable[[Any], object]) -> None:
         """Shake hands on the transport that is there."""

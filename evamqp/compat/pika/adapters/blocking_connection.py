@@ -113,7 +113,7 @@ class BlockingConnection:
 
     @property
     def consumer_cancel_notify(self) -> bool:
-        """Whether the broker tells that it cancelled a consumer."""
+        """Whether the broker notifies clients of consumers that it cancelled."""
         return self._can("consumer_cancel_notify")
 
     @property
@@ -292,7 +292,7 @@ class BlockingConnection:
         Raises:
             ConnectionWrongStateError: It is closed; in 0.x's era nothing is raised.
         """
-        if self._impl.is_interrupted:  # a signal handler, amid another call of this thread
+        if self._impl.is_interrupted:  # a signal handler inside another call of this thread
             self._impl.call_soon_threadsafe(lambda: self._close_quietly(reply_code, reply_text))
             return
         if self.is_closed:

@@ -344,7 +344,7 @@ class TwistedChannel:
         """Nothing: TwistedProtocolConnection.channel() has asked for it."""
 
     def close(self, reply_code: int = 0, reply_text: str = "Normal shutdown") -> None:
-        """Close it; ``on_closed`` tells when that is done."""
+        """Close it; ``on_closed`` is called when that is done."""
         self._channel.close(reply_code, reply_text)
 
     def _ended(self, channel: Channel, reason: BaseException) -> None:
@@ -362,7 +362,7 @@ class TwistedChannel:
 
 
 def _ignore(frame: Method) -> None:
-    """Confirmations are taken from evamqp, where each tag is told."""
+    """Confirms are taken from evamqp, which reports each tag."""
 
 
 class TwistedProtocolConnection(protocol.Protocol):
