@@ -14,13 +14,10 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from evamqp.abc import Endpoint, Handle, LoopCallback, Stream
-from evamqp.adapters._dial import Dial
+from evamqp.abc import Handle, LoopCallback
 from evamqp.adapters._future import Promise, Result, run_awaitable, started
-from evamqp.adapters._listener import SocketListener
+from evamqp.adapters._network import SelectorNetwork
 from evamqp.adapters._selector import Interrupt, Lock, LoopSelector
-from evamqp.adapters._socket import SocketConnector
-from evamqp.adapters._tcp import open_listener
 from evamqp.adapters._timers import Call, Timers
 from evamqp.errors import WrongState
 
@@ -32,7 +29,7 @@ T = TypeVar("T")
 LONGEST_SLEEP = 24 * 3600.0
 
 
-class SelectAdapter:
+class SelectAdapter(SelectorNetwork):
     """An event loop that needs nothing but the standard library; see ``evamqp.abc.Adapter``.
 
     Call everything but call_soon_threadsafe() and stop() from the thread that runs the loop.
@@ -98,25 +95,6 @@ class SelectAdapter:
     ) -> Handle:
         """Run a coroutine, or wait for a Result or Request; then call ``done``."""
         return run_awaitable(awaitable, done, self.call_soon)
-
-    def connect(self, endpoint: Endpoint, stream: Stream) -> Handle:
-        """Resolve, connect and shake hands in TLS; then call ``stream.connection_made``."""
-        connector = SocketConnector(self._selector, self.call_soon, endpoint)
-        return Dial(self, connector, endpoint, stream)
-
-    def listen(self, host: str, port: int, factory: Callable[[], Stream]) -> SocketListener:
-        """Accept connections, each for a new stream.
-
-        Args:
-            host: Address to bind; a name is resolved on the spot, which may block.
-            port: 0 picks a free one; see the handle's ``port``.
-            factory: Makes the stream of one connection.
-
-        Raises:
-            OSError: The address cannot be bound; nothing is left open.
-        """
-        sock = open_listener(host, port)
-        return SocketListener(self._selector, self.call_soon, self.call_later, sock, factory)
 
     def run(self) -> None:
         """Run the loop until stop().

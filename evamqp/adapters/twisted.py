@@ -26,11 +26,9 @@ from twisted.python import threadable
 from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped]
 
-from evamqp.abc import Endpoint, Handle, LoopCallback, Stream
-from evamqp.adapters._dial import Dial
-from evamqp.adapters._listener import SocketListener
-from evamqp.adapters._socket import LOST, READ, WRITE, SocketConnector
-from evamqp.adapters._tcp import open_listener
+from evamqp.abc import Handle, LoopCallback
+from evamqp.adapters._network import SelectorNetwork
+from evamqp.adapters._socket import LOST, READ, WRITE
 from evamqp.adapters._timers import Call
 from evamqp.errors import RequestCancelled, WrongState
 
@@ -39,7 +37,7 @@ T = TypeVar("T")
 _log = Logger()
 
 
-class TwistedAdapter:
+class TwistedAdapter(SelectorNetwork):
     """Runs on a Twisted reactor; see ``evamqp.abc.Adapter``.
 
     Twisted logs a callback that raises, SystemExit and KeyboardInterrupt included.  A reactor that
@@ -97,25 +95,6 @@ class TwistedAdapter:
 
         deferred.addCallbacks(lambda _: ended(None), lambda failure: ended(failure.value))
         return cast(Handle, deferred)
-
-    def connect(self, endpoint: Endpoint, stream: Stream) -> Handle:
-        """Resolve, connect and shake hands in TLS; then call ``stream.connection_made``."""
-        connector = SocketConnector(self._selector, self.call_soon, endpoint)
-        return Dial(self, connector, endpoint, stream)
-
-    def listen(self, host: str, port: int, factory: Callable[[], Stream]) -> SocketListener:
-        """Accept connections, each for a new stream.
-
-        Args:
-            host: Address to bind; a name is resolved on the spot, which may block.
-            port: 0 picks a free one; see the handle's ``port``.
-            factory: Makes the stream of one connection.
-
-        Raises:
-            OSError: The address cannot be bound; nothing is left open.
-        """
-        sock = open_listener(host, port)
-        return SocketListener(self._selector, self.call_soon, self.call_later, sock, factory)
 
     def run(self) -> None:
         """Run the reactor until stop(); a reactor can be run once only.

@@ -10,41 +10,15 @@ from collections.abc import Iterator
 import pytest
 
 import evamqp.blocking
-from evamqp.testing.fixtures import ServedVhost
-from rabbitmq_node import RabbitNode, VhostPool
+from tests.support.broker_url import BROKERS, url, vhosts
 
-BROKERS = ("embedded", "rabbitmq")
+__all__ = ["url", "vhosts"]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run whatever asks for a URL on each broker."""
     if "url" in metafunc.fixturenames:
-        params = [
-            pytest.param(name, marks=pytest.mark.rabbitmq if name == "rabbitmq" else ())
-            for name in BROKERS
-        ]
-        metafunc.parametrize("url", params, indirect=True)
-
-
-@pytest.fixture(scope="session")
-def blocking_vhosts(rabbit: RabbitNode) -> VhostPool:
-    """Virtual hosts made ahead."""
-    return VhostPool(rabbit)
-
-
-@pytest.fixture
-def url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The URL of a virtual host that no test used before."""
-    if request.param == "rabbitmq":
-        node: RabbitNode = request.getfixturevalue("rabbit")
-        pool: VhostPool = request.getfixturevalue("blocking_vhosts")
-        vhost = pool.take()
-        yield vhost.url
-        node.repair()
-        pool.give_back(vhost)
-    else:
-        served: ServedVhost = request.getfixturevalue("amqp_broker")
-        yield served.url
+        metafunc.parametrize("url", BROKERS, indirect=True)
 
 
 @pytest.fixture

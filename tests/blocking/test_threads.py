@@ -168,9 +168,9 @@ def test_keeper_of_a_connection_that_nobody_has_ends(amqp_broker: ServedVhost) -
 
 @pytest.mark.rabbitmq
 def test_handler_that_works_longer_than_the_heartbeat_keeps_its_connection(
-    rabbit: RabbitNode, blocking_vhosts: VhostPool
+    rabbit: RabbitNode, vhosts: VhostPool
 ) -> None:
-    vhost = blocking_vhosts.take()
+    vhost = vhosts.take()
     target = evamqp.Parameters.from_url(vhost.url, heartbeat=2)
     with evamqp.blocking.connect(target) as connection:
         assert connection.heartbeat == 2
@@ -183,7 +183,7 @@ def test_handler_that_works_longer_than_the_heartbeat_keeps_its_connection(
             message.ack()
             break
         assert channel.queue_declare("q", passive=True).message_count == 0
-    blocking_vhosts.give_back(vhost)
+    vhosts.give_back(vhost)
 
 
 def test_keeper_takes_a_bounded_part_of_a_flood(

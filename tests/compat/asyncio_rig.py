@@ -13,17 +13,10 @@ from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pytest
-
 from tests.examples.program import ROOT, Program
 
 T = TypeVar("T")
 
-#: The fixtures by which a test gets its broker.
-BROKERS = [
-    pytest.param("embedded"),
-    pytest.param("rabbitmq", marks=pytest.mark.rabbitmq),
-]
 #: Seconds that one scenario may take.
 TIMEOUT = 30.0
 

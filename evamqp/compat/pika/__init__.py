@@ -11,10 +11,10 @@ Attributes:
 from __future__ import annotations
 
 import os
-from importlib import import_module
 from typing import Any
 
 from . import adapters, exceptions, spec
+from ._lazy import lazy_attribute
 from .connection import ConnectionParameters, SSLOptions, URLParameters
 from .credentials import ExternalCredentials, PlainCredentials
 from .delivery_mode import DeliveryMode
@@ -66,13 +66,4 @@ _MODULES = (
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return import_module(f"{__name__}.{name}")
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
-    except ImportError as error:  # its loop's package is not installed
-        raise AttributeError(f"{__name__}.{name}: {error}") from error
-    globals()[name] = value
-    return value
+    return lazy_attribute(globals(), name, _MODULES, _LAZY)

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from evamqp.testing import Broker
-from tests.compat.asyncio_rig import BROKERS, launch
+from tests.compat.asyncio_rig import launch
 from tests.examples.program import ROOT, Program
+from tests.support.broker_url import BROKERS
 
 FACADE = "evamqp.compat.aio_pika"
 PROGRAMS = Path(__file__).parent / "programs"

@@ -17,7 +17,8 @@ from evamqp.compat.aio_pika.exceptions import (
     PublishError,
 )
 from evamqp.compat.aio_pika.pamqp.commands import Basic
-from tests.compat.asyncio_rig import BROKERS, run
+from tests.compat.asyncio_rig import run
+from tests.support.broker_url import BROKERS
 
 everywhere = pytest.mark.parametrize("url", BROKERS, indirect=True)
 embedded = pytest.mark.parametrize("url", ["embedded"], indirect=True)

@@ -14,7 +14,8 @@ from evamqp.compat import aioamqp
 from evamqp.compat.aioamqp import protocol as states
 from evamqp.compat.aioamqp.channel import Channel
 from evamqp.testing import Broker
-from tests.compat.asyncio_rig import BROKERS, run
+from tests.compat.asyncio_rig import run
+from tests.support.broker_url import BROKERS
 
 everywhere = pytest.mark.parametrize("url", BROKERS, indirect=True)
 embedded = pytest.mark.parametrize("url", ["embedded"], indirect=True)

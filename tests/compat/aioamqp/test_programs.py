@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.compat.asyncio_rig import BROKERS, launch
+from tests.compat.asyncio_rig import launch
 from tests.examples.program import Program
+from tests.support.broker_url import BROKERS
 
 PROGRAMS = Path(__file__).parent / "programs"
 everywhere = pytest.mark.parametrize("url", BROKERS, indirect=True)

@@ -13,12 +13,8 @@ import pika as real
 import pytest
 
 import evamqp.compat.pika as facade
+from tests.support.broker_url import BROKERS
 
-#: The fixtures by which a test gets its broker.
-BROKERS = [
-    pytest.param("embedded"),
-    pytest.param("rabbitmq", marks=pytest.mark.rabbitmq),
-]
 everywhere = pytest.mark.parametrize("url", BROKERS, indirect=True)
 embedded = pytest.mark.parametrize("url", ["embedded"], indirect=True)
 #: Seconds that one program may take.

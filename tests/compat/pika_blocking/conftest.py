@@ -11,39 +11,15 @@ import pytest
 
 import evamqp.compat.pika as pika
 from evamqp.compat.pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
-from evamqp.testing.fixtures import ServedVhost
-from rabbitmq_node import RabbitNode, VhostPool
+from tests.support.broker_url import BROKERS, url, vhosts
 
-BROKERS = ("embedded", "rabbitmq")
+__all__ = ["url", "vhosts"]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run whatever asks for a URL on each broker."""
     if "url" in metafunc.fixturenames:
-        params = [
-            pytest.param(name, marks=pytest.mark.rabbitmq if name == "rabbitmq" else ())
-            for name in BROKERS
-        ]
-        metafunc.parametrize("url", params, indirect=True)
-
-
-@pytest.fixture(scope="session")
-def program_vhosts(rabbit: RabbitNode) -> VhostPool:
-    """Virtual hosts made ahead."""
-    return VhostPool(rabbit)
-
-
-@pytest.fixture
-def url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The URL of a virtual host that no test used before."""
-    if request.param == "rabbitmq":
-        pool: VhostPool = request.getfixturevalue("program_vhosts")
-        vhost = pool.take()
-        yield vhost.url
-        pool.give_back(vhost)
-    else:
-        served: ServedVhost = request.getfixturevalue("amqp_broker")
-        yield served.url
+        metafunc.parametrize("url", BROKERS, indirect=True)
 
 
 @pytest.fixture

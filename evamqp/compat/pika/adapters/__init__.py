@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
+
+from .._lazy import lazy_attribute
 
 _LAZY = {
     "AsyncioConnection": "asyncio_connection",
@@ -20,13 +21,4 @@ _MODULES = (*dict.fromkeys(_LAZY.values()), "thread_safe_connection", "utils")
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return import_module(f"{__name__}.{name}")
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
-    except ImportError as error:  # its loop's package is not installed
-        raise AttributeError(f"{__name__}.{name}: {error}") from error
-    globals()[name] = value
-    return value
+    return lazy_attribute(globals(), name, _MODULES, _LAZY)
