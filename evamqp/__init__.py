@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from evamqp.recovery.ledger import Outcome, Publication
     from evamqp.recovery.reconnector import Reconnector
     from evamqp.recovery.retry import Retry
+    from evamqp.recovery.stream import StreamOffset
     from evamqp.recovery.topology import Topology
     from evamqp.rpc import RpcClient, RpcReply, RpcServer
 
@@ -124,6 +125,7 @@ __all__ = [
     "RpcError",
     "RpcReply",
     "RpcServer",
+    "StreamOffset",
     "Topology",
     "TopologyFailed",
     "UsageError",
@@ -148,6 +150,7 @@ _LAZY = {
     "Reconnector": "evamqp.recovery.reconnector",
     "ReconnectorStats": "evamqp.recovery.health",
     "Retry": "evamqp.recovery.retry",
+    "StreamOffset": "evamqp.recovery.stream",
     "RpcClient": "evamqp.rpc",
     "RpcReply": "evamqp.rpc",
     "RpcServer": "evamqp.rpc",

@@ -9,11 +9,12 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from evamqp import checks
 from evamqp.codec.fields import encode_shortstr
 from evamqp.core.coroutines import is_interruption
+from evamqp.core.message import STREAM_OFFSET
 from evamqp.core.request import Request
 from evamqp.errors import (
     CONTENT_TOO_LARGE,
@@ -35,6 +36,7 @@ from evamqp.recovery.loop_bound import cancel_all
 from evamqp.recovery.reconnecting_client import ChannelEvents, ReconnectingClient
 from evamqp.recovery.reconnector import Reconnector, Target
 from evamqp.recovery.retry import Copies, Retry
+from evamqp.recovery.stream import StreamOffset, StreamPosition, offset_of
 from evamqp.recovery.topology import Topology, copy_table
 from evamqp.recovery.work import Work, message_at_work
 
@@ -111,6 +113,9 @@ class Consumer(ReconnectingClient[int]):
         retry: Where failed messages wait and end, in place of ``on_error``.  A message is
             acknowledged when the broker has confirmed its copy.  While an alarm blocks publishers
             the copies wait, and so do acknowledgements behind them.
+        offset: Where to begin in a stream, see StreamOffset; None where the queue is none.  After a
+            reconnection the consumer goes on at the first message that is not settled.  A stream
+            drops nothing: a rejected message stays there, and the consumer passes it.
         exclusive: Refuse other consumers of the queue.
         arguments: For instance ``x-priority``.
         on_reconnecting: See Reconnector; a shared one has its own of these three.
@@ -137,6 +142,7 @@ class Consumer(ReconnectingClient[int]):
         batch: int | None = None,
         batch_wait: float = 1.0,
         retry: Retry | None = None,
+        offset: StreamOffset | None = None,
         exclusive: bool = False,
         arguments: TableLike | None = None,
         on_reconnecting: Callable[[int, float, ConnectionClosed], object] | None = None,
@@ -147,6 +153,7 @@ class Consumer(ReconnectingClient[int]):
         _check(queue, on_message, prefetch, ack, on_error)
         check_batch(batch, batch_wait, prefetch)
         arguments = copy_table(arguments)
+        position = _position(queue, offset, arguments, topology, on_error)
         if retry is not None:
             topology = _with_retry(target, queue, topology, retry, on_error)
         super().__init__(
@@ -175,6 +182,9 @@ class Consumer(ReconnectingClient[int]):
         self._on_error = on_error
         self._exclusive = exclusive
         self._arguments = arguments
+        self._position = position
+        self._has_looked = False
+        self._has_left = False  # its stream, so that it has no channel
         self._tag = ""
         self._is_paused = False
         self._at_work: dict[Unit, Handle] = {}
@@ -230,6 +240,15 @@ class Consumer(ReconnectingClient[int]):
         return bool(self._tag)
 
     @property
+    def next_offset(self) -> int | None:
+        """Where in the stream it would go on: the offset of the first message that is not settled.
+
+        Store it to begin there in the next run.  None before the first message, unless ``offset``
+        is a number; None without ``offset``.
+        """
+        return None if self._position is None else self._position.resume_at
+
+    @property
     def at_work(self) -> int:
         """Messages whose handlers are running."""
         return _count(self._at_work)
@@ -260,6 +279,9 @@ class Consumer(ReconnectingClient[int]):
         self._set_prefetch(prefetch)
         channel = self._channel
         if channel is None:
+            return
+        if self._position is not None:
+            self._restart_stream()
             return
         self._spare = self._held + self.at_work
         tag, self._tag = self._tag, ""
@@ -299,7 +321,10 @@ class Consumer(ReconnectingClient[int]):
         """
         self._check_open("Consumer.resume")
         self._is_paused = False
-        self._consume()
+        if self._has_left:
+            self._open_channel()
+        else:
+            self._consume()
 
     def close(self, timeout: float | None = None) -> Request[int]:
         """Take no further messages, let running handlers finish, then disconnect.
@@ -343,6 +368,9 @@ class Consumer(ReconnectingClient[int]):
             self._come_back(self._open_channel)
             return
         self._channel = channel
+        self._has_left = False
+        if self._position is not None:
+            self._position.rewind()
         if self._oversized >= OVERSIZED:
             connection.context.channels.by_number[
                 channel.number
@@ -363,12 +391,15 @@ class Consumer(ReconnectingClient[int]):
             return
         self._since = self.adapter.time()
         self._is_served = False
+        arguments = self._arguments
+        if self._position is not None:
+            arguments = self._position.arguments(arguments)
         try:
             self._tag = channel.basic_consume(
                 self.queue,
                 self._deliver if self._collector is None else self._collector.add,
                 exclusive=self._exclusive,
-                arguments=self._arguments,
+                arguments=arguments,
                 on_cancel=self._cancelled,
                 callback=self._consuming,
             )
@@ -382,12 +413,30 @@ class Consumer(ReconnectingClient[int]):
     def _cancel(self) -> None:
         """Cancel the consumer; what waits here goes back to the queue."""
         tag, self._tag = self._tag, ""
-        if tag and self._channel is not None:
+        if tag and self._position is not None:
+            self._leave_stream()
+        elif tag and self._channel is not None:
             try:
                 self._channel.basic_cancel(tag)
             except (OutputFull, WrongState):
                 self._channel.close()  # always possible, and ends the consumer too
         self._drop_waiting()  # behind the cancel, so that they do not come to us again
+
+    def _leave_stream(self) -> None:
+        """End the channel, as a cancel for a stream; what is unsettled comes again on the next.
+
+        RabbitMQ 3.x may end the connection (541) over what follows a basic.cancel.
+        """
+        channel = self._channel
+        self._forget_channel()
+        if channel is not None:
+            channel.close()
+            self._has_left = True
+
+    def _restart_stream(self) -> None:
+        """Consume again, from the first message that is not settled."""
+        self._leave_stream()
+        self._open_channel()
 
     def _drop_waiting(self) -> None:
         """Return what waits here to the queue, unless it is there already."""
@@ -401,6 +450,9 @@ class Consumer(ReconnectingClient[int]):
             return
         self._log.write(logging.WARNING, "cancel", "the broker cancelled the consumer")
         self._readiness.failed(ConsumerCancelled("the broker cancelled the consumer"))
+        if self._position is not None and self._channel is not None:
+            self._replace_channel(self._channel)
+            return
         self._tag = ""
         # The queue has the messages of a consumer that timed out, and would deliver them twice.
         self._drop_waiting()
@@ -467,11 +519,22 @@ class Consumer(ReconnectingClient[int]):
         ``prefetch`` limits unacknowledged messages on the broker; a handler that acknowledges
         early, or whose connection was lost, still runs.
         """
+        if self._position is not None:
+            self._position.add(_messages(unit))
+        elif not self._has_looked:
+            self._look(unit)
         if len(self._at_work) < self._most_at_work:
             self._handle(unit)
             return
         self._waiting.append(unit)
         self._check_prefetch()
+
+    def _look(self, unit: Unit) -> None:
+        """Warn if the first message seems to come from a stream, whose offset nobody keeps."""
+        self._has_looked = True
+        if any(offset_of(message) is not None for message in _messages(unit)):
+            text = "its queue seems to be a stream: give offset=, or a reconnection misses messages"
+            self._log.write(logging.WARNING, "stream", text)
 
     @property
     def _held(self) -> int:
@@ -483,6 +546,8 @@ class Consumer(ReconnectingClient[int]):
     def _check_prefetch(self) -> None:
         """Close the channel of a broker that ignores ``prefetch``, before messages pile up."""
         held = self._held
+        if self._position is not None:
+            return  # RabbitMQ 3.x sends whole chunks of a stream, however long
         if held <= EXCESS * self._prefetch + self._spare or self._channel is None:
             return
         text = f"{held} messages are unacknowledged, though prefetch is {self._prefetch}"
@@ -556,7 +621,8 @@ class Consumer(ReconnectingClient[int]):
             return
         words = "%s: the handler of %r was interrupted by %r; the message goes back to the queue"
         log.warning(words, self.label, message, error)
-        self._return_later(message, INTERRUPTED_DELAY, message.nack)
+        give_back = message.nack if self._position is None else self._restart_stream
+        self._return_later(message, INTERRUPTED_DELAY, give_back)
 
     @property
     def _is_ending(self) -> bool:
@@ -645,6 +711,7 @@ class Consumer(ReconnectingClient[int]):
 
     def _disconnected(self, reason: ConnectionClosed) -> None:
         super()._disconnected(reason)
+        self._has_left = False
         self._forget_channel()
 
     def _needs(self, queue: str) -> bool:
@@ -709,6 +776,10 @@ def _count(units: Iterable[Unit]) -> int:
     return sum(map(_size, units))
 
 
+def _messages(unit: Unit) -> Iterable[Message]:
+    return unit.messages if isinstance(unit, Batch) else (unit,)
+
+
 def _unsettled(unit: Unit) -> list[Message]:
     return unit.unsettled if isinstance(unit, Batch) else [unit]
 
@@ -733,6 +804,29 @@ def _with_retry(
         brought.update(topology)
     brought.merge(retry.topology(queue, shared, topology))
     return brought
+
+
+def _position(
+    queue: str,
+    offset: StreamOffset | None,
+    arguments: TableLike | None,
+    topology: Topology | None,
+    on_error: ErrorPolicy,
+) -> StreamPosition | None:
+    """Where a consumer of a stream begins; None if the queue is none, as far as is known."""
+    if arguments and STREAM_OFFSET in arguments:
+        if offset is not None:
+            raise BadArgument(f"give either offset or the argument {STREAM_OFFSET}")
+        offset = cast(StreamOffset, arguments[STREAM_OFFSET])
+    if offset is None:
+        declared = topology.get_queue(queue) if isinstance(topology, Topology) else None
+        if declared is None or (declared.arguments or {}).get("x-queue-type") != "stream":
+            return None
+        offset = "next"  # as the broker does, but once only
+    position = StreamPosition(offset)
+    if on_error == "requeue":
+        raise BadArgument('a stream requeues nothing: on_error must be "reject" or "leave"')
+    return position
 
 
 def _check(queue: Any, on_message: Any, prefetch: Any, ack: Any, on_error: Any) -> None:

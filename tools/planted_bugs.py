@@ -95,7 +95,7 @@ BUGS = (
     ),
     Bug(
         "an interrupted handler has failed",
-        "        self._return_later(message, INTERRUPTED_DELAY, message.nack)\n",
+        "        self._return_later(message, INTERRUPTED_DELAY, give_back)\n",
         "        self._fail(message, error)\n",
     ),
     Bug(

@@ -32,7 +32,7 @@ from evamqp.core.confirms import Confirms
 from evamqp.core.coroutines import is_async
 from evamqp.core.delivery_template import DeliveryTemplate, no_message
 from evamqp.core.iteration import Inbox, MessageIterator, Messages
-from evamqp.core.message import Delivery
+from evamqp.core.message import STREAM_OFFSET, Delivery
 from evamqp.core.request import ConsumerTag, Request, check_callbacks, check_reason, check_text
 from evamqp.core.state import ChannelState
 from evamqp.errors import BadArgument, BadType, ChannelClosed, NotExecuted, WrongState, WrongThread
@@ -564,7 +564,7 @@ class Channel(AsyncBlock):
             exclusive: Refuse (403) if the queue has consumers, and keep others away.
             consumer_tag: Up to 255 bytes, unique on this channel; "" lets the client make one that
                 is unique on the connection.
-            arguments: For instance ``x-priority``.
+            arguments: For instance ``x-priority``, or ``x-stream-offset`` for a stream.
             on_cancel: Called with the tag when the broker cancels the consumer.
 
         Returns:
@@ -594,7 +594,10 @@ class Channel(AsyncBlock):
             finish=_same, callback=callback, on_error=on_error, tag=consumer_tag,
         )  # fmt: skip
         channels.consumers_named = number
-        machine.consumers[consumer_tag] = Consumer(consumer_tag, on_message, auto_ack, on_cancel)
+        is_stream = arguments is not None and STREAM_OFFSET in arguments
+        machine.consumers[consumer_tag] = Consumer(
+            consumer_tag, on_message, auto_ack, on_cancel, is_stream
+        )
         return ConsumerTag(consumer_tag, request)
 
     def messages(
@@ -672,7 +675,7 @@ class Channel(AsyncBlock):
             callback=callback, on_error=on_error, tag=consumer_tag,
         )  # fmt: skip
         if consumer is not None:
-            machine.cancelling.add(consumer_tag)
+            machine.cancelling_begins(consumer_tag)
         self.connection.context.parser.clear_templates()
         return request
 

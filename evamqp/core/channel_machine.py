@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from weakref import WeakSet
 
 from evamqp.codec.frames import method_frame
 from evamqp.codec.methods import decode_arguments
@@ -24,7 +25,7 @@ from evamqp.codec.templates import (
 )
 from evamqp.core.confirms import Confirms
 from evamqp.core.content import Content
-from evamqp.core.delivery_template import DeliveryTemplate, confirm_template
+from evamqp.core.delivery_template import DeliveryTarget, DeliveryTemplate, confirm_template
 from evamqp.core.message import Delivery, Returned
 from evamqp.core.request import Request, check_callbacks
 from evamqp.core.state import CHANNEL, ChannelState, resolve
@@ -76,6 +77,7 @@ class Consumer(NamedTuple):
     on_message: Callable[[Any], object]
     auto_ack: bool
     on_cancel: Callable[[str], object] | None
+    is_stream: bool = False  # consumes a stream, whose messages can only be acknowledged
     on_end: Callable[[], object] | None = None  # of ours: cancelled by us, or its channel ended
 
 
@@ -105,6 +107,7 @@ class ChannelMachine:
         "_former_tags",
         "_make_reporter",
         "_nacked",
+        "_of_streams",
         "_skipped_left",
         "cancelling",
         "channel",
@@ -149,6 +152,7 @@ class ChannelMachine:
         self.consumers: dict[str, Consumer] = {}
         self.cancelling: set[str] = set()
         self._former_tags: dict[str, None] = {}
+        self._of_streams: dict[str, WeakSet[DeliveryTemplate]] = {}  # by consumer tag
         self.confirms: Confirms | None = None
         self._confirm_waiters: deque[tuple[int, Request[list[int]]]] = deque()
         self._nacked: deque[int] = deque(maxlen=NACKS_KEPT)
@@ -321,7 +325,11 @@ class ChannelMachine:
         ):
             self._drop_content()
             self._skipped_left = content.size
-            self.reply("basic.reject", content.arguments[1], False)
+            consumer = self.consumers.get(content.arguments[0])
+            if consumer is not None and consumer.is_stream:
+                self.reply("basic.ack", content.arguments[1], False)
+            else:
+                self.reply("basic.reject", content.arguments[1], False)
             self.invoke("on_oversized_rejected", rejected, text)
             return
         reason = ChannelClosed(text, code=CONTENT_TOO_LARGE, method=content.name, by="broker")
@@ -393,7 +401,8 @@ class ChannelMachine:
                 self._requeue(content.arguments[1])
             return
         if consumer.tag in self.cancelling and not consumer.auto_ack:
-            self._requeue(content.arguments[1])
+            if not consumer.is_stream:
+                self._requeue(content.arguments[1])
             return
         tag_size = 1 + content.payload[0]
         parser, template = self.context.parser, content.template
@@ -433,7 +442,10 @@ class ChannelMachine:
                 7 + 4 + size + 1,
                 len(head),
                 head,
+                consumer.is_stream,
             )
+            if consumer.is_stream:
+                self._of_streams.setdefault(consumer.tag, WeakSet()).add(template)
             if not self.cancelling:
                 parser.add_template(head, template)
         return template
@@ -535,11 +547,25 @@ class ChannelMachine:
                 self.defer(consumer.on_end)
         return consumer_tag
 
+    def cancelling_begins(self, consumer_tag: str) -> None:
+        """basic.cancel is sent: until its answer, deliveries to the consumer are requeued."""
+        self.cancelling.add(consumer_tag)
+        self._leave_stream(consumer_tag)
+
+    def _leave_stream(self, consumer_tag: str) -> None:
+        """Let the messages of a stream's consumer be settled without the broker.
+
+        It has forgotten them, and RabbitMQ 3.x ends the connection over their acks (541).
+        """
+        for template in self._of_streams.pop(consumer_tag, ()):
+            template.target = cast(DeliveryTarget, _LeftStream(self))
+
     def _forget_consumer(self, consumer_tag: str) -> Consumer | None:
         self.context.parser.clear_templates()
         self.cancelling.discard(consumer_tag)
         consumer = self.consumers.pop(consumer_tag, None)
-        if consumer is not None and not consumer.auto_ack:
+        self._leave_stream(consumer_tag)
+        if consumer is not None and not consumer.auto_ack and not consumer.is_stream:
             self._former_tags.pop(consumer_tag, None)
             self._former_tags[consumer_tag] = None
             if len(self._former_tags) > FORMER_TAGS_KEPT:
@@ -690,6 +716,23 @@ class ChannelMachine:
 
 
 _STEPS = resolve(CHANNEL, ChannelMachine)
+
+
+class _LeftStream:
+    """A channel to the messages of a stream whose consumer is gone: settling them sends nothing."""
+
+    owner = 0
+
+    def __init__(self, machine: ChannelMachine) -> None:
+        self._machine = machine
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._machine, name)
+
+    def settle(self, method: bytes, tag: bytes, flags: bytes) -> bool:
+        """See ChannelMachine.settle."""
+        self._machine.check_caller("settling a message")
+        return False
 
 
 def _record(

@@ -62,15 +62,18 @@ class DeliveryTemplate:
         properties_at: Offset of the properties behind the delivery tag.
         header_prefix: Frame end, type and channel of the content header, as one integer.
         body_prefix: The same of a body frame.
+        is_stream: Whether the consumer's queue is a stream, as far as its arguments show.
     """
 
     __slots__ = (
+        "__weakref__",
         "auto_ack",
         "body_prefix",
         "channel",
         "consumer_tag",
         "head",
         "header_prefix",
+        "is_stream",
         "length",
         "on_message",
         "properties_at",
@@ -87,6 +90,7 @@ class DeliveryTemplate:
         length: int,
         tag_at: int,
         head: bytes = b"",
+        is_stream: bool = False,
     ) -> None:
         self.target = target
         self.channel = target.channel
@@ -96,6 +100,7 @@ class DeliveryTemplate:
         self.length = length
         self.tag_at = tag_at
         self.head = head
+        self.is_stream = is_stream
         self.properties_at = length - 1 - tag_at + HEADER_GAP
         self.header_prefix = header_prefix(target.number)
         self.body_prefix = body_prefix(target.number)

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
     from evamqp.core.delivery_template import DeliveryTemplate
 
+#: The argument that says where a consumer of a stream begins, and the header of its messages.
+STREAM_OFFSET = "x-stream-offset"
+
 _unpack_tag = Struct(">Q").unpack_from
 _unpack_count = Struct(">I").unpack_from
 
@@ -95,6 +98,17 @@ class Delivery:
         return deaths.deaths(self.properties.headers)
 
     @property
+    def stream_offset(self) -> int | None:
+        """Its offset in the stream that it came from (``x-stream-offset``); None elsewhere.
+
+        Raises:
+            MalformedData: The properties are broken.
+        """
+        headers = self.properties.headers
+        offset = headers.get(STREAM_OFFSET) if headers else None
+        return offset if isinstance(offset, int) else None
+
+    @property
     def exchange(self) -> str:
         raw = self._raw
         return raw[10 : 10 + raw[9]].decode("utf-8", "surrogateescape")
@@ -157,6 +171,9 @@ class Delivery:
     def nack(self, requeue: bool = True) -> bool:
         """Refuse this message.  Returns and raises as ack() does.
 
+        A stream keeps its messages: with a consumer that gave ``x-stream-offset``, nack() and
+        reject() acknowledge, as RabbitMQ does from 4.0 on; older ones would close the connection.
+
         Args:
             requeue: False lets the queue drop or dead-letter it.
 
@@ -200,6 +217,8 @@ class Delivery:
     def _settle(self, method: bytes, flags: bytes) -> bool:
         if self._settled:
             raise AlreadySettled(f"{self!r} was settled before")
+        if self._template.is_stream:
+            method, flags = ACK_METHOD, NO_FLAGS
         sent = self._template.target.settle(method, self._raw[:8], flags)
         self._settled = True
         return sent

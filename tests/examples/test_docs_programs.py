@@ -23,6 +23,7 @@ OUTPUT = {
         "attempt 1\nattempt 2\nattempt 3\n"
         "hello failed: ConnectionError('the mail server is away')\n"
     ),
+    ("consuming.md", 2): "0 opened\n1 paid\n2 shipped\n",
     ("credentials.md", 0): "Outcome.CONFIRMED\n",
     ("health.md", 0): "WAITING False\nREADY True 0 True\n1 1\n",
     ("migrating-from-pika.md", 1): "Outcome.CONFIRMED\na job\n",

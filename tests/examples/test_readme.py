@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -22,14 +23,16 @@ ADAPTER_LINES = ADAPTERS.splitlines()
 def run(vhost: Vhost, program: str) -> str:
     """Run a program against a virtual host, and return what it printed."""
     assert URL in program
-    done = subprocess.run(
-        [sys.executable, "-c", program.replace(URL, vhost.url)],
-        env={"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        check=False,
-    )
+    with tempfile.TemporaryDirectory() as folder:  # some write files
+        done = subprocess.run(
+            [sys.executable, "-c", program.replace(URL, vhost.url)],
+            cwd=folder,
+            env={"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
