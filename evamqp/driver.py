@@ -10,6 +10,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from evamqp.abc import Adapter, Handle, Promise, Transport
@@ -43,6 +44,7 @@ class Core(Protocol):
     def connection_made(self, parameters: Parameters) -> None: ...
     def receive_data(self, data: bytes) -> None: ...
     def set_writable(self, writable: bool) -> None: ...
+    def stalled(self, seconds: float, in_callback: bool) -> None: ...
     def connection_lost(self, exc: BaseException | None) -> None: ...
     def data_to_send(self) -> bytes: ...
     def next_deadline(self) -> float | None: ...
@@ -75,6 +77,8 @@ class Driver(Generic[C]):
         "_late",
         "_paused",
         "_reading",
+        "_stall_after",
+        "_stalled_until",
         "_target",
         "_targets",
         "_timer",
@@ -98,6 +102,8 @@ class Driver(Generic[C]):
         self._flush: Handle | None = None
         self._timer: Handle | None = None
         self._timer_at = 0.0
+        self._stall_after = inf
+        self._stalled_until = 0.0  # the end of the last stall
         self._inside = False
         # What comes while the core calls back, and that callback runs a loop.
         self._held: list[bytes] = []
@@ -142,6 +148,8 @@ class Driver(Generic[C]):
     def connection_made(self, transport: Transport) -> None:
         self._transport = transport
         assert self._target is not None
+        if self._target.stall_warning is not None:
+            self._stall_after = self._target.stall_warning
         self._step(self.core.connection_made, self._target)
 
     def data_received(self, data: bytes) -> None:
@@ -151,11 +159,22 @@ class Driver(Generic[C]):
                 self._hold(data)
                 return
             self._inside = True
+            began = self.time()
             try:
                 core.receive_data(data)
             finally:
                 self._inside = False
+                if self.time() - began > self._stall_after:
+                    self._stalled(core, began, True)
                 self._settle()
+
+    def _stalled(self, core: C, since: float, in_callback: bool) -> None:
+        """Report that the loop stood still since then, unless that is known."""
+        now = self.time()
+        seconds = now - max(since, self._stalled_until)
+        if seconds > self._stall_after:
+            self._stalled_until = now
+            core.stalled(seconds, in_callback)
 
     def _hold(self, data: bytes) -> None:
         """Keep what a nested loop has read: the core is in the middle of what came before."""
@@ -194,6 +213,8 @@ class Driver(Generic[C]):
         if self._inside:
             self._held_loss = (exc,)
             return
+        if self._timer is not None:
+            self._stalled(core, self._timer_at, False)
         if isinstance(exc, OSError):
             # The end's cause from now on; the frames of a failed write would keep us alive by it.
             exc = exc.with_traceback(None)
@@ -321,6 +342,7 @@ class Driver(Generic[C]):
         if core is None:
             return
         deadline = core.next_deadline()
+        self._stalled(core, self._timer_at, False)
         if deadline is not None and deadline <= self.time():
             self._step(core.handle_timer)
         else:

@@ -247,6 +247,14 @@ class Parameters:
         "blocked_timeout",
         url.seconds,
     )
+    stall_warning: float | None = _setting(
+        1,
+        optional(checks.seconds),
+        "Seconds for which the loop may stand still, in a callback of the library's or at a timer"
+        " of the connection's, before a WARNING names it; None means never.",
+        "stall_warning",
+        url.seconds,
+    )
     close_timeout: float = _setting(
         3, checks.seconds, "Seconds without progress after which a close is aborted."
     )

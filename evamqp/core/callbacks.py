@@ -51,10 +51,11 @@ class CallbackDispatcher(ThreadBound):
 
     Attributes:
         deferred: Functions that the loop calls next, in order.
+        last: The name of the callback made last, apart from on_message on the fast path.
         on_fork: Called in a forked child.
     """
 
-    __slots__ = ("_runtime", "deferred", "on_fork", "stats")
+    __slots__ = ("_runtime", "deferred", "last", "on_fork", "stats")
 
     threadsafe_entry = "connection"
 
@@ -63,6 +64,7 @@ class CallbackDispatcher(ThreadBound):
         self._runtime = runtime
         self.stats = Stats()
         self.deferred: deque[Callable[[], object]] = deque()
+        self.last = ""
         self.on_fork: tuple[Callable[[], object], ...] = ()
 
     @property
@@ -107,6 +109,7 @@ class CallbackDispatcher(ThreadBound):
             function: The user's function.
             message: The message that is being handled, if any.
         """
+        self.last = name
         try:
             result = function(*arguments)
             if result is not None:

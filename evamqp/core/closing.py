@@ -26,6 +26,7 @@ from evamqp.errors import (
 if TYPE_CHECKING:
     from evamqp.core.context import Context
     from evamqp.core.control_channel import ControlChannel
+    from evamqp.core.stalls import Stalls
     from evamqp.parameters import Parameters
 
 
@@ -37,6 +38,7 @@ class ClosingConnection(Protocol):
     parameters: Parameters | None
     transport_action: TransportAction
     reading: bool
+    heartbeat: int
 
 
 class Closing:
@@ -47,6 +49,7 @@ class Closing:
         context: What the connection shares with its channels.
         control: Channel 0; what waits there fails with the connection.
         ready: Wakes the driver.
+        stalls: Why the broker may have closed the connection.
 
     Attributes:
         is_over: Whether the last callback was made.
@@ -58,6 +61,7 @@ class Closing:
         "_control",
         "_progress",
         "_ready",
+        "_stalls",
         "_waiters",
         "is_over",
     )
@@ -68,11 +72,13 @@ class Closing:
         context: Context,
         control: ControlChannel,
         ready: Callable[[], object],
+        stalls: Stalls,
     ) -> None:
         self._connection = weakref.ref(connection)
         self._context = context
         self._control = control
         self._ready = ready
+        self._stalls = stalls
         self._waiters: list[tuple[Request[ConnectionClosed], bool]] = []
         self._progress = (0, 0, 0.0)  # bytes received and sent when last looked at; the limit
         self.is_over = False
@@ -186,6 +192,9 @@ class Closing:
             return exc
         connection = self._closing
         reason = loss(connection.state, connection.parameters, self._context.parser.greeting)
+        stall = self._stalls.cause_of_loss(connection.heartbeat, self._control.time())
+        if stall:
+            reason = ConnectionClosed(f"{reason.text}: {stall}", by="network")
         if exc is not None:
             reason = type(reason)(f"{reason.text}: {exc}", by=reason.by)
             reason.__cause__ = exc

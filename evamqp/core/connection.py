@@ -32,6 +32,7 @@ from evamqp.core.handshake import wrong_peer
 from evamqp.core.output import Output
 from evamqp.core.parser import FrameParser, WrongPeer
 from evamqp.core.request import Request, check_callbacks, check_reason, check_text
+from evamqp.core.stalls import Stalls
 from evamqp.core.state import ConnectionState, TransportAction
 from evamqp.core.stats import Stats
 from evamqp.core.unclosed import Closable, report
@@ -84,6 +85,7 @@ class Connection(Closable, AsyncBlock):
         "_inbox_woken",
         "_output",
         "_runtime",
+        "_stalls",
         "channel_max",
         "context",
         "frame_max",
@@ -121,7 +123,10 @@ class Connection(Closable, AsyncBlock):
         context = self.context = Context(
             callbacks, output, parser, clock, channels, backpressure, Message
         )
-        closing = self._closing = Closing(self, context, control, runtime.output_ready)
+        self._stalls = Stalls(callbacks.stats)
+        closing = self._closing = Closing(
+            self, context, control, runtime.output_ready, self._stalls
+        )
         control.context, control.closing = context, closing
         output.on_pressure, output.on_overrun = backpressure.changed, closing.overrun
         # The parent sends what is buffered; sent twice it would wreck the stream that both share.
@@ -198,10 +203,21 @@ class Connection(Closable, AsyncBlock):
         if self.state is _CLOSED or callbacks.owner != get_ident():
             return
         callbacks.stats.bytes_received += len(data)
+        callbacks.last = ""
         heartbeat = self._control.heartbeat
         if heartbeat is not None:
             heartbeat.received = True
         self._parse(data)
+
+    def stalled(self, seconds: float, in_callback: bool) -> None:
+        """The loop stood still.
+
+        Args:
+            seconds: For how long, until now.
+            in_callback: Whether that was within receive_data(), and so in a callback of ours.
+        """
+        where = (self._callbacks.last or "on_message") if in_callback else ""
+        self._stalls.note(self, seconds, where, self._runtime.time())
 
     def set_writable(self, writable: bool) -> None:
         """The transport's buffer is full, or has room again."""

@@ -14,6 +14,8 @@ class Stats:
         messages_published: Calls of basic_publish that were accepted.
         blocked_seconds: Seconds that the broker kept us blocked, up to the last unblocking.
         callback_errors: Exceptions that callbacks raised.
+        stalls: Times that the loop stood still for longer than ``stall_warning``.
+        stalled_seconds: How long that was in all.
         stale_acks: Messages settled after their channel was gone.
         unknown_confirms: Confirms for tags that were not outstanding.
         unknown_deliveries: Deliveries for consumers that do not exist.  Those of one that is gone
@@ -33,6 +35,8 @@ class Stats:
         "messages_published",
         "messages_received",
         "stale_acks",
+        "stalled_seconds",
+        "stalls",
         "unknown_confirms",
         "unknown_deliveries",
     )
@@ -48,6 +52,8 @@ class Stats:
         self.messages_published = 0
         self.messages_received = 0
         self.stale_acks = 0
+        self.stalled_seconds = 0.0
+        self.stalls = 0
         self.unknown_confirms = 0
         self.unknown_deliveries = 0
 

@@ -53,7 +53,7 @@ LONG = {(Connection, "update_secret", "new_secret")}
 #: Called by the library alone.
 INNER = {
     "connection_made", "connection_lost", "receive_data", "data_to_send", "set_writable",
-    "next_deadline", "handle_timer", "abort", "invoke",
+    "next_deadline", "handle_timer", "abort", "invoke", "stalled",
 }  # fmt: skip
 GIVEN: dict[str, Any] = {
     "on_message": lambda message: None,

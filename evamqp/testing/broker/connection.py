@@ -172,6 +172,9 @@ class ServerConnection:
     def set_writable(self, writable: bool) -> None:
         """Nothing here waits for that: deliveries stop by what is buffered."""
 
+    def stalled(self, seconds: float, in_callback: bool) -> None:
+        """No client is served worse for it than by a slow broker."""
+
     def connection_lost(self, exc: BaseException | None) -> None:
         self._end()
         self.broker.forget(self)
