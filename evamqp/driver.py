@@ -375,6 +375,8 @@ def _with_hint(text: str) -> str:
     # OpenSSL's words for a peer that answers the TLS handshake in another protocol.
     if "WRONG_VERSION_NUMBER" in text:
         text += "; the port does not speak TLS: use amqp://, or the TLS port, usually 5671"
+    if "CERTIFICATE_VERIFY_FAILED" in text and "Hostname" not in text and "IP address" not in text:
+        text += "; if the authority is your own, give its file as cacertfile="
     return text
 
 

@@ -5,6 +5,7 @@ The same for every loop; a loop brings its timers and its own way to connect.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Generic
 
@@ -251,4 +252,6 @@ def _connect_failed(target: str, failures: Failures) -> ConnectFailed:
 
 
 def _explain(error: BaseException) -> str:
+    if isinstance(error, ConnectionError) and error.errno:
+        return os.strerror(error.errno)  # asyncio has words of its own
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or repr(error)

@@ -42,7 +42,8 @@ class Limits:
     def check_frame(self, what: str, size: int) -> None:
         """Raise BadArgument for a payload of ``size`` bytes that does not fit a frame."""
         if size > self.frame_max - FRAME_OVERHEAD:
-            raise BadArgument(f"{what}: {size} bytes do not fit a frame of {self.frame_max}")
+            limit = f"a frame of {self.frame_max} bytes, the frame_max agreed on"
+            raise BadArgument(f"{what}: {size} bytes do not fit {limit}")
 
 
 class Context:

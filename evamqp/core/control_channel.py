@@ -253,7 +253,9 @@ class ControlChannel:
         connection = self.connection
         method = BY_KEY.get(class_id << 16 | method_id)
         # Also when ours is on its way already: the broker says what happened, we only asked to go.
-        connection.reason = refusal(connection.state, text, code, method.name if method else None)
+        connection.reason = refusal(
+            connection.state, connection.parameters, text, code, method.name if method else None
+        )
         close_ok = method_frame(0, "connection.close-ok")
         self.closing.end(connection.reason, TransportAction.CLOSE, close_ok)
 

@@ -178,13 +178,21 @@ def wrong_peer(data: bytes) -> ProtocolMismatch:
     return ProtocolMismatch(text, by="broker")
 
 
-def refusal(state: ConnectionState, text: str, code: int, method: str | None) -> ConnectionClosed:
+def refusal(
+    state: ConnectionState,
+    parameters: Parameters | None,
+    text: str,
+    code: int,
+    method: str | None,
+) -> ConnectionClosed:
     """The broker's connection.close as an error that names the cause."""
     kind = ConnectionClosed
     if state is ConnectionState.AUTHENTICATING and code == ACCESS_REFUSED:
         kind = AuthenticationFailed
     elif state is ConnectionState.OPENING and code in (NOT_ALLOWED, ACCESS_REFUSED):
         kind = VhostRefused
+    if kind is not ConnectionClosed and parameters is not None:
+        text = f"{text or 'no reason given'} (as {parameters.label})"
     return kind(text or "no reason given", code=code, method=method, by="broker")
 
 
@@ -198,8 +206,10 @@ def loss(
         hint = "" if parameters and parameters.tls else "; is it a TLS port? then use amqps://"
         return ConnectionClosed(f"the peer hung up without a word{hint}", by="network")
     if state is ConnectionState.AUTHENTICATING:
+        who = f" of {parameters.label}" if parameters else ""
         return AuthenticationFailed(
-            "the broker hung up during login; probably it refused the credentials", by="network"
+            f"the broker hung up during login; probably it refused the credentials{who}",
+            by="network",
         )
     if state is ConnectionState.OPENING:
         return ConnectionClosed(

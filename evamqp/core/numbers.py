@@ -50,7 +50,7 @@ class ChannelNumbers:
         if self._free:
             return self._free[0]
         rest = "" if not self._resting else f", or rest for {NUMBER_REST:g} seconds"
-        raise WrongState(f"all {limit} channel numbers are in use{rest}")
+        raise WrongState(f"all {limit} channels of channel_max, as agreed on, are in use{rest}")
 
     def check(self, number: object, limit: int) -> None:
         """Look whether a channel may have a number that was asked for.

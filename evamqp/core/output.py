@@ -93,7 +93,7 @@ class Output:
             OutputFull: The cap would be passed; nothing changed.  An empty buffer takes anything.
         """
         if self.size and self.size + count > self._cap:
-            raise OutputFull(f"{self.size} bytes of output wait already; the cap is {self._cap}")
+            raise OutputFull(f"{self.size} bytes of output wait already; output_max is {self._cap}")
         return self._grow(count)
 
     def append(self, frame: bytes) -> None:

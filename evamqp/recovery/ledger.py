@@ -222,7 +222,7 @@ class Ledger:
             self._wanted = max(size, 1)
             raise OutputFull(
                 f"{self.count} messages of {self.size} bytes wait for their confirms;"
-                f" the limits are {self._max_messages} and {self._max_bytes}"
+                f" max_messages is {self._max_messages}, max_bytes {self._max_bytes}"
             )
         self._wanted = 1
         self.count += 1

@@ -82,7 +82,7 @@ def test_at_the_cap_a_publish_is_refused_and_takes_no_tag(size: int) -> None:
         while True:
             tags.append(channel.basic_publish("", "q", bytes(size)))
 
-    with pytest.raises(OutputFull, match="cap"):
+    with pytest.raises(OutputFull, match="output_max"):
         publish()
     tag = len(tags)
     assert tags == list(range(1, tag + 1))

@@ -61,7 +61,7 @@ def test_channel_max_bounds_the_channels_and_a_refusal_changes_nothing() -> None
     client = opened(channel_max=2)
     first, _ = client.channel(), client.channel()
     for _ in range(3):
-        with pytest.raises(WrongState, match="all 2 channel numbers"):
+        with pytest.raises(WrongState, match="all 2 channels of channel_max"):
             client.connection.channel()
     assert client.sent() == []
     first.close()

@@ -6,7 +6,7 @@ import pytest
 
 import evamqp
 from evamqp import Credentials, Message, Properties
-from tests.interop.rig import OnEveryLoop, OnTwoLoops, Rig, SharingVhost
+from tests.interop.rig import OnEveryLoop, OnEveryLoopPlain, OnTwoLoops, Rig, SharingVhost
 
 
 class TestChannelErrors(SharingVhost, OnEveryLoop):
@@ -199,3 +199,39 @@ class TestFrames(SharingVhost, OnTwoLoops):
         assert rig.wait(channel.wait_for_confirms()) == []
         message.ack()
         rig.wait(channel.queue_purge("q"))
+
+
+class TestWords(OnEveryLoopPlain):
+    """An error names what was refused to whom, in the same words on every loop."""
+
+    def test_a_wrong_password_names_user_host_and_virtual_host(self, rig: Rig) -> None:
+        target = rig.parameters(credentials=Credentials("guest", "wrong"))
+        reason = rig.refused(target)
+        assert type(reason) is evamqp.AuthenticationFailed
+        assert f"(as guest@{target.address} vhost {target.virtual_host})" in str(reason)
+        assert "wrong" not in str(reason)
+
+    def test_a_missing_virtual_host_is_named(self, rig: Rig) -> None:
+        target = rig.parameters(virtual_host="missing")
+        reason = rig.refused(target)
+        assert type(reason) is evamqp.VhostRefused
+        assert f"(as guest@{target.address} vhost missing)" in str(reason)
+
+    def test_a_refused_connection_has_the_same_words(self, rig: Rig) -> None:
+        reason = rig.refused(evamqp.Parameters("127.0.0.1", 1))
+        assert str(reason) == "cannot connect to 127.0.0.1:1: Connection refused (by network)"
+
+    def test_an_unknown_authority_names_the_parameter(self, rig: Rig) -> None:
+        reason = rig.refused(evamqp.Parameters.from_url(rig.vhost.tls_url))
+        assert "CERTIFICATE_VERIFY_FAILED" in str(reason)
+        assert "give its file as cacertfile=" in str(reason)
+
+    def test_a_queue_with_other_arguments_has_both_values(self, rig: Rig) -> None:
+        channel = rig.channel()
+        rig.wait(channel.queue_declare("q", exclusive=True, arguments={"x-max-length": 5}))
+        again = channel.connection.channel()
+        again.queue_declare("q", exclusive=True, arguments={"x-max-length": 6})
+        reason = rig.closed(again)
+        assert reason.culprit == "queue.declare"
+        assert "'x-max-length' for queue 'q'" in str(reason)
+        assert "received '6' but current is '5'" in str(reason)
