@@ -5,7 +5,7 @@
     curl -d 'hello' http://localhost:8888/publish      # then look at http://localhost:8888/
 
 The broker's confirm is the answer to the POST: 200 means that the broker has the message.  503
-means that it has not, or that the connection was lost and the outcome is unknown: post it again.
+means that it did not confirm it in time, so that nobody knows: post it again.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import random
 import signal
-from collections.abc import Sequence
 from contextlib import suppress
 
 from tornado.httpserver import HTTPServer
@@ -29,7 +27,7 @@ from evamqp.adapters.tornado import TornadoAdapter
 EXCHANGE = "evamqp-web"
 BACKLOG = 100  # messages kept for a browser that reads slowly; it misses what is beyond
 DRAIN_TIME = 5.0  # seconds that the last confirms may take when we stop
-MAX_DELAY = 10.0  # seconds between two attempts to connect
+PATIENCE = 2.0  # seconds that a POST may take
 PAGE = """<!doctype html><title>evamqp</title><h1>Messages</h1><ul></ul><script>
 new EventSource("/events").onmessage = (event) => {
   const item = document.createElement("li");
@@ -38,59 +36,35 @@ new EventSource("/events").onmessage = (event) => {
 };</script>"""
 
 
-class Broker(evamqp.Handler):
-    """The application's one connection, made anew whenever it is lost."""
+class Broker:
+    """The application's one connection, which comes back whenever it is lost."""
 
     def __init__(self, url: str) -> None:
-        self.url = url
-        self.adapter = TornadoAdapter()  # on the IOLoop that runs the application
         self.browsers: set[asyncio.Queue[str | None]] = set()
-        self.waiting: dict[int, asyncio.Future[str]] = {}  # by delivery tag
-        self.connection: evamqp.Connection | None = None
-        self.channel: evamqp.Channel | None = None
-        self.failures = 0
-        self.is_stopping = False
+        # Everybody who runs this application gets every message, in a queue of his own.
+        topology = evamqp.Topology()
+        topology.exchange(EXCHANGE, "fanout", durable=True)
+        queue = topology.queue(exclusive=True)
+        topology.bind(queue, EXCHANGE)
+        self.connection = evamqp.Reconnector(
+            url,
+            adapter=TornadoAdapter(),  # on the IOLoop that runs the application
+            topology=topology,
+            on_reconnecting=self.on_reconnecting,
+        )
+        self.publisher = evamqp.Publisher(self.connection)
+        self.consumer = evamqp.Consumer(self.connection, queue, self.on_message)
 
-    def connect(self) -> None:
-        if not self.is_stopping:
-            self.connection = evamqp.connect(self.url, self, adapter=self.adapter)
-
-    def publish(self, body: bytes) -> asyncio.Future[str]:
-        """Publish; the future holds the outcome in a word."""
-        outcome: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        if self.channel is None or self.is_stopping:
-            outcome.set_result("not connected")
-        elif not self.channel.connection.is_writable:
-            outcome.set_result("busy")
-        else:
-            self.waiting[self.channel.basic_publish(EXCHANGE, "", body)] = outcome
-        return outcome
+    async def publish(self, body: bytes) -> evamqp.Outcome:
+        return await self.publisher.publish(EXCHANGE, "", body, timeout=PATIENCE)
 
     async def stop(self) -> None:
         """Take no more, wait for the confirms under way, close."""
-        self.is_stopping = True
-        if self.channel is not None:
-            with suppress(evamqp.AmqpError, asyncio.TimeoutError):
-                await asyncio.wait_for(self.channel.wait_for_confirms(), DRAIN_TIME)
-        if self.connection is not None:
-            await self.connection.close()
+        await self.consumer.close()
+        await self.publisher.close(DRAIN_TIME)
+        await self.connection.close()
         for browser in self.browsers:
             self.hand_over(browser, None)
-
-    def on_open(self, connection: evamqp.Connection) -> None:
-        connection.channel()
-
-    def on_channel_open(self, channel: evamqp.Channel) -> None:
-        # Everybody who runs this application gets every message, in a queue of his own.
-        channel.confirm_select()
-        channel.exchange_declare(EXCHANGE, "fanout", durable=True)
-        channel.queue_declare(exclusive=True)
-        channel.queue_bind("", EXCHANGE)  # "" is the queue declared last
-        channel.basic_consume("", self.on_message, auto_ack=True, callback=self.on_consuming)
-        self.channel = channel
-
-    def on_consuming(self, consumer_tag: str) -> None:
-        self.failures = 0
 
     def on_message(self, message: evamqp.Message) -> None:
         for browser in self.browsers:
@@ -100,30 +74,8 @@ class Broker(evamqp.Handler):
         with suppress(asyncio.QueueFull):
             browser.put_nowait(text)
 
-    def on_delivery_confirmation(
-        self, channel: evamqp.Channel, tags: Sequence[int], acked: bool
-    ) -> None:
-        for tag in tags:
-            self.waiting.pop(tag).set_result("confirmed" if acked else "refused")
-
-    def on_channel_close(self, channel: evamqp.Channel, reason: evamqp.ChannelClosed) -> None:
-        self.channel = None
-        waiting, self.waiting = self.waiting, {}
-        for outcome in waiting.values():
-            outcome.set_result("unknown")
-        # If the channel alone was closed, we begin afresh as after a lost connection.
-        channel.connection.close(text=f"the channel ended: {reason}")
-
-    def on_close(self, connection: evamqp.Connection, reason: evamqp.ConnectionClosed) -> None:
-        """The end of an open connection, and of one that could not be opened."""
-        self.connection = None
-        # Growing, so that a broker in trouble is left alone; random, so that its clients do not
-        # all come back at the same moment.
-        delay = random.uniform(0, min(MAX_DELAY, 0.1 * 2 ** min(self.failures, 10)))
-        self.failures += 1
-        if not self.is_stopping:
-            print(f"{reason}; the next attempt is in {delay:.1f} s", flush=True)
-            self.adapter.call_later(delay, self.connect)
+    def on_reconnecting(self, attempt: int, delay: float, reason: evamqp.ConnectionClosed) -> None:
+        print(f"{reason}; the next attempt is in {delay:.1f} s", flush=True)
 
 
 class Page(RequestHandler):
@@ -135,8 +87,8 @@ class Publish(RequestHandler):
     async def post(self) -> None:
         broker: Broker = self.settings["broker"]
         outcome = await broker.publish(self.request.body)
-        self.set_status(200 if outcome == "confirmed" else 503)
-        self.write(f"{outcome}\n")
+        self.set_status(200 if outcome is evamqp.Outcome.CONFIRMED else 503)
+        self.write(f"{outcome.name}\n")
 
 
 class Events(RequestHandler):
@@ -174,7 +126,6 @@ async def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     broker = Broker(options.url)
-    broker.connect()
     pages = Application([("/", Page), ("/publish", Publish), ("/events", Events)], broker=broker)
     server = HTTPServer(pages)
     sockets = bind_sockets(options.port, "127.0.0.1")

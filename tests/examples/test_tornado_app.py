@@ -75,7 +75,7 @@ def test_application_confirms_streams_and_lives_through_a_crash_of_the_broker(
         assert "EventSource" in page
         events = app.events()
         assert events.answer.getheader("Content-Type") == "text/event-stream"
-        assert app.publish(b"hello\nworld") == (200, "confirmed\n")
+        assert app.publish(b"hello\nworld") == (200, "CONFIRMED\n")
         assert events.next() == "hello\nworld"
 
         vhost.node.kill()
@@ -86,7 +86,7 @@ def test_application_confirms_streams_and_lives_through_a_crash_of_the_broker(
 
         gone = app.events()
         gone.close()
-        assert app.publish(b"one browser less") == (200, "confirmed\n")
+        assert app.publish(b"one browser less") == (200, "CONFIRMED\n")
         assert events.next() == "one browser less"
         app.stop(signal.SIGTERM)
         assert events.next() == ""
@@ -98,5 +98,5 @@ def test_application_without_a_broker_says_so_and_stops_at_once() -> None:
     (port,) = choose_ports(1)
     with App(f"amqp://guest:guest@127.0.0.1:{port}/%2F") as app:
         app.until_said("the next attempt is in")
-        assert app.publish(b"body") == (503, "not connected\n")
+        assert app.publish(b"body") == (503, "EXPIRED\n")
         app.stop(signal.SIGINT)
