@@ -19,6 +19,7 @@ from evamqp.adapters._future import Promise, Result, run_awaitable, started
 from evamqp.adapters._network import SelectorNetwork
 from evamqp.adapters._selector import Interrupt, Lock, LoopSelector
 from evamqp.adapters._timers import Call, Timers
+from evamqp.adapters._watches import FileWatcher
 from evamqp.errors import WrongState
 
 __all__ = ["Result", "SelectAdapter"]
@@ -29,7 +30,7 @@ T = TypeVar("T")
 LONGEST_SLEEP = 24 * 3600.0
 
 
-class SelectAdapter(SelectorNetwork):
+class SelectAdapter(SelectorNetwork, FileWatcher):
     """An event loop that needs nothing but the standard library; see ``evamqp.abc.Adapter``.
 
     Call everything but call_soon_threadsafe() and stop() from the thread that runs the loop.
@@ -238,8 +239,8 @@ class SelectAdapter(SelectorNetwork):
         if self._is_running:
             raise WrongState("the loop runs; stop() it first")
         for key in list((self._selector.get_map() or {}).values()):
-            assert isinstance(key.fileobj, socket.socket)
-            key.fileobj.close()
+            if isinstance(key.fileobj, socket.socket):  # a descriptor is the program's own
+                key.fileobj.close()
         self._selector.close()
         self._selector.wake_up.close()
 

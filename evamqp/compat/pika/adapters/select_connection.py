@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from threading import local
 from typing import Any
 
@@ -48,6 +49,7 @@ class IOLoop:
     def __init__(self) -> None:
         self._adapter = SelectAdapter()
         self._users: set[int] = set()
+        self._handlers: dict[int, Callable[[int, int], object]] = {}
 
     def __del__(self) -> None:
         # Programs make one for each connection, and close none.
@@ -98,6 +100,57 @@ class IOLoop:
         _require_callback(callback)
         self._adapter.call_soon_threadsafe(callback)
 
+    def add_handler(self, fd: Any, handler: Callable[[int, int], object], events: int) -> None:
+        """Call ``handler(fd, event)`` while a descriptor is ready; ``events`` are READ and WRITE.
+
+        Where both are ready it is called for each.
+
+        Raises:
+            ValueError: The descriptor is watched already, or cannot be.
+        """
+        fd = _number(fd)
+        if fd in self._handlers:
+            raise ValueError(f"descriptor {fd} has a handler already")
+        _require_callback(handler)
+        self._handlers[fd] = handler
+        try:
+            self.update_handler(fd, events)
+        except evamqp.BadArgument as error:
+            del self._handlers[fd]
+            raise ValueError(str(error)) from error
+
+    def update_handler(self, fd: Any, events: int) -> None:
+        """Wait for other events from now on.
+
+        Raises:
+            KeyError: The descriptor has no handler.
+        """
+        fd = _number(fd)
+        handler, adapter = self._handlers[fd], self._adapter
+        if events & self.READ:
+            adapter.add_reader(fd, partial(handler, fd, self.READ))
+        else:
+            adapter.remove_reader(fd)
+        if events & self.WRITE:
+            adapter.add_writer(fd, partial(handler, fd, self.WRITE))
+        else:
+            adapter.remove_writer(fd)
+
+    def remove_handler(self, fd: Any) -> None:
+        """Watch a descriptor no more.
+
+        Raises:
+            KeyError: The descriptor has no handler.
+        """
+        fd = _number(fd)
+        del self._handlers[fd]
+        self._adapter.remove_reader(fd)
+        self._adapter.remove_writer(fd)
+
+    def poll(self) -> None:
+        """One turn: wait until something is ready, then handle it."""
+        self._adapter.turn()
+
     def process_timeouts(self) -> None:
         """Nothing: start() does it."""
 
@@ -106,6 +159,11 @@ class IOLoop:
 
     def deactivate_poller(self) -> None:
         """Nothing: start() does it."""
+
+
+def _number(fd: Any) -> int:
+    """A descriptor, given as such or as what has one."""
+    return fd if isinstance(fd, int) else int(fd.fileno())
 
 
 def _require_callback(callback: Any) -> None:
