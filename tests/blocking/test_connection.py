@@ -239,7 +239,7 @@ def test_interrupts_at_any_moment_leave_it_usable_or_closed(url: str) -> None:
             try:
                 signal.setitimer(signal.ITIMER_REAL, 0.003 + interrupts % 7 / 1000)
                 channel = connection.channel()
-                channel.queue_declare("busy", auto_delete=True)
+                channel.queue_declare("busy", durable=True)
                 while True:
                     channel.publish("", "busy", b"1")
                     round_trips += 1

@@ -296,7 +296,7 @@ def test_inactivity_is_three_none_and_in_0_x_one(channel: BlockingChannel) -> No
 
 def test_consume_ends_when_the_broker_cancels(connection: BlockingConnection) -> None:
     channel, other = connection.channel(), connection.channel()
-    channel.queue_declare("doomed")
+    channel.queue_declare("doomed", exclusive=True)
     connection.call_later(0.05, lambda: other.queue_delete("doomed"))
     assert list(channel.consume("doomed")) == []
 

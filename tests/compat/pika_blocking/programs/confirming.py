@@ -6,7 +6,7 @@ import pika
 
 connection = pika.BlockingConnection(pika.URLParameters(os.environ["AMQP_URL"]))
 channel = connection.channel()
-channel.queue_declare(queue="test", auto_delete=False)
+channel.queue_declare(queue="test", durable=True, auto_delete=False)
 channel.confirm_delivery()
 for key in ("test", "nowhere"):
     try:

@@ -9,7 +9,7 @@ import pika
 def main():
     connection = pika.BlockingConnection(pika.URLParameters(os.environ["AMQP_URL"]))
     channel = connection.channel()
-    channel.queue_declare(queue="hello")
+    channel.queue_declare(queue="hello", durable=True)
 
     def callback(ch, method, properties, body):
         print(f"received {body.decode()}", flush=True)

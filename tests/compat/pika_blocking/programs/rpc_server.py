@@ -6,7 +6,7 @@ import pika
 
 connection = pika.BlockingConnection(pika.URLParameters(os.environ["AMQP_URL"]))
 channel = connection.channel()
-channel.queue_declare(queue="rpc_queue")
+channel.queue_declare(queue="rpc_queue", durable=True)
 
 
 def fibonacci(n):
