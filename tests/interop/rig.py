@@ -265,3 +265,13 @@ class OnTwoLoops(OnEveryLoopPlain):
     def loop(cls, request: pytest.FixtureRequest) -> Iterator[Loop]:
         with opened(request.param) as loop:
             yield loop
+
+
+class OnOneLoop(OnEveryLoopPlain):
+    """Scenarios in which nothing differs between loops."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def loop(cls) -> Iterator[Loop]:
+        with opened("select") as loop:
+            yield loop

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 import evamqp
-from tests.interop.rig import OnEveryLoopPlain, Rig
-from tests.support.loops import Loop, opened
+from tests.interop.rig import OnOneLoop, Rig
 
 QUORUM = {"x-queue-type": "quorum"}
 
@@ -53,16 +52,6 @@ def consuming(
         rig.wait(consumer.close(timeout=5))
 
 
-class OnSelect(OnEveryLoopPlain):
-    """One loop is enough: what differs between loops is below."""
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def loop(cls) -> Iterator[Loop]:
-        with opened("select") as loop:
-            yield loop
-
-
 def fill(rig: Rig, channel: evamqp.Channel, count: int) -> None:
     channel.confirm_select()
     for number in range(count):
@@ -70,7 +59,7 @@ def fill(rig: Rig, channel: evamqp.Channel, count: int) -> None:
     assert rig.wait(channel.wait_for_confirms()) == []
 
 
-class TestTakenBack(OnSelect):
+class TestTakenBack(OnOneLoop):
     """Before 4.3 no consumer times out: there these only show that nothing else happens."""
 
     def test_what_waits_here_of_a_consumer_that_timed_out_is_handled_once(self, rig: Rig) -> None:
@@ -96,7 +85,7 @@ class TestTakenBack(OnSelect):
         assert "closed" not in caplog.text
 
 
-class TestTooLarge(OnSelect):
+class TestTooLarge(OnOneLoop):
     def test_it_is_dead_lettered_and_those_behind_it_come(self, rig: Rig) -> None:
         channel = rig.channel()
         arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
@@ -119,7 +108,7 @@ class TestTooLarge(OnSelect):
         rig.wait(consumer.close())
 
 
-class TestFailures(OnSelect):
+class TestFailures(OnOneLoop):
     def test_a_message_that_fails_for_a_while_outlives_the_delivery_limit(self, rig: Rig) -> None:
         """21 deliveries at once would use up a limit of 20, and the message would be gone."""
         channel = rig.channel()

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-
-import pytest
 
 import evamqp
 from evamqp import Retry, Topology
 from evamqp.recovery.retry import QueueType
 from tests.behaviour.versions import parse_version
-from tests.interop.rig import OnEveryLoopPlain, Rig
-from tests.support.loops import Loop, opened
+from tests.interop.rig import OnOneLoop, Rig
 
 MESSAGES = 300
 KILLS = 3
@@ -95,17 +91,7 @@ class Job:
         self.rig.wait(self.undertaker.close(5))
 
 
-class OnSelect(OnEveryLoopPlain):
-    """One loop is enough: nothing here differs between loops."""
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def loop(cls) -> Iterator[Loop]:
-        with opened("select") as loop:
-            yield loop
-
-
-class TestNothingLost(OnSelect):
+class TestNothingLost(OnOneLoop):
     def test_retries_lose_nothing_through_faults(self, rig: Rig) -> None:
         job = Job(rig, [0.5, 1])
         step = MESSAGES // KILLS
@@ -122,7 +108,7 @@ class TestNothingLost(OnSelect):
         job.close()
 
 
-class TestRetries(OnSelect):
+class TestRetries(OnOneLoop):
     def test_a_message_fails_three_times_and_ends_with_its_routing_key(self, rig: Rig) -> None:
         job = Job(rig, [0.2, 0.4])
         channel = rig.channel()
