@@ -17,7 +17,7 @@ from evamqp.core.handler import CallbackContext, Handler, with_functions
 from evamqp.core.message import Returned
 from evamqp.core.request import ConsumerTag, Request
 from evamqp.credentials import Credentials
-from evamqp.driver import default_adapter, start
+from evamqp.driver import chosen_adapter, start
 from evamqp.errors import (
     AlreadySettled,
     AmqpError,
@@ -193,8 +193,9 @@ def connect(
 
     Raises:
         BadArgument: A URL is malformed, or a callback unknown.
+        BadType: A target or the adapter is none.
         WrongState: No adapter was given and no asyncio loop is running.
     """
     targets = parse_targets(target)
     chosen = with_functions(handler, callbacks)
-    return start(targets, chosen, adapter or default_adapter())
+    return start(targets, chosen, chosen_adapter(adapter))

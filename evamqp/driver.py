@@ -61,8 +61,6 @@ class Driver(Generic[C]):
         adapter: The loop.
         make_core: Called with this driver, which is the core's Runtime.
 
-    Raises:
-        BadType: ``adapter`` is none.
     """
 
     __slots__ = (
@@ -83,6 +81,7 @@ class Driver(Generic[C]):
         "_targets",
         "_timer",
         "_timer_at",
+        "_timer_due",
         "_transport",
         "_writing",
         "adapter",
@@ -90,8 +89,6 @@ class Driver(Generic[C]):
     )
 
     def __init__(self, adapter: Adapter, make_core: Callable[[Runtime], C]) -> None:
-        if isinstance(adapter, type) or not callable(getattr(adapter, "connect", None)):
-            raise BadType(f"adapter must be one, such as SelectAdapter(), not {adapter!r:.80}")
         self.adapter = adapter
         self.time = adapter.time
         self._transport: Transport | None = None
@@ -101,7 +98,7 @@ class Driver(Generic[C]):
         self._failures: list[tuple[str, BaseException]] = []
         self._flush: Handle | None = None
         self._timer: Handle | None = None
-        self._timer_at = 0.0
+        self._timer_at = self._timer_due = 0.0
         self._stall_after = inf
         self._stalled_until = 0.0  # the end of the last stall
         self._inside = False
@@ -214,7 +211,7 @@ class Driver(Generic[C]):
             self._held_loss = (exc,)
             return
         if self._timer is not None:
-            self._stalled(core, self._timer_at, False)
+            self._stalled(core, self._timer_due, False)
         if isinstance(exc, OSError):
             # The end's cause from now on; the frames of a failed write would keep us alive by it.
             exc = exc.with_traceback(None)
@@ -333,8 +330,10 @@ class Driver(Generic[C]):
         """Have the timer fire at ``at``.  It is moved only to an earlier time."""
         if self._timer is not None:
             self._timer.cancel()
+        now = self.time()
         self._timer_at = at
-        self._timer = self.adapter.call_later(max(0.0, at - self.time()), self._on_timer)
+        self._timer_due = max(at, now)  # what is deferred has a deadline long past
+        self._timer = self.adapter.call_later(max(0.0, at - now), self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -342,7 +341,7 @@ class Driver(Generic[C]):
         if core is None:
             return
         deadline = core.next_deadline()
-        self._stalled(core, self._timer_at, False)
+        self._stalled(core, self._timer_due, False)
         if deadline is not None and deadline <= self.time():
             self._step(core.handle_timer)
         else:
@@ -389,12 +388,21 @@ def start(targets: Iterable[Parameters], handler: Handler, adapter: Adapter) -> 
     return driver.core
 
 
-def default_adapter() -> Adapter:
-    """The adapter of the asyncio loop that is running.
+def chosen_adapter(adapter: Adapter | None) -> Adapter:
+    """The adapter given; for None that of the asyncio loop that is running.
 
     Raises:
-        WrongState: None is.
+        BadType: It is none, but a class or something else.
+        WrongState: No loop is running.
     """
+    if adapter is None:
+        return _running_adapter()
+    if isinstance(adapter, type) or not callable(getattr(adapter, "connect", None)):
+        raise BadType(f"adapter must be one, such as SelectAdapter(), not {adapter!r:.80}")
+    return adapter
+
+
+def _running_adapter() -> Adapter:
     # No loop runs of a package that was never imported; so the error costs no import either.
     asyncio = sys.modules.get("asyncio")
     if asyncio is None or asyncio._get_running_loop() is None:

@@ -38,6 +38,8 @@ Listeners = dict[tuple[str, int], "_Listener"]
 
 FIRST_FREE_PORT = 49152
 
+MOST_ACCEPTED = 10_000
+
 
 class MemoryAdapter:
     """An event loop with a virtual clock, which only advance() and the run methods move.
@@ -47,7 +49,7 @@ class MemoryAdapter:
     Attributes:
         unresolvable: Host names that no resolver knows.
         unanswering: Hosts that lose all packets: connecting to them times out.
-        accepted: The listener's end of every connection made so far, in order.
+        accepted: The listener's end of the connections made last, in order, 10,000 at the most.
     """
 
     __slots__ = (
@@ -58,7 +60,7 @@ class MemoryAdapter:
     def __init__(self) -> None:
         self.unresolvable: set[str] = set()
         self.unanswering: set[str] = set()
-        self.accepted: list[MemoryTransport] = []
+        self.accepted: deque[MemoryTransport] = deque(maxlen=MOST_ACCEPTED)
         self._listeners: Listeners = {}
         self._ready: deque[Call] = deque()
         self._timers = Timers()

@@ -16,7 +16,7 @@ from evamqp.core.handler import Handler
 from evamqp.core.request import Request
 from evamqp.core.stats import Stats
 from evamqp.core.unclosed import report
-from evamqp.driver import default_adapter, start
+from evamqp.driver import chosen_adapter, start
 from evamqp.errors import (
     RESOURCE_LOCKED,
     BadType,
@@ -104,7 +104,7 @@ class Reconnector(CanBeReady):
         for thing, kind in ((topology, Topology), (handler, Handler)):
             if thing is not None and not isinstance(thing, kind):
                 raise BadType(f"expected a {kind.__name__}, not {type(thing).__name__}")
-        super().__init__(LoopHost(adapter or default_adapter()))
+        super().__init__(LoopHost(chosen_adapter(adapter)))
         self._check_caller(type(self).__name__)
         random.shuffle(targets)
         self.topology = Topology() if topology is None else topology

@@ -334,3 +334,21 @@ def test_a_call_inside_a_callback_of_the_end_is_refused_or_harmless(
     assert all(isinstance(error, WrongState) for error in client.recorder.errors)
     assert client.taken() == b""
     assert list(channel.unconfirmed) == [1]
+
+
+#: What takes an adapter.
+CLIENTS: dict[str, Any] = {
+    "connect": lambda adapter: evamqp.connect("amqp://h", adapter=adapter),
+    "Publisher": lambda adapter: evamqp.Publisher("amqp://h", adapter=adapter),
+    "Consumer": lambda adapter: evamqp.Consumer("amqp://h", "q", print, adapter=adapter),
+    "Reconnector": lambda adapter: evamqp.Reconnector("amqp://h", adapter=adapter),
+    "RpcClient": lambda adapter: evamqp.RpcClient("amqp://h", adapter=adapter),
+    "RpcServer": lambda adapter: evamqp.RpcServer("amqp://h", "q", print, adapter=adapter),
+}
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+@pytest.mark.parametrize("adapter", [MemoryAdapter, "select", 5, 0, object()], ids=repr)
+def test_what_is_no_adapter_is_refused_in_the_same_words(name: str, adapter: object) -> None:
+    with pytest.raises(BadType, match=r"adapter must be one, such as SelectAdapter\(\), not"):
+        CLIENTS[name](adapter)

@@ -54,6 +54,15 @@ def test_nothing_is_said_where_it_is_turned_off_or_short(
     assert lines(caplog) == []
 
 
+def test_what_is_deferred_is_not_late(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    channel = rig.open()
+    request = channel.queue_declare("q")
+    request.cancel()
+    rig.settle(channel.queue_declare("q"))
+    assert channel.connection.stats.stalls == 0
+    assert lines(caplog) == []
+
+
 def test_stall_warning_is_a_parameter() -> None:
     assert evamqp.Parameters().stall_warning == 1
     assert evamqp.Parameters.from_url("amqp://h?stall_warning=2.5").stall_warning == 2.5

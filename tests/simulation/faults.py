@@ -64,7 +64,7 @@ class Faults:
 
     def _wire(self, chance: Random) -> MemoryTransport | None:
         """One of the last connections, of which some may be over."""
-        wires = self._world.clock.accepted[-6:]
+        wires = list(self._world.clock.accepted)[-6:]
         return chance.choice(wires) if wires else None
 
     # Of the wire
