@@ -5,6 +5,7 @@ How requests are answered, and everything else that comes in, is ``channel_machi
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from threading import get_ident
@@ -31,6 +32,7 @@ from evamqp.core.channel_machine import Consumer
 from evamqp.core.confirms import Confirms
 from evamqp.core.coroutines import is_async
 from evamqp.core.delivery_template import DeliveryTemplate, no_message
+from evamqp.core.handshake import release_of
 from evamqp.core.iteration import Inbox, MessageIterator, Messages
 from evamqp.core.message import STREAM_OFFSET, Delivery
 from evamqp.core.request import ConsumerTag, Request, check_callbacks, check_reason, check_text
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from evamqp.core.channel_machine import ChannelMachine
     from evamqp.core.connection import Connection
     from evamqp.core.content import Content
+
+log = logging.getLogger(__name__)
 
 # Bytes: a body above this is queued as it is and copied once, when the output is joined.
 _JOINED_BODY = 16 * 1024
@@ -722,8 +726,12 @@ class Channel(AsyncBlock):
             across_consumers: Share the limit among all consumers of the channel.
 
         Spec: basic.qos (60, 10).  RabbitMQ applies ``global=False`` to each new consumer, and
-        refuses prefetch_size, which is therefore not offered.
+        refuses prefetch_size, which is therefore not offered.  RabbitMQ 4.3 and later apply
+        ``across_consumers`` to each consumer too, which is a WARNING.
         """
+        if across_consumers is True and release_of(self.connection.server_properties) >= (4, 3):
+            words = "%r: basic.qos: from RabbitMQ 4.3 on across_consumers limits each consumer"
+            log.warning(words, self.connection)
         return self._machine.request(
             "basic.qos", 0, prefetch_count, across_consumers,
             finish=_none, callback=callback, on_error=on_error,

@@ -29,6 +29,8 @@ from evamqp.parameters import FRAME_MIN_SIZE, Parameters
 from evamqp.types import Table
 from evamqp.version import VERSION
 
+# Bytes; RabbitMQ from 4.1 on hangs up, without a word, on a client that wants fewer.
+SMALLEST_FRAME_MAX = 8192
 # All that RabbitMQ knows.  authentication_failure_close makes it say why a login failed;
 # consumer_cancel_notify makes it cancel the consumers of a deleted queue.
 CAPABILITIES = {
@@ -158,6 +160,15 @@ def _negotiate_heartbeat(theirs: int, parameters: Parameters) -> int:
         raise ConnectionClosed(text, by="client") from error
 
 
+def release_of(server_properties: Table) -> tuple[int, ...]:
+    """The release of RabbitMQ, such as (4, 3); () of another broker."""
+    version = server_properties.get("version")
+    if server_properties.get("product") != "RabbitMQ" or not isinstance(version, str):
+        return ()
+    numbers = version.split(".")[:2]
+    return tuple(map(int, numbers)) if all(map(str.isdecimal, numbers)) else ()
+
+
 def _smaller(theirs: int, ours: int) -> int:
     return min(theirs, ours) if theirs and ours else theirs or ours
 
@@ -212,9 +223,11 @@ def loss(
             by="network",
         )
     if state is ConnectionState.OPENING:
-        return ConnectionClosed(
-            "the broker hung up before the virtual host was open; probably it refused"
-            " the negotiated limits",
-            by="network",
-        )
+        text = "the broker hung up before the virtual host was open; probably it refused"
+        if parameters and parameters.frame_max < SMALLEST_FRAME_MAX:
+            limit = f"RabbitMQ 4.1 and later need {SMALLEST_FRAME_MAX}"
+            return ConnectionClosed(
+                f"{text} a frame_max of {parameters.frame_max}: {limit}", by="network"
+            )
+        return ConnectionClosed(f"{text} the negotiated limits", by="network")
     return ConnectionClosed("the connection was lost", by="network")

@@ -6,6 +6,7 @@ import pytest
 
 import evamqp
 from evamqp import Credentials, Message, Properties
+from tests.behaviour.versions import parse_version
 from tests.interop.rig import OnEveryLoop, OnEveryLoopPlain, OnTwoLoops, Rig, SharingVhost
 
 
@@ -235,3 +236,18 @@ class TestWords(OnEveryLoopPlain):
         assert reason.culprit == "queue.declare"
         assert "'x-max-length' for queue 'q'" in str(reason)
         assert "received '6' but current is '5'" in str(reason)
+
+    def test_a_small_frame_max_names_what_the_broker_needs(self, rig: Rig) -> None:
+        if parse_version(rig.node.version()) < (4, 1):
+            assert rig.open(frame_max=4096).connection.frame_max == 4096
+            return
+        reason = rig.refused(rig.parameters(frame_max=4096))
+        assert "a frame_max of 4096: RabbitMQ 4.1 and later need 8192" in str(reason)
+
+    def test_a_limit_across_consumers_that_is_none_is_a_warning(
+        self, rig: Rig, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        channel = rig.channel()
+        rig.wait(channel.basic_qos(5, across_consumers=True))
+        is_said = "across_consumers limits each consumer" in caplog.text
+        assert is_said is (parse_version(rig.node.version()) >= (4, 3))
