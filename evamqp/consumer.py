@@ -6,14 +6,12 @@ The broker keeps messages until they are settled; only the running handlers are 
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from evamqp import checks
 from evamqp.codec.fields import encode_shortstr
-from evamqp.core.coroutines import is_interruption
 from evamqp.core.message import STREAM_OFFSET
 from evamqp.core.request import Request
 from evamqp.errors import (
@@ -28,20 +26,19 @@ from evamqp.errors import (
     shown,
 )
 from evamqp.recovery.backoff import STABLE_AFTER, Backoff
-from evamqp.recovery.batch import Batch, Collector, check_batch
+from evamqp.recovery.batch import Collector, Unit, check_batch, count_of, messages_of
 from evamqp.recovery.confirm_clock import CONFIRM_TIMEOUT, ConfirmClock
-from evamqp.recovery.failures import Failures
+from evamqp.recovery.handlers import AckMode, ErrorPolicy, Handlers
 from evamqp.recovery.health import ConsumerStats, Health, HealthState, ago
-from evamqp.recovery.loop_bound import cancel_all
 from evamqp.recovery.reconnecting_client import ChannelEvents, ReconnectingClient
 from evamqp.recovery.reconnector import Reconnector, Target
 from evamqp.recovery.retry import Copies, Retry
 from evamqp.recovery.stream import StreamOffset, StreamPosition, offset_of
 from evamqp.recovery.topology import Topology, copy_table
-from evamqp.recovery.work import Work, message_at_work
+from evamqp.recovery.work import message_at_work
 
 if TYPE_CHECKING:
-    from evamqp.abc import Adapter, Handle
+    from evamqp.abc import Adapter
     from evamqp.core.channel import Channel, Message
     from evamqp.core.message import Returned
     from evamqp.errors import ConnectionClosed
@@ -50,25 +47,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Seconds before a message whose handler was interrupted goes back to its queue: a program that ends
-# has ended by then, and one that lives on does not keep it for ever.
-INTERRUPTED_DELAY = 1.0
 # Times that a message above body_max is refused before on_error decides.
 OVERSIZED = 2
 # A broker ignores ``prefetch`` if more than this many times that number of messages is held here.
 EXCESS = 2
 # Seconds before another copy of a failed message that the broker did not take.
 COPY_DELAY = 0.5
-# Seconds that asyncio may wait for threads when a program ends.
-LONGEST_END = 300.0
-
-#: Who acknowledges a message: the consumer when its handler has succeeded, or the handler.
-AckMode: TypeAlias = Literal["auto", "manual"]
-#: What to do with a message whose handler failed: drop or dead-letter it, have it delivered again
-#: after a while, or leave it unsettled until the channel ends.
-ErrorPolicy: TypeAlias = Literal["reject", "requeue", "leave"]
-#: What one call of a handler is about.
-Unit: TypeAlias = "Message | Batch"
 
 
 class Consumer(ReconnectingClient[int]):
@@ -166,19 +150,16 @@ class Consumer(ReconnectingClient[int]):
             backoff=backoff,
         )
         self.queue = queue
-        self.handled = 0  # messages whose handler succeeded or failed
-        self._delivered = self._failed_count = 0  # messages
-        self._delivered_at: float | None = None
-        self._on_message: Callable[[Any], object] = on_message
+        handler: Callable[[Any], object] = on_message
         self._collector: Collector | None = None
         if batch is not None:
-            self._on_message = lambda batch: on_message(batch.messages)
+            handler = lambda batch: on_message(batch.messages)  # noqa: E731
             self._collector = Collector(self.adapter, batch, batch_wait, self._deliver)
         self._copies: Copies | None = None
         if retry is not None:
             clock = ConfirmClock(self.adapter, CONFIRM_TIMEOUT, self._miss_confirms)
             self._copies = Copies(retry, queue, clock, self._copy_later)
-        self._ack = ack
+        self._handlers = Handlers(self, self.adapter, handler, ack, on_error)
         self._on_error = on_error
         self._exclusive = exclusive
         self._arguments = arguments
@@ -187,19 +168,11 @@ class Consumer(ReconnectingClient[int]):
         self._has_left = False  # its stream, so that it has no channel
         self._tag = ""
         self._is_paused = False
-        self._at_work: dict[Unit, Handle] = {}
         # Messages whose handlers await our close(), and the requests that they await.
         self._closers: list[tuple[Unit, Request[int]]] = []
-        # What came while as many handlers as may were running.
-        self._waiting: deque[Unit] = deque()
-        # What goes back to the queue after a while.
-        self._returning: dict[Unit, Handle] = {}
         self._spare = 0  # messages that the broker may have sent by an earlier prefetch
         self._set_prefetch(prefetch)
-        self._failures = Failures()
         self._oversized = 0  # messages refused because they exceed body_max
-        # When a handler was last interrupted, and ``handled`` then.
-        self._interrupted: tuple[float, int] | None = None
         self._backoff = Backoff()
         # When consuming last began; None once a retry is scheduled.
         self._since: float | None = None
@@ -211,7 +184,9 @@ class Consumer(ReconnectingClient[int]):
         return f"queue {shown(self.queue)}"
 
     def _unfinished(self) -> tuple[int, str]:
-        return len(self._at_work), "handlers were at work; their messages go back to the queue"
+        return len(
+            self._handlers.at_work
+        ), "handlers were at work; their messages go back to the queue"
 
     @property
     def is_ready(self) -> bool:
@@ -225,14 +200,15 @@ class Consumer(ReconnectingClient[int]):
 
     def health(self) -> Health:
         """Return how it is doing now."""
-        last_delivery = ago(self.adapter.time(), self._delivered_at)
+        last_delivery = ago(self.adapter.time(), self._handlers.delivered_at)
         return super().health()._replace(at_work=self.at_work, last_delivery=last_delivery)
 
     @property
     def stats(self) -> ConsumerStats:
         """What its handlers have done so far, over all connections."""
         retried = 0 if self._copies is None else self._copies.confirms
-        return ConsumerStats(self._delivered, self.handled, self._failed_count, retried)
+        handlers = self._handlers
+        return ConsumerStats(handlers.delivered, handlers.handled, handlers.failed, retried)
 
     @property
     def is_consuming(self) -> bool:
@@ -251,7 +227,12 @@ class Consumer(ReconnectingClient[int]):
     @property
     def at_work(self) -> int:
         """Messages whose handlers are running."""
-        return _count(self._at_work)
+        return count_of(self._handlers.at_work)
+
+    @property
+    def handled(self) -> int:
+        """Messages whose handler has succeeded or failed."""
+        return self._handlers.handled
 
     @property
     def prefetch(self) -> int:
@@ -293,12 +274,12 @@ class Consumer(ReconnectingClient[int]):
             channel.close()  # its end schedules a retry
             return
         self._consume()
-        self._take_waiting()
+        self._handlers.take_waiting()
 
     def _set_prefetch(self, prefetch: int) -> None:
         self._prefetch = prefetch
         size = 1 if self._collector is None else self._collector.size
-        self._most_at_work = prefetch // size
+        self._handlers.limit = prefetch // size
 
     def pause(self) -> None:
         """Take no further messages until resume().  Idempotent.
@@ -440,7 +421,8 @@ class Consumer(ReconnectingClient[int]):
 
     def _drop_waiting(self) -> None:
         """Return what waits here to the queue, unless it is there already."""
-        waiting, self._waiting = self._waiting, deque()
+        waiting = list(self._handlers.waiting)
+        self._handlers.waiting.clear()
         for unit in (*waiting, *(() if self._collector is None else self._collector.take())):
             unit.nack()
 
@@ -491,11 +473,9 @@ class Consumer(ReconnectingClient[int]):
         self._channel = None
         self._tag = ""
         # The broker requeues them.
-        self._waiting.clear()
+        self._handlers.forget()
         if self._collector is not None:
             self._collector.take()
-        cancel_all(*self._returning.values())
-        self._returning.clear()
         self._spare = 0
         if self._copies is not None and self._copies.clear():
             self._defer(self._close_if_done)
@@ -520,30 +500,27 @@ class Consumer(ReconnectingClient[int]):
         early, or whose connection was lost, still runs.
         """
         if self._position is not None:
-            self._position.add(_messages(unit))
+            self._position.add(messages_of(unit))
         elif not self._has_looked:
             self._look(unit)
-        if len(self._at_work) < self._most_at_work:
-            self._handle(unit)
-            return
-        self._waiting.append(unit)
-        self._check_prefetch()
+        self._handlers.deliver(unit)
 
     def _look(self, unit: Unit) -> None:
         """Warn if the first message seems to come from a stream, whose offset nobody keeps."""
         self._has_looked = True
-        if any(offset_of(message) is not None for message in _messages(unit)):
+        if any(offset_of(message) is not None for message in messages_of(unit)):
             text = "its queue seems to be a stream: give offset=, or a reconnection misses messages"
             self._log.write(logging.WARNING, "stream", text)
 
     @property
     def _held(self) -> int:
         """Messages that are here, unsettled, and not at work."""
+        waiting, returning = self._handlers.waiting, self._handlers.returning
         if self._collector is None:
-            return len(self._waiting) + len(self._returning)
-        return len(self._collector) + _count(self._waiting) + _count(self._returning)
+            return len(waiting) + len(returning)
+        return len(self._collector) + count_of(waiting) + count_of(returning)
 
-    def _check_prefetch(self) -> None:
+    def holds_more(self) -> None:
         """Close the channel of a broker that ignores ``prefetch``, before messages pile up."""
         held = self._held
         if self._position is not None:
@@ -557,104 +534,34 @@ class Consumer(ReconnectingClient[int]):
         channel.close(RESOURCE_ERROR, text)
         self._come_back(self._open_channel)
 
-    def _handle(self, message: Unit) -> None:
-        self._delivered_at = self.adapter.time()
-        self._delivered += _size(message)
-        try:
-            result = self._on_message(message)
-            work = None if result is None else Work(message, result)
-            if work is not None and work.has_to_run:
-                self._follow(message, work, result)
-                return
-        except (KeyboardInterrupt, SystemExit) as error:
-            self._failed(message, error)
-            raise
-        except BaseException as error:
-            self._failed(message, error)
-        else:
-            self._returned(message, work)
-
-    def _follow(self, message: Unit, work: Work, result: object) -> None:
-        awaitable = result.future if isinstance(result, Request) else work.run()
-        ended = partial(self._ended_work, message, work)
-        self._at_work[message] = self.adapter.run_awaitable(awaitable, ended)
-        if isinstance(result, Request) and result in self._closing:
-            self._close_for(message, result)
-
-    def _ended_work(self, message: Unit, work: Work, error: BaseException | None) -> None:
-        if error is not None:
-            work.discard()
-        if self._at_work.pop(message, None) is None:
-            return  # cancelled by close(); the broker requeues the message
-        if error is None:
-            self._returned(message, work)
-        else:
-            self._failed(message, error)
-        try:
-            self._take_waiting()
-        finally:  # also when one was interrupted
-            self._close_if_done()
-
-    def _take_waiting(self) -> None:
-        while self._waiting and len(self._at_work) < self._most_at_work:
-            self._handle(self._waiting.popleft())
-
-    def _returned(self, message: Unit, work: Work | None) -> None:
-        """The handler did not raise."""
-        forward = None if work is None or message.is_settled else work.failed_forward
-        if forward is not None:
-            fate = self._fail(message, None)
-            log.error("%s: could not forward %r: %r; %s", self.label, message, forward, fate)
-            return
-        self.handled += _size(message)
-        if self._ack == "auto" and not message.is_settled:
-            message.ack()
-
-    def _failed(self, message: Unit, error: BaseException) -> None:
-        """The handler raised."""
-        if is_interruption(error):
-            self._interrupted = (self.adapter.time(), self.handled)
-        elif not self._is_ending:
-            fate = self._fail(message, error)
-            words = "%s: the handler of %r raised %r; %s"
-            log.error(words, self.label, message, error, fate, exc_info=error)
-            return
-        words = "%s: the handler of %r was interrupted by %r; the message goes back to the queue"
-        log.warning(words, self.label, message, error)
-        give_back = message.nack if self._position is None else self._restart_stream
-        self._return_later(message, INTERRUPTED_DELAY, give_back)
+    # What its handlers need
 
     @property
-    def _is_ending(self) -> bool:
-        """Whether the program may be about to end.
+    def has_retry(self) -> bool:
+        """Whether failed messages go by ``retry``.  For the handlers."""
+        return self._copies is not None
 
-        A handler was interrupted, and none has succeeded since.  Handlers that start now may find
-        executors and pools closed, which says nothing about their messages.
-        """
-        if self._interrupted is None:
-            return False
-        at, handled = self._interrupted
-        return self.handled == handled and self.adapter.time() - at < LONGEST_END
+    def is_current(self, unit: Unit) -> bool:
+        """Whether a message came on the channel that there is now.  For the handlers."""
+        return unit.channel is self._channel
 
-    def _fail(self, message: Unit, error: BaseException | None) -> str:
-        """Do as ``retry`` or ``on_error`` says; return what becomes of the message."""
-        self.handled += _size(message)
-        self._failed_count += _size(message)
-        if message.is_settled:
-            return "the message was settled before"
-        if self._copies is not None:
-            fates = dict.fromkeys(self._send_copy(each, error) for each in _unsettled(message))
-            return "; ".join(fates)
-        if self._on_error == "reject":
-            message.reject(requeue=False)
-            return "the message is rejected: dead-lettered if its queue says so, else dropped"
-        if self._on_error == "requeue":
-            delay = max(self._failures.next_delay(each) for each in _unsettled(message))
-            self._return_later(message, delay, message.reject)
-            return f"the message goes back to the queue in {delay:.1f} s"
-        return "the message stays unacknowledged until the channel ends"
+    def give_back(self, unit: Unit) -> None:
+        """Have a message delivered again.  For the handlers."""
+        if self._position is None:
+            unit.nack()
+        else:
+            self._restart_stream()
 
-    def _send_copy(self, message: Message, error: BaseException | None) -> str:
+    def handler_awaits(self, unit: Unit, request: Request[Any]) -> None:
+        """A handler awaits a request, perhaps our own close().  For the handlers."""
+        if request in self._closing:
+            self._close_for(unit, request)
+
+    def handler_ended(self) -> None:
+        """A handler has ended.  For the handlers."""
+        self._close_if_done()
+
+    def send_copy(self, message: Message, error: BaseException | None) -> str:
         """Publish a copy, whose confirm acknowledges the message; return what becomes of it."""
         assert self._copies is not None
         channel = self._channel
@@ -664,7 +571,7 @@ class Consumer(ReconnectingClient[int]):
 
     def _copy_later(self, message: Message, error: BaseException | None) -> None:
         """The broker did not take a copy, or there is no room to send it."""
-        self._return_later(message, COPY_DELAY, partial(self._send_copy, message, error))
+        self._handlers.return_later(message, COPY_DELAY, partial(self.send_copy, message, error))
 
     def _confirmed(self, channel: Channel, tags: Tags, acked: bool) -> None:
         if self._copies is not None and channel is self._channel:
@@ -691,22 +598,6 @@ class Consumer(ReconnectingClient[int]):
         channel.close()
         self._come_back(partial(self._declare, self._open_channel))
 
-    def _return_later(self, message: Unit, delay: float, give_back: Callable[[], object]) -> None:
-        """Return a message to the queue after a while, unless it is settled by then.
-
-        RabbitMQ counts a reject against the delivery limit of a quorum queue, but not a nack.
-        """
-        if message.is_settled or message.channel is not self._channel:
-            return
-        step = partial(self._give_back, message, give_back)
-        self._returning[message] = self.adapter.call_later(delay, step)
-        self._check_prefetch()
-
-    def _give_back(self, message: Unit, give_back: Callable[[], object]) -> None:
-        del self._returning[message]
-        if not message.is_settled:
-            give_back()
-
     # Member of the reconnector
 
     def _disconnected(self, reason: ConnectionClosed) -> None:
@@ -731,20 +622,18 @@ class Consumer(ReconnectingClient[int]):
     def _close_if_done(self) -> None:
         if not self._is_closing:
             return
-        if not self._at_work and not self._copies:
+        at_work = self._handlers.at_work
+        if not at_work and not self._copies:
             self._end(0)
-        elif self._at_work and self._at_work.keys() <= {message for message, _ in self._closers}:
+        elif at_work and at_work.keys() <= {message for message, _ in self._closers}:
             for message, request in self._closers:
-                if message in self._at_work:
+                if message in at_work:
                     request.resolve(0)
 
     def _give_up(self) -> None:
         if self._is_closed:
             return
-        at_work, self._at_work = self._at_work, {}
-        for handle in at_work.values():
-            handle.cancel()
-        self._end(_count(at_work))
+        self._end(self._handlers.cancel())
 
     def _end(self, cancelled: int) -> None:
         self._closers.clear()
@@ -752,6 +641,7 @@ class Consumer(ReconnectingClient[int]):
             self._copies.clock.end()
         self._finish(cancelled)
         self._forget_channel()
+        self._handlers.detach()
 
 
 class _Events(ChannelEvents):
@@ -766,22 +656,6 @@ class _Events(ChannelEvents):
 
     def on_return(self, channel: Channel, returned: Returned) -> None:
         self._consumer._copy_returned(channel, returned)
-
-
-def _size(unit: Unit) -> int:
-    return len(unit.messages) if isinstance(unit, Batch) else 1
-
-
-def _count(units: Iterable[Unit]) -> int:
-    return sum(map(_size, units))
-
-
-def _messages(unit: Unit) -> Iterable[Message]:
-    return unit.messages if isinstance(unit, Batch) else (unit,)
-
-
-def _unsettled(unit: Unit) -> list[Message]:
-    return unit.unsettled if isinstance(unit, Batch) else [unit]
 
 
 def _with_retry(

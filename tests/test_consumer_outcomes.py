@@ -435,4 +435,4 @@ def test_the_memory_of_failures_is_bounded(stage: Stage) -> None:
     stage.server.fill("work", *numbered(2 * REMEMBERED))
     consumer = consuming(stage, fail, on_error="requeue", prefetch=65535)
     stage.advance(1)
-    assert len(consumer._failures._counts) <= REMEMBERED
+    assert len(consumer._handlers._failures._counts) <= REMEMBERED

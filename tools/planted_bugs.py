@@ -75,18 +75,18 @@ BUGS = (
     ),
     Bug(
         "a failed handler's message is acknowledged",
-        '            message.reject(requeue=False)\n            return "the message is rejected',
-        '            message.ack()\n            return "the message is rejected',
+        '            unit.reject(requeue=False)\n            return "the message is rejected',
+        '            unit.ack()\n            return "the message is rejected',
     ),
     Bug(
         "an acknowledgement takes all before it along",
-        "            message.ack()\n\n    def _failed",
-        "            message.channel.basic_ack(message.delivery_tag, True)\n\n    def _failed",
+        "            unit.ack()\n\n    def _failed",
+        "            unit.channel.basic_ack(unit.delivery_tag, True)\n\n    def _failed",
     ),
     Bug(
         "an asynchronous handler that fails counts as successful",
-        "            self._returned(message, work)\n        else:\n",
-        "            self._returned(message, work)\n        elif self._returned(message, work):\n",
+        "            self._returned(unit, work)\n        else:\n",
+        "            self._returned(unit, work)\n        elif self._returned(unit, work):\n",
     ),
     Bug(
         "a forward that was returned counts as success",
@@ -95,8 +95,8 @@ BUGS = (
     ),
     Bug(
         "an interrupted handler has failed",
-        "        self._return_later(message, INTERRUPTED_DELAY, give_back)\n",
-        "        self._fail(message, error)\n",
+        "        self.return_later(unit, INTERRUPTED_DELAY, give_back)\n",
+        "        self._fail(unit, error)\n",
     ),
     Bug(
         "a consumer that the broker cancelled stays away",
@@ -105,7 +105,7 @@ BUGS = (
     ),
     Bug(
         "more handlers run than prefetch allows",
-        "        if len(self._at_work) < self._most_at_work:\n            self._handle(unit)\n",
+        "        if len(self.at_work) < self.limit:\n            self._handle(unit)\n",
         "        if True:\n            self._handle(unit)\n",
     ),
     Bug(

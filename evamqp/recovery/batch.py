@@ -6,8 +6,8 @@ It only collects; the consumer settles.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, TypeAlias
 
 from evamqp.errors import BadArgument, BadType
 from evamqp.recovery.loop_bound import cancel_all, checked_timeout
@@ -15,6 +15,9 @@ from evamqp.recovery.loop_bound import cancel_all, checked_timeout
 if TYPE_CHECKING:
     from evamqp.abc import Adapter, Handle
     from evamqp.core.channel import Channel, Message
+
+#: What one call of a handler is about.
+Unit: TypeAlias = "Message | Batch"
 
 
 class Batch:
@@ -122,3 +125,23 @@ def check_batch(batch: int | None, wait: float, prefetch: int) -> None:
             raise BadArgument(f"batch must be 1..prefetch ({prefetch}), not {batch}")
     if checked_timeout(wait) is None or not 0 <= wait < math.inf:
         raise BadArgument(f"batch_wait must be seconds, 0 or more, not {wait}")
+
+
+def size_of(unit: Unit) -> int:
+    """How many messages it is."""
+    return len(unit.messages) if isinstance(unit, Batch) else 1
+
+
+def count_of(units: Iterable[Unit]) -> int:
+    """How many messages they are."""
+    return sum(map(size_of, units))
+
+
+def messages_of(unit: Unit) -> Iterable[Message]:
+    """Its messages."""
+    return unit.messages if isinstance(unit, Batch) else (unit,)
+
+
+def unsettled_of(unit: Unit) -> list[Message]:
+    """Those of its messages that nobody has settled."""
+    return unit.unsettled if isinstance(unit, Batch) else [unit]
