@@ -35,6 +35,7 @@ def connect(
 
     Args:
         target: A URL, Parameters, or a list of them, tried in order while name, TCP or TLS fail.
+            ``stall_warning`` does not apply: the loop rests while the program is away.
         callbacks: ``on_blocked(connection, reason)``, ``on_unblocked(connection)`` and
             ``on_close(connection, reason)``, called in process_events().
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import evamqp
 from evamqp.blocking.channel import Channel
 from evamqp.blocking.loop import SharedLoop
+from evamqp.parameters import parse_targets
 
 if TYPE_CHECKING:
     from evamqp.abc import Handle
@@ -91,7 +92,9 @@ class Connection:
     def _open(self, target: str | evamqp.Parameters | Sequence[str | evamqp.Parameters]) -> None:
         loop = self._loop
         with loop.lock:
-            core = evamqp.connect(target, _Events(self), adapter=loop.adapter)
+            # While the program is away its loop stands still, and the keeper takes its turns.
+            targets = [each.replace(stall_warning=None) for each in parse_targets(target)]
+            core = evamqp.connect(targets, _Events(self), adapter=loop.adapter)
             self._core = loop.connection = core
             future = core.wait_open().future
             loop.drive(future.done)
