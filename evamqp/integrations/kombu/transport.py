@@ -173,6 +173,8 @@ def make_parameters(client: Any) -> evamqp.Parameters:
     if client.connect_timeout:
         options.setdefault("connect_timeout", client.connect_timeout)
     options.setdefault("heartbeat", round(client.heartbeat) if client.heartbeat else _no_heartbeat)
+    # The loop turns when kombu drains events, and rests meanwhile.
+    options.setdefault("stall_warning", None)
     return evamqp.Parameters(
         host=client.hostname,
         port=int(client.port),
