@@ -16,7 +16,7 @@ import evamqp
 from chaos_proxy import DIRECTIONS, ENDS, HOST, ChaosProxy
 from evamqp.abc import Adapter
 from rabbitmq_node import RabbitFailed, RabbitNode, choose_ports
-from traffic import BURSTS, Traffic, wait_until
+from traffic import BURSTS, Side, Traffic, wait_until
 
 USER = "soak"
 PASSWORD = "soaked"
@@ -47,15 +47,18 @@ class Stage:
 
     def lost(self, proxies: tuple[ChaosProxy, ...]) -> Callable[[], bool]:
         """Whether, from now on, the clients of these proxies have lost their connections."""
-        sides = [
-            side
-            for proxy, side in zip(
-                self.proxies, (self.traffic.publishing, self.traffic.consuming), strict=True
-            )
-            if proxy in proxies
-        ]
+        sides = self._sides(proxies)
         before = [side.losses for side in sides]
         return lambda: all(side.losses > count for side, count in zip(sides, before, strict=True))
+
+    def connected(self, proxies: tuple[ChaosProxy, ...]) -> Callable[[], bool]:
+        """Whether the clients of these proxies have connections."""
+        sides = self._sides(proxies)
+        return lambda: all(side.is_open for side in sides)
+
+    def _sides(self, proxies: tuple[ChaosProxy, ...]) -> list[Side]:
+        sides = zip(self.proxies, (self.traffic.publishing, self.traffic.consuming), strict=True)
+        return [side for proxy, side in sides if proxy in proxies]
 
     def allow(self) -> None:
         """Let the user into the virtual host."""
@@ -139,6 +142,7 @@ def for_a_while(stage: Stage, **faults: float | bool) -> None:
 def hole(stage: Stage) -> None:
     """Everything is lost, new connections too, until the clients have noticed."""
     proxies = stage.some()
+    wait_until(stage.connected(proxies), "the clients are connected")
     lost = stage.lost(proxies)
     for proxy in proxies:
         proxy.inflict(hole=True)

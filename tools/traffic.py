@@ -39,6 +39,7 @@ class Side(evamqp.Handler):
 
     def __init__(self, target: Target, adapter: Adapter) -> None:
         self.losses = 0
+        self.is_open = False
         self.is_blocked = False
         self.blocks = 0
         self._backoff = Backoff()
@@ -47,6 +48,7 @@ class Side(evamqp.Handler):
         )
 
     def on_open(self, connection: evamqp.Connection) -> None:
+        self.is_open = True
         self._backoff.reset()
 
     def on_open_error(self, connection: evamqp.Connection, error: evamqp.ConnectionClosed) -> None:
@@ -54,7 +56,7 @@ class Side(evamqp.Handler):
 
     def on_close(self, connection: evamqp.Connection, reason: evamqp.ConnectionClosed) -> None:
         self.losses += 1
-        self.is_blocked = False
+        self.is_open = self.is_blocked = False
 
     def on_blocked(self, connection: evamqp.Connection, reason: str) -> None:
         self.is_blocked = True
