@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from math import ceil
 from typing import Literal, TypeAlias
 
+from evamqp.checks import integer
 from evamqp.core.channel import Message
 from evamqp.core.message import STREAM_OFFSET
 from evamqp.errors import BadArgument, BadType, MalformedData
@@ -24,7 +25,7 @@ StreamOffset: TypeAlias = Literal["first", "last", "next"] | int | datetime | ti
 
 _NAMES = ("first", "last", "next")
 _INTERVAL = re.compile(r"[1-9][0-9]{0,8}[YMDhms]")
-_LONGEST = 2**63 - 1
+_checked_number = integer(0, 2**63 - 1)
 # Offsets of settled messages that may stay in the list before it is swept.
 _SLACK = 64
 
@@ -52,8 +53,7 @@ def checked_offset(offset: object) -> str | int | datetime:
         raise BadType(
             f"offset must be str, int, datetime or timedelta, not {type(offset).__name__}"
         )
-    if not 0 <= offset <= _LONGEST:
-        raise BadArgument(f"offset must be 0..{_LONGEST}, not {offset}")
+    _checked_number("offset", offset)
     return offset
 
 

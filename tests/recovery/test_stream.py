@@ -57,6 +57,7 @@ def test_every_form_of_an_offset(offset: Any, sent: object) -> None:
         (b"first", BadType),
         (-1, BadArgument),
         (2**63, BadArgument),
+        pytest.param(10**5000, BadArgument, id="digits"),
         ("", BadArgument),
         ("1x", BadArgument),
         ("0h", BadArgument),
