@@ -26,7 +26,7 @@ from evamqp.errors import (
     shown,
 )
 from evamqp.recovery.backoff import STABLE_AFTER, Backoff
-from evamqp.recovery.batch import Collector, Unit, check_batch, count_of, messages_of
+from evamqp.recovery.batch import Batch, Collector, Unit, check_batch, count_of, messages_of
 from evamqp.recovery.confirm_clock import CONFIRM_TIMEOUT, ConfirmClock
 from evamqp.recovery.handlers import AckMode, ErrorPolicy, Handlers
 from evamqp.recovery.health import ConsumerStats, Health, HealthState, ago
@@ -153,7 +153,7 @@ class Consumer(ReconnectingClient[int]):
         handler: Callable[[Any], object] = on_message
         self._collector: Collector | None = None
         if batch is not None:
-            handler = lambda batch: on_message(batch.messages)  # noqa: E731
+            handler = partial(_handle_list, on_message)
             self._collector = Collector(self.adapter, batch, batch_wait, self._deliver)
         self._copies: Copies | None = None
         if retry is not None:
@@ -184,9 +184,8 @@ class Consumer(ReconnectingClient[int]):
         return f"queue {shown(self.queue)}"
 
     def _unfinished(self) -> tuple[int, str]:
-        return len(
-            self._handlers.at_work
-        ), "handlers were at work; their messages go back to the queue"
+        words = "handlers were at work; their messages go back to the queue"
+        return len(self._handlers.at_work), words
 
     @property
     def is_ready(self) -> bool:
@@ -656,6 +655,10 @@ class _Events(ChannelEvents):
 
     def on_return(self, channel: Channel, returned: Returned) -> None:
         self._consumer._copy_returned(channel, returned)
+
+
+def _handle_list(on_message: Callable[[Any], object], batch: Batch) -> object:
+    return on_message(batch.messages)
 
 
 def _with_retry(

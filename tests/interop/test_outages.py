@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
-
 import evamqp
 from evamqp import DeliveryMode, Properties
-from rabbitmq_node import RabbitNode, VhostPool
+from tests.interop.own_node import rabbit, vhost_pool
 from tests.interop.rig import OnEveryLoopPlain, OnTwoLoops, Rig
 
+__all__ = ["rabbit", "vhost_pool"]
+
 PERSISTENT = Properties(delivery_mode=DeliveryMode.PERSISTENT)
-
-
-@pytest.fixture(scope="module")
-def rabbit(rabbit: RabbitNode) -> Iterator[RabbitNode]:
-    """A node of its own: the run's has hundreds of virtual hosts, and takes a minute to restart."""
-    with RabbitNode() as node:
-        yield node
-
-
-@pytest.fixture(scope="module")
-def vhost_pool(rabbit: RabbitNode) -> VhostPool:
-    return VhostPool(rabbit)
 
 
 class Load:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -11,26 +10,16 @@ import pytest
 
 import evamqp
 from evamqp import Topology
-from rabbitmq_node import RabbitNode, VhostPool
 from tests.behaviour.versions import parse_version
+from tests.interop.own_node import rabbit, vhost_pool
 from tests.interop.rig import OnOneLoop, Rig
+
+__all__ = ["rabbit", "vhost_pool"]
 
 STREAM = Topology()
 STREAM.queue("s", arguments={"x-queue-type": "stream"})
 COUNT = 60
 KILLS = 3
-
-
-@pytest.fixture(scope="module")
-def rabbit(rabbit: RabbitNode) -> Iterator[RabbitNode]:
-    """A node of its own: the run's has hundreds of virtual hosts, and takes a minute to restart."""
-    with RabbitNode() as node:
-        yield node
-
-
-@pytest.fixture(scope="module")
-def vhost_pool(rabbit: RabbitNode) -> VhostPool:
-    return VhostPool(rabbit)
 
 
 class OfStreams(OnOneLoop):

@@ -173,7 +173,7 @@ class ServerConnection:
         """Nothing here waits for that: deliveries stop by what is buffered."""
 
     def stalled(self, seconds: float, in_callback: bool) -> None:
-        """No client is served worse for it than by a slow broker."""
+        """Do nothing: to a client this is a slow broker."""
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._end()
