@@ -11,6 +11,7 @@
 # make brokers   the tests that need RabbitMQ on 3.8, 4.0 and 4.3, from Debian releases in .brokers/;
 #                root and debootstrap only: RELEASES="trixie sid" TESTS=tests/behaviour
 # make celery    Celery's workers on every pool, and 20 kills of their broker; half an hour
+# make outbox    a publisher with a store is killed KILLS=... times; two minutes
 # make soak      numbered messages through random faults: N=... FAULTS=... MINUTES=... ADAPTER=... SEED=...
 # make simulate  worlds in virtual time, each from a seed: WORLDS=... SEED=...; see docs/simulation.md
 # make plant-bugs  whether the simulation finds bugs that are put in on purpose: WORLDS=... SEED=...
@@ -42,11 +43,12 @@ SCENARIO ?= S3
 N ?= 100000
 FAULTS ?= 60
 WORLDS ?= 2000
+KILLS ?= 200
 SEED ?=
 DRIVER ?= evamqp-select
 
 .DEFAULT_GOAL := help
-.PHONY: help test format docs changelog changelog-draft release-check lint-workflows instructions celery demo demo-rabbitmq test-all coverage lint types rabbitmq faults brokers soak simulate plant-bugs bench profile fuzz clean
+.PHONY: help test format docs changelog changelog-draft release-check lint-workflows instructions celery outbox demo demo-rabbitmq test-all coverage lint types rabbitmq faults brokers soak simulate plant-bugs bench profile fuzz clean
 
 help:
 	@sed -n 's/^# \(make .*\|   .*\)/\1/p' $(firstword $(MAKEFILE_LIST))
@@ -92,6 +94,10 @@ brokers: $(STAMP)
 celery: $(STAMP) rabbitmq
 	@EVAMQP_CELERY=all EVAMQP_REQUIRE_RABBITMQ=1 $(VENV)/bin/python -m pytest \
 	    -o faulthandler_timeout=1800 --durations=10 tests/integrations/kombu
+
+outbox: $(STAMP) rabbitmq
+	@EVAMQP_KILLS=$(KILLS) EVAMQP_REQUIRE_RABBITMQ=1 $(VENV)/bin/python -m pytest \
+	    -s -o faulthandler_timeout=1800 tests/interop/test_outbox.py
 
 soak: $(STAMP) rabbitmq
 	@$(VENV)/bin/python tools/soak.py --messages $(N) --faults $(FAULTS) --adapter $(ADAPTER) \

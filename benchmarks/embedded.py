@@ -15,6 +15,8 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import evamqp
@@ -121,6 +123,19 @@ def _held() -> tuple[int, int, int]:
     return len(os.listdir("/proc/self/fd")), len(gc.get_objects()), memory
 
 
+@contextmanager
+def served() -> Iterator[str]:
+    """The URL of a broker in a process of its own."""
+    command = [sys.executable, "-m", "evamqp.testing", "--port", "0"]
+    root = Path(__file__).resolve().parent.parent
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as process:
+        assert process.stdout is not None
+        try:
+            yield next(word for word in process.stdout.readline().split() if "://" in word)
+        finally:
+            process.terminate()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--messages", type=int, default=100_000)
@@ -129,15 +144,8 @@ def main() -> None:
     starts = sorted(start_up() for _ in range(21))
     median, worst = starts[10], starts[-1]
     print(f"start to first connection: {median:.1f} ms in the median, {worst:.1f} at worst")
-    command = [sys.executable, "-m", "evamqp.testing", "--port", "0"]
-    root = Path(__file__).resolve().parent.parent
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as process:
-        assert process.stdout is not None
-        try:
-            url = next(word for word in process.stdout.readline().split() if "://" in word)
-            rates = sorted(rate(url, options.messages) for _ in range(5))
-        finally:
-            process.terminate()
+    with served() as url:
+        rates = sorted(rate(url, options.messages) for _ in range(5))
     print(f"messages a second over TCP: {rates[2]:,.0f} in the median, {rates[0]:,.0f} at worst")
     descriptors, objects, memory = left_behind(options.connections)
     print(

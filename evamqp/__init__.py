@@ -45,6 +45,8 @@ from evamqp.errors import (
     RequestCancelled,
     RequestTimeout,
     RpcError,
+    StoreFailed,
+    StoreLocked,
     TopologyFailed,
     UsageError,
     VhostRefused,
@@ -60,12 +62,14 @@ if TYPE_CHECKING:
 
     from evamqp.abc import Adapter
     from evamqp.consumer import Consumer
+    from evamqp.outbox import DeadMessage, SqliteStore
     from evamqp.publisher import Publisher
     from evamqp.recovery.backoff import Backoff
     from evamqp.recovery.health import ConsumerStats, Health, PublisherStats, ReconnectorStats
     from evamqp.recovery.ledger import Outcome, Publication
     from evamqp.recovery.reconnector import Reconnector
     from evamqp.recovery.retry import Retry
+    from evamqp.recovery.store import Store, StoredMessage, StoredOutcome
     from evamqp.recovery.stream import StreamOffset
     from evamqp.recovery.topology import Topology
     from evamqp.rpc import RpcClient, RpcReply, RpcServer
@@ -91,6 +95,7 @@ __all__ = [
     "ConsumerStats",
     "ConsumerTag",
     "Credentials",
+    "DeadMessage",
     "Death",
     "DeclareOk",
     "DeliveryMode",
@@ -125,6 +130,12 @@ __all__ = [
     "RpcError",
     "RpcReply",
     "RpcServer",
+    "SqliteStore",
+    "Store",
+    "StoreFailed",
+    "StoreLocked",
+    "StoredMessage",
+    "StoredOutcome",
     "StreamOffset",
     "Topology",
     "TopologyFailed",
@@ -142,6 +153,7 @@ _LAZY = {
     "Backoff": "evamqp.recovery.backoff",
     "Consumer": "evamqp.consumer",
     "ConsumerStats": "evamqp.recovery.health",
+    "DeadMessage": "evamqp.outbox",
     "Health": "evamqp.recovery.health",
     "Outcome": "evamqp.recovery.ledger",
     "Publication": "evamqp.recovery.ledger",
@@ -150,6 +162,10 @@ _LAZY = {
     "Reconnector": "evamqp.recovery.reconnector",
     "ReconnectorStats": "evamqp.recovery.health",
     "Retry": "evamqp.recovery.retry",
+    "SqliteStore": "evamqp.outbox",
+    "Store": "evamqp.recovery.store",
+    "StoredMessage": "evamqp.recovery.store",
+    "StoredOutcome": "evamqp.recovery.store",
     "StreamOffset": "evamqp.recovery.stream",
     "RpcClient": "evamqp.rpc",
     "RpcReply": "evamqp.rpc",

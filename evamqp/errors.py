@@ -248,6 +248,17 @@ class BatchFailed(PublishFailed):
         self.failures = tuple(failures)
 
 
+class StoreFailed(AmqpError):
+    """The store of a Publisher cannot be opened, or did not keep a message.
+
+    ``__cause__`` is the store's own error.
+    """
+
+
+class StoreLocked(StoreFailed):
+    """Another Publisher, of this process or another, uses the store."""
+
+
 class TopologyFailed(AmqpError):
     """Recovery gave up: an entity whose policy is ``fail`` could not be declared.
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from threading import get_ident
+from time import time
 from typing import TYPE_CHECKING
 
 from evamqp.codec.fields import encode_shortstr
@@ -26,16 +27,18 @@ from evamqp.errors import (
     PublishNacked,
     PublishReturned,
     RequestTimeout,
+    StoreFailed,
     WrongState,
 )
 from evamqp.recovery.backoff import Backoff
 from evamqp.recovery.confirm_clock import CONFIRM_TIMEOUT, ConfirmClock, check_confirm_timeout
 from evamqp.recovery.deadlines import Deadlines
 from evamqp.recovery.health import Health, PublisherStats, ago
-from evamqp.recovery.ledger import Ledger, Outcome, Publication
+from evamqp.recovery.ledger import Ledger, Outcome, Publication, StoredPublication
 from evamqp.recovery.loop_bound import cancel_all, checked_timeout
 from evamqp.recovery.reconnecting_client import ChannelEvents, ReconnectingClient
 from evamqp.recovery.reconnector import Reconnector, Target
+from evamqp.recovery.store_writer import StoreWriter, Written
 from evamqp.recovery.suspects import Suspects, is_error
 from evamqp.types import DeliveryMode
 
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
     from evamqp.core.channel import Channel
     from evamqp.core.message import Returned
     from evamqp.errors import ConnectionClosed
+    from evamqp.recovery.store import Store
     from evamqp.recovery.topology import Entity, Topology
     from evamqp.types import Body, Tags
 
@@ -96,6 +100,10 @@ class Publisher(ReconnectingClient[list[Publication]]):
         on_recovered: See Reconnector.
         on_topology_error: See Reconnector.
         backoff: See Reconnector.  Each client needs one of its own.
+        store: Keeps what is accepted until it has its outcome, so that it outlives the process: a
+            SqliteStore, or a Store of the program's own.  Nothing is sent before it is stored.
+            What an earlier process left in it is published first, in order, and counts as pending
+            from the start.  Opened and read at once, in this call; then a thread writes.
 
     Attributes:
         unmatched_returns: Returns so far whose message could not be determined.  After one,
@@ -104,6 +112,8 @@ class Publisher(ReconnectingClient[list[Publication]]):
     Raises:
         BadArgument, BadType: A target or limit is wrong.
         WrongState: No adapter was given, and no asyncio loop runs.
+        StoreLocked: Another Publisher has the store open.
+        StoreFailed: The store cannot be opened.
     """
 
     def __init__(
@@ -123,19 +133,26 @@ class Publisher(ReconnectingClient[list[Publication]]):
         on_recovered: Callable[[int, float], object] | None = None,
         on_topology_error: Callable[[Entity, ChannelClosed], object] | None = None,
         backoff: Backoff | None = None,
+        store: Store | None = None,
     ) -> None:
         if max_messages < 1 or max_bytes < 1 or resends < 0:
             raise BadArgument("max_messages and max_bytes must be 1 or more, resends 0 or more")
         check_confirm_timeout(confirm_timeout)
-        super().__init__(
-            target,
-            adapter,
-            topology,
-            on_reconnecting=on_reconnecting,
-            on_recovered=on_recovered,
-            on_topology_error=on_topology_error,
-            backoff=backoff,
-        )
+        self._writer = None if store is None else StoreWriter(store)
+        try:
+            super().__init__(
+                target,
+                adapter,
+                topology,
+                on_reconnecting=on_reconnecting,
+                on_recovered=on_recovered,
+                on_topology_error=on_topology_error,
+                backoff=backoff,
+            )
+        except BaseException:
+            if self._writer is not None:
+                self._writer.abort()
+            raise
         self.is_writable = False
         self.unmatched_returns = 0
         self._persistent = persistent
@@ -159,6 +176,34 @@ class Publisher(ReconnectingClient[list[Publication]]):
         self._confirm_clock = ConfirmClock(self.adapter, confirm_timeout, self._miss_confirms)
         self._room_timer: Handle | None = None
         self._resending: dict[Publication, Handle] = {}
+        if self._writer is not None:
+            self._adopt(self._writer)
+
+    def _adopt(self, writer: StoreWriter) -> None:
+        """Publish what an earlier process left in the store, before anything else."""
+        now = time()
+        for key, message in writer.left:
+            self._accepted += 1
+            entry = StoredPublication(
+                self._host,
+                self._accepted,
+                message.exchange,
+                message.routing_key,
+                message.body,
+                Properties.from_raw(message.properties),
+                message.mandatory,
+                None,
+                expires=message.expires,
+                key=key,
+            )
+            self._ledger.adopt(entry)
+            if message.expires is not None:
+                self._deadlines.add(entry, max(0.0, message.expires - now))
+        if writer.left:
+            text = f"publishes {len(writer.left)} messages that were left in its store"
+            self._log.write(logging.INFO, "left in store", text)
+            writer.left.clear()
+        writer.start(self.adapter, self._written, self._store_failed)
 
     def __repr__(self) -> str:
         return f"<Publisher {self._ledger.count} waiting, {self.reconnector.state.value}>"
@@ -167,7 +212,8 @@ class Publisher(ReconnectingClient[list[Publication]]):
         return "publisher"
 
     def _unfinished(self) -> tuple[int, str]:
-        return self._ledger.count, "accepted messages have no outcome, and are lost"
+        lost = "are lost" if self._writer is None else "are lost unless its store has them"
+        return self._ledger.count, f"accepted messages have no outcome, and {lost}"
 
     def health(self) -> Health:
         """Return how it is doing now."""
@@ -231,6 +277,7 @@ class Publisher(ReconnectingClient[list[Publication]]):
             WrongState: The publisher is closed or closing.
             WrongThread: Not the thread of the loop.
         """
+        writer = self._writer
         if self._is_closing or self._host.owner != get_ident():
             self._check_open("publish")
         if timeout is not None:
@@ -241,7 +288,7 @@ class Publisher(ReconnectingClient[list[Publication]]):
             encode_shortstr(exchange, "exchange")
             encode_shortstr(routing_key, "routing_key")
             self._names = (exchange, routing_key)
-        entry = Publication(
+        message = (
             self._host,
             self._accepted + 1,
             exchange,
@@ -251,14 +298,22 @@ class Publisher(ReconnectingClient[list[Publication]]):
             bool(self._mandatory if mandatory is None else mandatory),
             callback,
         )
+        if writer is None:
+            entry = Publication(*message)
+        else:
+            expires = None if timeout is None else time() + timeout
+            entry = StoredPublication(*message, expires=expires, key=None)
         try:
-            self._ledger.accept(entry)
+            self._ledger.accept(entry, is_held=writer is not None)
         except OutputFull:
             self._refresh_writable()  # so that on_writable(True) follows
             raise
         self._accepted += 1
         if timeout is not None:
             self._deadlines.add(entry, timeout)
+        if isinstance(entry, StoredPublication):
+            assert writer is not None
+            writer.add(entry)
         self._pump()
         return entry
 
@@ -382,6 +437,9 @@ class Publisher(ReconnectingClient[list[Publication]]):
         self._acquit(entry)
         if outcome is not Outcome.CONFIRMED:
             self._ends[outcome] += 1
+        if isinstance(entry, StoredPublication):
+            assert self._writer is not None
+            self._writer.settle(entry, outcome)
         self._ledger.settle(entry, outcome)
 
     def _refuse(self, entry: Publication, reason: AmqpError) -> None:
@@ -436,6 +494,8 @@ class Publisher(ReconnectingClient[list[Publication]]):
         """Why a publish has no outcome yet."""
         if entry.is_sent:
             return RequestTimeout("it was published, and the broker has not confirmed it")
+        if self._writer is not None and entry in self._writer.held:
+            return NotReady("its store has not written it yet")
         channel, cause = self._channel, self._readiness.last_error
         if channel is None or not self.is_ready:
             why = "there is no connection to publish it on"
@@ -447,6 +507,22 @@ class Publisher(ReconnectingClient[list[Publication]]):
         if entry in self._resending:
             return PublishNacked("the broker nacked it, and it waits to be sent again")
         return NotReady("others are sent before it")
+
+    # The store
+
+    def _written(self, group: Sequence[Written]) -> None:
+        """The store has these publishes, or failed to take them."""
+        for entry, key in group:
+            if isinstance(key, StoreFailed):
+                self._refuse(entry, key)
+                self._log.write(logging.ERROR, "store", f"a message was not accepted: {key}")
+            elif not entry.is_done:
+                self._ledger.release(entry)
+        self._pump()
+
+    def _store_failed(self, reason: StoreFailed) -> None:
+        text = f"outcomes are not in its store yet, and are tried again: {reason}"
+        self._log.write(logging.ERROR, "store", text)
 
     # Returns
 
@@ -586,7 +662,9 @@ class Publisher(ReconnectingClient[list[Publication]]):
     def _give_up(self) -> None:
         if self._is_closed:
             return
-        left = sorted([*self._ledger, *self._resending], key=lambda entry: entry.number)
+        held: Iterable[Publication] = () if self._writer is None else self._writer.held
+        unfinished = [*self._ledger, *self._resending, *(e for e in held if not e.is_done)]
+        left = sorted(unfinished, key=lambda entry: entry.number)
         whys = [self._reason or self._why_pending(entry) for entry in left]
         self._ledger.take_back()
         for entry, why in zip(left, whys, strict=True):
@@ -603,6 +681,12 @@ class Publisher(ReconnectingClient[list[Publication]]):
         self.reconnector.release(self)
         self._finish(left)
         self._refresh_writable()
+
+    def _notify_closed(self, reason: object) -> None:
+        if self._writer is None:
+            super()._notify_closed(reason)
+        else:
+            self._writer.close(partial(super()._notify_closed, reason))
 
 
 class _Events(ChannelEvents):

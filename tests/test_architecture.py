@@ -26,6 +26,7 @@ FLOORS = {
     "evamqp.publisher": 5,
     "evamqp.consumer": 5,
     "evamqp.rpc": 5,
+    "evamqp.outbox": 5,
     "evamqp.testing": 5,
     "evamqp.recovery": 4,
     "evamqp.driver": 3,

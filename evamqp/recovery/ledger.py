@@ -12,7 +12,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from evamqp.core.request import Host, Request
-from evamqp.errors import OutputFull
+from evamqp.errors import OutputFull, WrongState
 from evamqp.recovery.returns import Returns
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ class Outcome(Enum):
     EXPIRED = "EXPIRED"
     #: The broker closed the channel or connection because of it, or it cannot be sent at all.
     REFUSED = "REFUSED"
-    #: The timeout of close() came first; the broker may or may not have it.
+    #: The timeout of close() came first; the broker may or may not have it.  If it is in a store,
+    #: the next Publisher with that store publishes it.
     ABANDONED = "ABANDONED"
 
 
@@ -149,6 +150,38 @@ class Publication(Request[Outcome]):
     def outcome(self) -> Outcome | None:
         return self._value if self._is_done and self._error is None else None
 
+    @property
+    def stored(self) -> Request[None]:
+        """Done once the message is in the Publisher's store; fails with StoreFailed.
+
+        Raises:
+            WrongState: The Publisher has no store.
+        """
+        raise WrongState("stored: the Publisher has no store")
+
+
+class StoredPublication(Publication):
+    """One publish of a Publisher that has a store.
+
+    Attributes:
+        expires: When it ends as EXPIRED, in seconds of Unix time; None means never.
+        key: The store's key; None until the store has it.
+    """
+
+    __slots__ = ("_stored", "expires", "key")
+
+    def __init__(self, host: Host, *arguments: Any, expires: float | None, key: int | None) -> None:
+        super().__init__(host, *arguments)
+        self.expires = expires
+        self.key = key
+        self._stored: Request[None] = Request(host, "store")
+        if key is not None:
+            self._stored.resolve(None)
+
+    @property
+    def stored(self) -> Request[None]:
+        return self._stored
+
 
 class Ledger:
     """Publishes without an outcome, in publish order.
@@ -211,8 +244,8 @@ class Ledger:
             return True
         return self.count < self._max_messages and self.size + self._wanted <= self._max_bytes
 
-    def accept(self, entry: Publication) -> None:
-        """Accept a publish.
+    def accept(self, entry: Publication, *, is_held: bool = False) -> None:
+        """Accept a publish; one that is held is not sent before ``release``.
 
         Raises:
             OutputFull: The ledger is full; only ``has_room`` changed.
@@ -227,6 +260,17 @@ class Ledger:
         self._wanted = 1
         self.count += 1
         self.size += size
+        if not is_held:
+            self._unsent.append(entry)
+
+    def adopt(self, entry: Publication) -> None:
+        """Accept a publish that an earlier process accepted, whatever the limits."""
+        self.count += 1
+        self.size += entry.size
+        self._unsent.append(entry)
+
+    def release(self, entry: Publication) -> None:
+        """Let a publish be sent that was held."""
         self._unsent.append(entry)
 
     def settle(self, entry: Publication, outcome: Outcome) -> None:

@@ -27,6 +27,11 @@ OUTPUT = {
     ("credentials.md", 0): "Outcome.CONFIRMED\n",
     ("health.md", 0): "WAITING False\nREADY True 0 True\n1 1\n",
     ("migrating-from-pika.md", 1): "Outcome.CONFIRMED\na job\n",
+    ("outbox.md", 0): "stored: from here on it survives a crash\nOutcome.CONFIRMED\n",
+    ("outbox.md", 1): (
+        "b'lost' RETURNED 312 NO_ROUTE: exchange '', routing key 'no-such-queue'\n1 discarded\n"
+    ),
+    ("outbox.md", 3): "2 published\n",
     ("rpc.md", 0): "b'HELLO'\nempty nothing to do\n",
 }
 #: Blocks that are no programs: where they run, or why they cannot.
@@ -39,6 +44,8 @@ ELSEWHERE = {
     ("howto-adapter.md", 3): "tests/adapters run the contract",
     ("logging.md", 0): "the line that turns logging on",
     ("migrating-from-pika.md", 0): "tests/compat: two ways to import the facade",
+    ("outbox.md", 2): "tests/examples/test_outbox_recipes.py",
+    ("outbox.md", 4): "tests/examples/test_outbox_recipes.py",
     ("testing.md", 0): "tests/testing/test_outbox.py",
     ("testing.md", 1): "tests/testing/test_outbox.py",
     ("testing.md", 2): "tests/testing/test_documentation.py",
