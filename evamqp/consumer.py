@@ -33,6 +33,7 @@ from evamqp.recovery.health import ConsumerStats, Health, HealthState, ago
 from evamqp.recovery.reconnecting_client import ChannelEvents, ReconnectingClient
 from evamqp.recovery.reconnector import Reconnector, Target
 from evamqp.recovery.retry import Copies, Retry
+from evamqp.recovery.slow_handlers import SlowHandlers
 from evamqp.recovery.stream import StreamOffset, StreamPosition, offset_of
 from evamqp.recovery.topology import Topology, copy_table
 from evamqp.recovery.work import message_at_work
@@ -160,6 +161,7 @@ class Consumer(ReconnectingClient[int]):
             clock = ConfirmClock(self.adapter, CONFIRM_TIMEOUT, self._miss_confirms)
             self._copies = Copies(retry, queue, clock, self._copy_later)
         self._handlers = Handlers(self, self.adapter, handler, ack, on_error)
+        self._slow = SlowHandlers(self.adapter, self._handlers, self._log)
         self._on_error = on_error
         self._exclusive = exclusive
         self._arguments = arguments
@@ -348,6 +350,7 @@ class Consumer(ReconnectingClient[int]):
             self._come_back(self._open_channel)
             return
         self._channel = channel
+        self._slow.start()
         self._has_left = False
         if self._position is not None:
             self._position.rewind()
@@ -471,6 +474,7 @@ class Consumer(ReconnectingClient[int]):
     def _forget_channel(self) -> None:
         self._channel = None
         self._tag = ""
+        self._slow.stop()
         # The broker requeues them.
         self._handlers.forget()
         if self._collector is not None:

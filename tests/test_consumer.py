@@ -929,3 +929,41 @@ def test_an_awaitable_is_distinguished_from_a_plain_result(stage: Stage, work: W
     stage.turn()
     assert consumer.handled == len(results)
     assert {verb for verb, _ in stage.server.settled} == {"acked"}
+
+
+# --- handlers that take long ----------------------------------------------------------------------
+
+
+def test_a_handler_that_nears_the_brokers_timeout_is_a_warning_once(
+    stage: Stage, tasks: Tasks, caplog: pytest.LogCaptureFixture
+) -> None:
+    consumer = consuming(stage, tasks.run, prefetch=2)
+    stage.server.fill("work", b"a", b"b")
+    stage.turn()
+    stage.advance(19 * 60)
+    assert "unacknowledged" not in caplog.text
+    stage.advance(11 * 60)
+    [record] = [record for record in caplog.records if "unacknowledged" in record.message]
+    assert record.levelname == "WARNING"
+    assert "queue work" in record.message
+    assert "and 1 more" in record.message
+    assert "consumer_timeout, 30 minutes by default" in record.message
+    stage.advance(HOUR)
+    assert caplog.text.count("unacknowledged") == 1
+    tasks.end(b"a")
+    tasks.end(b"b")
+    stage.ended(consumer.close())
+
+
+def test_handlers_that_end_in_time_are_not_mentioned(
+    stage: Stage, tasks: Tasks, caplog: pytest.LogCaptureFixture
+) -> None:
+    consumer = consuming(stage, tasks.run)
+    for body in numbered(10):
+        stage.server.fill("work", body)
+        stage.turn()
+        stage.advance(19 * 60)
+        tasks.end(body)
+        stage.turn()
+    assert "unacknowledged" not in caplog.text
+    stage.ended(consumer.close())

@@ -151,7 +151,7 @@ def everything_of(client: Client) -> list[object]:
         connection.server_properties,
         connection.stats,
         connection.reason,
-        connection._control._handshake,
+        connection._control.handshake,
         connection.wait_closed(),
         *client.log,
         *client.recorder.messages,

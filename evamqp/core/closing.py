@@ -191,7 +191,12 @@ class Closing:
         if isinstance(exc, ConnectionClosed):
             return exc
         connection = self._closing
-        reason = loss(connection.state, connection.parameters, self._context.parser.greeting)
+        reason = loss(
+            connection.state,
+            connection.parameters,
+            self._context.parser.greeting,
+            self._control.handshake,
+        )
         stall = self._stalls.cause_of_loss(connection.heartbeat, self._control.time())
         if stall:
             reason = ConnectionClosed(f"{reason.text}: {stall}", by="network")

@@ -68,11 +68,13 @@ class ControlChannel:
         connection: Held weakly, so that no reference cycle arises.
         handler: Called back.
         make_reporter: Makes what reports to a handler that a callback raised.
+
+    Attributes:
+        handshake: The login; None before it and after it.
     """
 
     __slots__ = (
         "_connection",
-        "_handshake",
         "_make_reporter",
         "_open_waiters",
         "_requests",
@@ -82,6 +84,7 @@ class ControlChannel:
         "context",
         "deadlines",
         "handler",
+        "handshake",
         "heartbeat",
         "time",
         "was_open",
@@ -102,7 +105,7 @@ class ControlChannel:
         self._make_reporter = make_reporter
         self.context: Context
         self.closing: Closing
-        self._handshake: Handshake | None = None
+        self.handshake: Handshake | None = None
         self._secret: Secret | None = None
         self._secret_asked = 0.0  # when
         self.heartbeat: Heartbeat | None = None
@@ -163,9 +166,9 @@ class ControlChannel:
     def _recv_start(self, *arguments: Any) -> None:
         connection = self.connection
         assert connection.parameters is not None
-        self._handshake = Handshake(connection.parameters)
+        self.handshake = Handshake(connection.parameters)
         connection.server_properties = arguments[2]
-        self._handshake.recv_start(*arguments)
+        self.handshake.recv_start(*arguments)
         self._secret = Secret(connection.parameters, connection.adapter)
         self._ask_secret(self._log_in)
 
@@ -176,11 +179,11 @@ class ControlChannel:
         self._secret.ask(partial(self.defer, answered))
 
     def _log_in(self, credentials: Credentials | None, error: AuthenticationFailed | None) -> None:
-        if self._handshake is None or self.connection.state is not ConnectionState.AUTHENTICATING:
+        if self.handshake is None or self.connection.state is not ConnectionState.AUTHENTICATING:
             return
         if credentials is not None:
             try:
-                self._send(self._handshake.start_ok(credentials))
+                self._send(self.handshake.start_ok(credentials))
                 return
             except AuthenticationFailed as failed:
                 error = failed
@@ -188,8 +191,8 @@ class ControlChannel:
         self.closing.abort(error)
 
     def _recv_secure(self, challenge: bytes) -> None:
-        assert self._handshake is not None
-        self._send(self._handshake.secure_ok(challenge))
+        assert self.handshake is not None
+        self._send(self.handshake.secure_ok(challenge))
 
     def _recv_tune(self, channel_max: int, frame_max: int, heartbeat: int) -> None:
         connection = self.connection
@@ -201,7 +204,7 @@ class ControlChannel:
         self.context.parser.set_limits(
             connection.frame_max, parameters.header_max, parameters.body_max
         )
-        self._handshake = None
+        self.handshake = None
         self._send(method_frame(0, "connection.tune-ok", *limits))
         self._send(method_frame(0, "connection.open", parameters.virtual_host))
         if connection.heartbeat:

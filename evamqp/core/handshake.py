@@ -31,6 +31,9 @@ from evamqp.version import VERSION
 
 # Bytes; RabbitMQ from 4.1 on hangs up, without a word, on a client that wants fewer.
 SMALLEST_FRAME_MAX = 8192
+# Bytes of a frame before connection.tune; on a larger one RabbitMQ hangs up, without a word.
+FIRST_FRAME_MAX = 4096
+FIRST_FRAME_MAX_4_1 = 8192
 # All that RabbitMQ knows.  authentication_failure_close makes it say why a login failed;
 # consumer_cancel_notify makes it cancel the consumers of a deleted queue.
 CAPABILITIES = {
@@ -68,11 +71,13 @@ class Handshake:
         parameters: Whose mechanisms and client properties.
     """
 
-    __slots__ = ("_mechanism", "_parameters")
+    __slots__ = ("_answer_max", "_answer_size", "_mechanism", "_parameters")
 
     def __init__(self, parameters: Parameters) -> None:
         self._parameters = parameters
         self._mechanism: Mechanism | None = None
+        self._answer_max = FIRST_FRAME_MAX
+        self._answer_size = 0
 
     def recv_start(
         self, major: int, minor: int, properties: Table, mechanisms: bytes, locales: bytes
@@ -85,6 +90,8 @@ class Handshake:
         """
         if (major, minor) != (0, 9):
             raise MalformedData(f"connection.start for AMQP {major}-{minor}", COMMAND_INVALID)
+        if release_of(properties) >= (4, 1):
+            self._answer_max = FIRST_FRAME_MAX_4_1
         offered = mechanisms.decode("utf-8", "replace")
         self._mechanism = choose(self._parameters.mechanisms, offered)
 
@@ -96,12 +103,11 @@ class Handshake:
         """
         mechanism = self._mechanism
         assert mechanism is not None
-        return method_frame(
-            0,
+        return self._answer(
             "connection.start-ok",
             client_properties(self._parameters),
             mechanism.name,
-            _answer(lambda: mechanism.start(credentials)),
+            _ask(lambda: mechanism.start(credentials)),
             "en_US",
         )
 
@@ -109,11 +115,24 @@ class Handshake:
         """The frame of connection.secure-ok; raises as ``start_ok``."""
         mechanism = self._mechanism
         assert mechanism is not None
-        response = _answer(lambda: mechanism.respond(challenge))
-        return method_frame(0, "connection.secure-ok", response)
+        return self._answer("connection.secure-ok", _ask(lambda: mechanism.respond(challenge)))
+
+    def _answer(self, method: str, *arguments: object) -> bytes:
+        frame = method_frame(0, method, *arguments)
+        self._answer_size = len(frame)
+        return frame
+
+    def refused_by_silence(self) -> str:
+        """What a broker that hangs up after our answer has probably refused."""
+        if self._answer_size <= self._answer_max:
+            return f"the credentials of {self._parameters.label}"
+        return (
+            f"an answer of {self._answer_size} bytes, because it takes {self._answer_max}: the"
+            f" token of {self._parameters.label}, or its client properties, are too long"
+        )
 
 
-def _answer(function: Callable[[], bytes]) -> bytes:
+def _ask(function: Callable[[], bytes]) -> bytes:
     """Call code of the user's that has to answer; its failure is the login's."""
     try:
         return function()
@@ -208,7 +227,10 @@ def refusal(
 
 
 def loss(
-    state: ConnectionState, parameters: Parameters | None, greeting: bytes
+    state: ConnectionState,
+    parameters: Parameters | None,
+    greeting: bytes,
+    handshake: Handshake | None,
 ) -> ConnectionClosed:
     """A lost transport as an error; in the handshake the state suggests the probable cause."""
     if state is ConnectionState.STARTING:
@@ -217,11 +239,9 @@ def loss(
         hint = "" if parameters and parameters.tls else "; is it a TLS port? then use amqps://"
         return ConnectionClosed(f"the peer hung up without a word{hint}", by="network")
     if state is ConnectionState.AUTHENTICATING:
-        who = f" of {parameters.label}" if parameters else ""
-        return AuthenticationFailed(
-            f"the broker hung up during login; probably it refused the credentials{who}",
-            by="network",
-        )
+        what = "the credentials" if handshake is None else handshake.refused_by_silence()
+        text = f"the broker hung up during login; probably it refused {what}"
+        return AuthenticationFailed(text, by="network")
     if state is ConnectionState.OPENING:
         text = "the broker hung up before the virtual host was open; probably it refused"
         if parameters and parameters.frame_max < SMALLEST_FRAME_MAX:

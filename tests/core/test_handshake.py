@@ -526,5 +526,5 @@ def test_a_frame_above_64_kib_before_tune_is_refused_from_its_head() -> None:
 
 def test_no_secret_is_in_a_repr() -> None:
     client = started(credentials=Credentials("alice", "sesam"))
-    shown = f"{client.connection!r} {client.connection._control._handshake!r} {client.parameters!r}"
+    shown = f"{client.connection!r} {client.connection._control.handshake!r} {client.parameters!r}"
     assert "sesam" not in shown

@@ -251,3 +251,34 @@ class TestWords(OnEveryLoopPlain):
         rig.wait(channel.basic_qos(5, across_consumers=True))
         is_said = "across_consumers limits each consumer" in caplog.text
         assert is_said is (parse_version(rig.node.version()) >= (4, 3))
+
+    def test_a_token_that_is_too_long_for_the_login_is_named(self, rig: Rig) -> None:
+        size = 8192 if parse_version(rig.node.version()) >= (4, 1) else 4096
+        reason = rig.refused(rig.parameters(credentials=Credentials("guest", "t" * size)))
+        assert type(reason) is evamqp.AuthenticationFailed
+        assert f" bytes, because it takes {size}: the token of guest@" in str(reason)
+        assert "tttt" not in str(reason)
+
+    def test_a_body_above_the_brokers_limit_names_both_sizes(self, rig: Rig) -> None:
+        channel = rig.channel()
+        rig.wait(channel.queue_declare("q", durable=True))
+        rig.wait(channel.confirm_select())
+        channel.basic_publish("", "q", bytes(16 * 1024 * 1024 + 1))
+        if parse_version(rig.node.version()) < (4, 0):
+            assert rig.wait(channel.wait_for_confirms()) == []
+            return
+        reason = rig.closed(channel)
+        assert reason.culprit == "basic.publish"
+        assert "size 16777217 is larger than configured max size 16777216" in str(reason)
+
+    def test_a_transaction_above_the_brokers_limit_names_it(self, rig: Rig) -> None:
+        channel = rig.channel()
+        rig.wait(channel.queue_declare("q", durable=True))
+        rig.wait(channel.tx_select())
+        for _ in range(10_001):
+            channel.basic_publish("", "q", b"")
+        if parse_version(rig.node.version()) < (4, 3):
+            rig.wait(channel.tx_rollback())
+            return
+        reason = rig.closed(channel)
+        assert "reached the maximum of 10000 uncommitted publishes" in str(reason)
