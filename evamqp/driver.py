@@ -18,6 +18,7 @@ from evamqp.core.connection import Connection
 from evamqp.core.output import FLUSH_AT
 from evamqp.core.state import TransportAction
 from evamqp.core.thread_bound import runs_elsewhere
+from evamqp.core.unclosed import watch_loop
 from evamqp.errors import AmqpError, BadType, ConnectFailed, WrongState, WrongThread
 
 if TYPE_CHECKING:
@@ -383,6 +384,7 @@ def start(targets: Iterable[Parameters], handler: Handler, adapter: Adapter) -> 
     """Dial a connection, and report what becomes of it to ``handler``."""
     if runs_elsewhere(adapter):
         raise WrongThread("connect: the loop runs in another thread; use call_soon_threadsafe")
+    watch_loop(adapter)
     driver = Driver(adapter, partial(Connection, handler))
     driver.dial(targets)
     return driver.core

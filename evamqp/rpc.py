@@ -525,7 +525,7 @@ class RpcServer(ClosedAtExit):
             log.exception(words, self._consumer.label, message)
             reply = _error_reply(type(error).__name__, "the server failed")
         if not reply_to:
-            log.warning("no reply for %r: it has no reply_to", message)
+            log.warning("%s: no reply for %r: it has no reply_to", self._consumer.label, message)
             return Outcome.CONFIRMED
         properties = (reply.properties or Properties()).replace(
             correlation_id=message.properties.correlation_id

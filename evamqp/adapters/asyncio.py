@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any, TypeVar
+from weakref import ref
 
 from evamqp.abc import Endpoint, Handle, LoopCallback, Stream
 from evamqp.adapters._asyncio_transport import AsyncioTransport
@@ -30,7 +32,17 @@ class AsyncioAdapter:
             one, and close() closes it.
     """
 
-    __slots__ = ("_is_stopping", "_owns_loop", "call_later", "call_soon", "loop", "time")
+    __slots__ = (
+        "__weakref__",
+        "_end",
+        "_is_stopping",
+        "_owns_loop",
+        "_when_closed",
+        "call_later",
+        "call_soon",
+        "loop",
+        "time",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._owns_loop = False
@@ -38,6 +50,8 @@ class AsyncioAdapter:
             loop = self._running_or_new_loop()
         self.loop = loop
         self._is_stopping = False
+        self._end: AsyncGenerator[None, None] | None = None
+        self._when_closed: set[Callable[[AsyncioAdapter], object]] = set()
         # The loop's own functions, without a layer in between.
         self.time = loop.time
         self.call_soon: Callable[[LoopCallback], Handle] = loop.call_soon
@@ -53,6 +67,26 @@ class AsyncioAdapter:
     def runs_elsewhere(self) -> bool:
         """Whether the loop runs now, in another thread."""
         return self.loop.is_running() and asyncio._get_running_loop() is not self.loop
+
+    def when_closed(self, callback: Callable[[AsyncioAdapter], object]) -> None:
+        """Call back with this adapter when its loop ends by asyncio.run() or our close().
+
+        A loop that is closed by itself does not say so.
+        """
+        if not self._when_closed:
+            self.call_soon(self._await_end)
+        self._when_closed.add(callback)
+
+    def _await_end(self) -> None:
+        """Begin an asynchronous generator: a loop closes those that are open before it ends."""
+        self._end = _until_end(ref(self))
+        with suppress(StopIteration):
+            self._end.__anext__().send(None)
+
+    def _report_end(self) -> None:
+        callbacks, self._when_closed = self._when_closed, set()
+        for callback in callbacks:
+            callback(self)
 
     def call_soon_threadsafe(self, callback: LoopCallback) -> None:
         """Call back on the loop, from any thread or signal handler.
@@ -167,7 +201,18 @@ class AsyncioAdapter:
     def close(self) -> None:
         """Close the loop if this adapter made it.  Idempotent."""
         if self._owns_loop:
+            self._report_end()
             self.loop.close()
+
+
+async def _until_end(adapter: ref[AsyncioAdapter]) -> AsyncGenerator[None, None]:
+    """Yield once; report the end of the loop when closed."""
+    try:
+        yield
+    finally:
+        alive = adapter()
+        if alive is not None:
+            alive._report_end()
 
 
 class _Stopped(Exception):

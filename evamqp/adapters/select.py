@@ -48,6 +48,7 @@ class SelectAdapter(SelectorNetwork, FileWatcher):
         "_selector",
         "_thread",
         "_timers",
+        "_when_closed",
     )
 
     def __init__(self) -> None:
@@ -58,6 +59,7 @@ class SelectAdapter(SelectorNetwork, FileWatcher):
         self._thread = 0  # the one in run() or run_until()
         self._is_stopping = False
         self._interrupt = Interrupt()
+        self._when_closed: set[Callable[[SelectAdapter], object]] = set()
 
     # The contract.
 
@@ -67,6 +69,10 @@ class SelectAdapter(SelectorNetwork, FileWatcher):
     def runs_elsewhere(self) -> bool:
         """Whether another thread is in run() or run_until()."""
         return self._thread not in (0, threading.get_ident())
+
+    def when_closed(self, callback: Callable[[SelectAdapter], object]) -> None:
+        """Call back with this adapter when it is closed."""
+        self._when_closed.add(callback)
 
     def call_soon(self, callback: LoopCallback) -> Handle:
         """Call back on the next turn of the loop."""
@@ -238,6 +244,9 @@ class SelectAdapter(SelectorNetwork, FileWatcher):
         """
         if self._is_running:
             raise WrongState("the loop runs; stop() it first")
+        callbacks, self._when_closed = self._when_closed, set()
+        for callback in callbacks:
+            callback(self)
         for key in list((self._selector.get_map() or {}).values()):
             if isinstance(key.fileobj, socket.socket):  # a descriptor is the program's own
                 key.fileobj.close()

@@ -9,7 +9,7 @@ import os
 import weakref
 from threading import get_ident
 
-from evamqp.errors import WrongThread
+from evamqp.errors import WrongState, WrongThread
 
 
 def runs_elsewhere(adapter: object) -> bool:
@@ -24,24 +24,27 @@ class ThreadBound:
     Attributes:
         owner: That thread; 0 before, and in a forked child, where no thread may use it.
         is_forked: Whether this is a forked child, which may not use what its parent made.
+        is_loop_closed: Whether the loop has ended, so that nothing can be done any more.
         threadsafe_entry: What has the ``call_soon_threadsafe`` that other threads may call.
     """
 
-    __slots__ = ("__weakref__", "is_forked", "owner")
+    __slots__ = ("__weakref__", "is_forked", "is_loop_closed", "owner")
 
     threadsafe_entry = "adapter"
 
     def __init__(self) -> None:
         self.owner = 0
-        self.is_forked = False
+        self.is_forked = self.is_loop_closed = False
         _living.add(self)
 
     def bind_owner(self) -> None:
-        if not self.owner and not self.is_forked:
+        if not (self.owner or self.is_forked or self.is_loop_closed):
             self.owner = get_ident()
 
-    def foreign_caller(self, what: str) -> WrongThread | None:
+    def foreign_caller(self, what: str) -> WrongState | None:
         """Why the calling thread may not use the object; None if it may."""
+        if self.is_loop_closed:
+            return WrongState(f"{what}: its loop is closed")
         if self.is_forked:
             return WrongThread(f"{what}: in a forked child; open a connection of its own there")
         # Before the loop's first callback only the loop can tell.
@@ -56,6 +59,11 @@ class ThreadBound:
         foreign = self.foreign_caller(what)
         if foreign is not None:
             raise foreign
+
+    def end_with_loop(self) -> None:
+        """The loop has ended."""
+        self.is_loop_closed = True
+        self.owner = 0
 
     def invalidate_after_fork(self) -> None:
         """After a fork, in the child: nothing here may be used or may touch the loop."""

@@ -31,6 +31,10 @@ class Closable:
         if getattr(self, "_must_close", False):  # False where the constructor raised
             self._report_unclosed()
 
+    def _loop_closed(self) -> None:
+        """Its loop has ended."""
+        self._report_unclosed()
+
     def _report_unclosed(self) -> None:
         """The program is about to lose the object; warn if it had to be closed."""
 
@@ -52,6 +56,19 @@ def report(client: Closable, lost: int, what: str) -> None:
     if lost:
         log.error("%r was not closed: %d %s", client, lost, what)
     warnings.warn(f"unclosed {client!r}", ResourceWarning, source=client, stacklevel=3)
+
+
+def watch_loop(adapter: object) -> None:
+    """Report what is unclosed on this loop when it ends, if the adapter can tell."""
+    when_closed = getattr(adapter, "when_closed", None)
+    if when_closed is not None:
+        when_closed(_loop_closed)
+
+
+def _loop_closed(adapter: object) -> None:
+    for client in list(_living):
+        if getattr(client, "adapter", None) is adapter:
+            client._loop_closed()
 
 
 def _report_living() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from evamqp.checks import timeout as check_timeout
 from evamqp.core.coroutines import run_if_coroutine
 from evamqp.core.thread_bound import ThreadBound
-from evamqp.core.unclosed import Closable
+from evamqp.core.unclosed import Closable, watch_loop
 
 if TYPE_CHECKING:
     from evamqp.abc import Adapter, Handle, Promise
@@ -65,6 +65,11 @@ class LoopBound(Closable):
         super().__init__()
         self._host = host
         self.adapter = host.adapter
+        watch_loop(host.adapter)
+
+    def _loop_closed(self) -> None:
+        super()._loop_closed()
+        self._host.end_with_loop()
 
     def _check_caller(self, what: str) -> None:
         self._host.check_caller(what)

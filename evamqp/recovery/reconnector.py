@@ -400,7 +400,11 @@ class Reconnector(CanBeReady):
         connection = self.connection
         assert connection is not None
         connection.context.recorder = Recorder(
-            self.topology, self._recorded, lambda: self._members.topologies, self._members.need
+            self.topology,
+            self._recorded,
+            lambda: self._members.topologies,
+            self._members.need,
+            self.label,
         )
         self._ready_since = self.adapter.time()
         self._connections += 1

@@ -34,11 +34,19 @@ class Recorder:
         recorded: The keys of what was written there, over all connections; kept up to date.
         others: Returns the other topologies, from which deleted entities are removed.
         is_needed: Returns whether a consumer will come back to a queue of that name.
+        label: The connection's name in log lines.
     """
 
     __slots__ = (
-        "_bound", "_consumers", "_is_needed", "_last_queue", "_others", "_recorded", "_topology",
-    )  # fmt: skip
+        "_bound",
+        "_consumers",
+        "_is_needed",
+        "_label",
+        "_last_queue",
+        "_others",
+        "_recorded",
+        "_topology",
+    )
 
     def __init__(
         self,
@@ -46,7 +54,9 @@ class Recorder:
         recorded: set[Key] | None = None,
         others: Callable[[], Iterable[Topology]] = tuple,
         is_needed: Callable[[str], bool] = lambda queue: False,
+        label: str = "a connection",
     ) -> None:
+        self._label = label
         self._topology = topology
         self._recorded = set() if recorded is None else recorded
         self._others = others
@@ -63,7 +73,7 @@ class Recorder:
             record(self, number, result, *values)
         except UsageError as error:
             # You changed the arguments between the call and its reply.
-            log.error("%s cannot be recorded: %s", method, error)
+            log.error("%s: %s cannot be recorded: %s", self._label, method, error)
 
     def _note(self, key: Key) -> None:
         """Note that an entity is about to be written."""

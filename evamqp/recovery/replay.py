@@ -146,7 +146,7 @@ class Replay(Handler):
         except (OutputFull, WrongState) as error:
             # No channel number is free, or the output is full.
             if self._sent == self._done:
-                log.warning("declaring has to wait: %s", error)
+                log.warning("%r: declaring has to wait: %s", connection, error)
                 self._start_after(self._delay, self.start)
                 self._delay = min(2 * self._delay, LONGEST_DELAY)
         except UsageError as error:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import evamqp
 from evamqp.adapters.memory import MemoryAdapter
+from evamqp.adapters.select import SelectAdapter
 from evamqp.core.unclosed import _disown_living, report
+from evamqp.testing import Broker
 from tests.recovery.stage import Stage
 
 
@@ -134,3 +138,62 @@ def test_a_forked_child_is_silent(stage: Stage) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         report(publisher, 1, "messages")
+
+
+# --- a loop that ends -----------------------------------------------------------------------------
+
+
+def with_asyncio(caplog: pytest.LogCaptureFixture) -> tuple[evamqp.Publisher, evamqp.Publisher]:
+    """Two publishers whose loop has ended; the first was closed."""
+
+    async def main() -> tuple[evamqp.Publisher, evamqp.Publisher]:
+        closed = evamqp.Publisher("amqp://127.0.0.1:1/")
+        await closed.close(0)
+        left = evamqp.Publisher("amqp://127.0.0.1:1/")
+        left.publish("", "q", b"1")
+        await asyncio.sleep(0.01)
+        assert not errors(caplog)
+        return closed, left
+
+    return asyncio.run(main())
+
+
+def with_select(caplog: pytest.LogCaptureFixture) -> tuple[evamqp.Publisher, evamqp.Publisher]:
+    adapter = SelectAdapter()
+    closed = evamqp.Publisher("amqp://127.0.0.1:1/", adapter=adapter)
+    adapter.run_until(closed.close(0), timeout=10)
+    left = evamqp.Publisher("amqp://127.0.0.1:1/", adapter=adapter)
+    left.publish("", "q", b"1")
+    adapter.call_later(0.01, adapter.stop)
+    adapter.run()
+    assert not errors(caplog)
+    adapter.close()
+    return closed, left
+
+
+@pytest.mark.parametrize("run", [with_asyncio, with_select])
+def test_a_loop_that_ends_reports_what_is_unclosed_and_then_accepts_nothing(
+    caplog: pytest.LogCaptureFixture,
+    run: Callable[[pytest.LogCaptureFixture], tuple[evamqp.Publisher, evamqp.Publisher]],
+) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        closed, left = run(caplog)
+    unclosed = [each for each in caught if "Publisher" in str(each.message)]
+    assert [each.category for each in unclosed] == [ResourceWarning]
+    [text] = errors(caplog)
+    assert "1 accepted messages have no outcome" in text
+    with pytest.raises(evamqp.WrongState, match="its loop is closed"):
+        left.publish("", "q", b"2")
+    assert left.pending == 1
+    with pytest.raises(evamqp.WrongState):
+        closed.publish("", "q", b"2")
+
+
+def test_a_connection_is_reported_by_the_end_of_its_loop(caplog: pytest.LogCaptureFixture) -> None:
+    with Broker().serve() as broker:
+        adapter = SelectAdapter()
+        connection = evamqp.connect(broker.url, adapter=adapter)
+        adapter.run_until(connection.wait_open(), timeout=10)
+        with pytest.warns(ResourceWarning, match="unclosed <Connection"):
+            adapter.close()
