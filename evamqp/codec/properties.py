@@ -57,6 +57,8 @@ SMALL = 4096 - 8 - 12
 
 # What precedes a property, by the flags down to its own; fewer than 2**14 entries.
 _before: dict[int, tuple[int, ...]] = {}
+# Names and sizes of the properties that are set, by the flags; at most 2**14 entries.
+_present: dict[int, tuple[tuple[str, int], ...]] = {}
 
 
 class Properties:
@@ -217,6 +219,40 @@ class Properties:
                 flags |= flag
                 values.append(fields[name])
         return Properties.from_raw(_pack_flags(flags) + b"".join(values))
+
+    def to_dict(self) -> dict[str, object]:
+        """The properties that are set, by name; cheaper than reading several one by one.
+
+        Raises:
+            MalformedData: One of them is malformed.
+        """
+        raw = self._raw
+        found: dict[str, object] = {}
+        name, offset = "their flags", 2
+        try:
+            flags = raw[0] << 8 | raw[1]
+            layout = _present.get(flags)
+            if layout is None:
+                layout = _list_present(flags)
+            for name, size in layout:
+                if size == _STRING:
+                    start = offset + 1
+                    offset = start + raw[offset]
+                    found[name] = raw[start:offset].decode("utf-8", "surrogateescape")
+                elif size == 1:
+                    found[name] = raw[offset]
+                    offset += 1
+                elif size == _TABLE:
+                    found[name] = self.headers
+                    offset += 4 + _unpack_long(raw, offset)[0]
+                else:
+                    found[name] = self.timestamp
+                    offset += size
+        except (IndexError, StructError):
+            raise _ends_within(name) from None
+        if offset > len(raw):
+            raise _ends_within(name)
+        return found
 
     @property
     def content_type(self) -> str | None:
@@ -382,6 +418,15 @@ def _list_before(key: int) -> tuple[int, ...]:
     before = tuple(size for _, flag, size in _LAYOUT if key & flag)[:-1]
     _before[key] = before
     return before
+
+
+def _list_present(flags: int) -> tuple[tuple[str, int], ...]:
+    """Names and sizes of the properties whose flags are set."""
+    if flags & _FOREIGN_FLAGS:
+        raise _has_foreign(flags)
+    layout = tuple((name, size) for name, flag, size in _LAYOUT if flags & flag)
+    _present[flags] = layout
+    return layout
 
 
 def _split(raw: bytes) -> dict[str, bytes]:

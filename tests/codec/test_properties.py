@@ -228,6 +228,22 @@ def test_damaged_properties_hurt_only_the_reader_of_what_is_damaged(raw: bytes) 
     assert replaced.app_id == "here"
 
 
+@given(damaged(keywords.map(lambda given: Properties(**given).raw)) | st.binary())
+def test_all_at_once_reads_what_reading_one_by_one_does(raw: bytes) -> None:
+    one_by_one: dict[str, Any] | None = {}
+    try:
+        properties = Properties.from_raw(raw)
+        values = {name: getattr(properties, name) for name in NAMES}
+        one_by_one = {name: value for name, value in values.items() if value is not None}
+    except MalformedData:
+        one_by_one = None
+    try:
+        at_once: dict[str, Any] | None = Properties.from_raw(raw).to_dict()
+    except MalformedData:
+        at_once = None
+    assert repr(at_once) == repr(one_by_one)  # a NaN in headers equals nothing
+
+
 @given(keywords)
 def test_every_truncation_is_malformed_for_the_last_property(given: dict[str, Any]) -> None:
     raw = Properties(**given).raw

@@ -18,22 +18,10 @@ if TYPE_CHECKING:
     from evamqp.integrations.kombu.channel import Channel
 
 #: The properties but for headers; evamqp and kombu agree on these.
-NAMES = (
-    "content_type",
-    "content_encoding",
-    "delivery_mode",
-    "priority",
-    "correlation_id",
-    "reply_to",
-    "expiration",
-    "message_id",
-    "timestamp",
-    "type",
-    "user_id",
-    "app_id",
-    "cluster_id",
-)
-_KNOWN = frozenset(NAMES)
+NAMES = frozenset((
+    "content_type", "content_encoding", "delivery_mode", "priority", "correlation_id", "reply_to",
+    "expiration", "message_id", "timestamp", "type", "user_id", "app_id", "cluster_id",
+))  # fmt: skip
 
 
 class Message(kombu.message.Message):  # type: ignore[misc]
@@ -41,12 +29,16 @@ class Message(kombu.message.Message):  # type: ignore[misc]
 
     def __init__(self, raw: evamqp.Message, channel: Channel, consumer_tag: str = "") -> None:
         try:
-            properties = _read(raw.properties)
+            properties: dict[str, Any] = raw.properties.to_dict()
         except evamqp.MalformedData:
             self.errors = [sys.exc_info()]
             properties = {}
+        headers = properties.pop("headers", None)
+        if headers is not None:
+            properties["application_headers"] = headers
+        tag = raw.delivery_tag
         info = {
-            "delivery_tag": raw.delivery_tag,
+            "delivery_tag": tag,
             "redelivered": raw.redelivered,
             "exchange": raw.exchange,
             "routing_key": raw.routing_key,
@@ -58,12 +50,12 @@ class Message(kombu.message.Message):  # type: ignore[misc]
         super().__init__(
             body=raw.body,
             channel=channel,
-            delivery_tag=info["delivery_tag"],
+            delivery_tag=tag,
             content_type=properties.get("content_type"),
             content_encoding=properties.get("content_encoding"),
             delivery_info=info,
             properties=properties,
-            headers=properties.get("application_headers"),
+            headers=headers,
         )
 
 
@@ -92,29 +84,19 @@ class OutgoingMessage:
         Raises:
             BadType, BadArgument: A value that AMQP cannot carry; the text names it.
         """
-        known = {name: value for name, value in self.properties.items() if name in _KNOWN}
+        known = self.properties.copy()
+        headers = known.pop("application_headers", None)
+        if not known.keys() <= NAMES:
+            known = {name: value for name, value in known.items() if name in NAMES}
         body = self.body
         if isinstance(body, str):
             encoding = known.setdefault("content_encoding", "utf-8") or "utf-8"
             body = body.encode("utf-8" if encoding == "binary" else encoding)
         try:
-            return body, evamqp.Properties(headers=self.headers, **known)
+            return body, evamqp.Properties(headers=headers, **known)
         except evamqp.BadArgument:
             # kombu's programs may send times without a zone, and mean UTC.
-            headers = _in_utc(self.headers)
-            return body, evamqp.Properties(headers=headers, **_in_utc(known))
-
-
-def _read(properties: evamqp.Properties) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name in NAMES:
-        value = getattr(properties, name)
-        if value is not None:
-            found[name] = value
-    headers = properties.headers
-    if headers is not None:
-        found["application_headers"] = headers
-    return found
+            return body, evamqp.Properties(headers=_in_utc(headers), **_in_utc(known))
 
 
 def _in_utc(value: Any) -> Any:
