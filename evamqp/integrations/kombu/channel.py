@@ -272,23 +272,25 @@ class Channel(StdChannel):  # type: ignore[misc]
         seconds: float | None,
     ) -> Publication:
         """Publish, and wait for the confirm."""
-        loop = self._connection.loop
-        publication = Publication()
+        connection, publication = self._connection, Publication()
+        loop = connection.loop
         deadline = None if seconds is None else monotonic() + seconds
         try:
             with loop.lock:
                 loop.call(
                     self._send, publication, exchange, routing_key, body, properties, mandatory
                 )
-                is_over = loop.drive(publication.has_ended, deadline) or loop.is_over
+                connection.drive(publication.has_ended, deadline)
+            while connection.notices:
+                connection.resume(publication.has_ended, deadline)
         except evamqp.AmqpError as error:
-            raise self._connection.translate(error) from error
+            raise connection.translate(error) from error
         if publication.error is not None:
             self.is_reported = True
-            raise self._connection.translate(publication.error) from publication.error
+            raise connection.translate(publication.error) from publication.error
         if not publication.is_settled:
-            if is_over:
-                raise self._connection.ended()
+            if loop.is_over:
+                raise connection.ended()
             raise TimeoutError(f"basic_publish: no confirm within {seconds:g} s")
         return publication
 
@@ -463,7 +465,7 @@ class Channel(StdChannel):  # type: ignore[misc]
         connection = self._usable()
         verb = getattr(self.core, name)
         if nowait:
-            connection.send(verb, *arguments, nowait=True, **options)
+            connection.send(partial(verb, *arguments, nowait=True, **options))
             return None
         try:
             return connection.ask(verb, *arguments, **options)

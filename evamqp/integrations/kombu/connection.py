@@ -69,7 +69,7 @@ class Connection:
         client: The kombu.Connection; None once kombu has closed this.
         confirm_publish: Whether a publish waits until the broker has the message.
         channels: The open channels by number.
-        notices: What any call calls on its way out.
+        notices: What calls and drain_events() call while they wait, or on their way out.
     """
 
     core: evamqp.Connection
@@ -157,10 +157,13 @@ class Connection:
             RecoverableConnectionError: The connection has ended.
             Exception: Whatever the callback raises, or why a channel has ended.
         """
+        deadline = None if timeout is None else monotonic() + timeout
         if not self._events:
             self._wait(timeout)
-        if self.notices:
+        while self.notices:
             self.deliver_notices()
+            if not self._events:
+                self._wait(None if deadline is None else max(0.0, deadline - monotonic()))
         if not self._deliver():
             self._check_open()
             raise TimeoutError("timed out")
@@ -238,12 +241,12 @@ class Connection:
         try:
             with loop.lock:
                 future = loop.call(partial(verb, *arguments, **options)).future
-                loop.drive(future.done)
+                self.drive(future.done)
+            while self.notices:
+                self.resume(future.done)
             value: T = future.result()
         except evamqp.AmqpError as error:
             raise self.translate(error) from error
-        if self.notices:
-            self.deliver_notices()
         return value
 
     def begin(self, verb: Callable[[], T], done: Callable[[], object] | None) -> T:
@@ -260,12 +263,25 @@ class Connection:
             raise self.translate(error) from error
         return value
 
-    def send(self, verb: Callable[..., object], *arguments: Any, **options: Any) -> None:
+    def drive(self, done: Callable[[], object], deadline: float | None = None) -> None:
+        """Wait until ``done()``, or there are notices; with the lock held."""
+        notices = self.notices
+        self.loop.drive(lambda: done() or notices, deadline)
+
+    def resume(self, done: Callable[[], object], deadline: float | None = None) -> None:
+        """Deliver the notices that interrupted drive(), and wait on."""
+        loop = self.loop
+        self.deliver_notices()
+        with loop.lock:
+            loop.enter()
+            self.drive(done, deadline)
+
+    def send(self, verb: Callable[..., object], *arguments: Any) -> None:
         """Send what has no answer."""
         loop = self.loop
         try:
             with loop.lock:
-                loop.call(partial(verb, *arguments, **options))
+                loop.call(verb, *arguments)
                 loop.flush()
         except evamqp.AmqpError as error:
             raise self.translate(error) from error
@@ -277,10 +293,13 @@ class Connection:
             self._bell.ring()
 
     def deliver_notices(self) -> None:
-        """Call what wants no drain_events()."""
-        notices = self.notices
-        while notices:
-            notices.popleft()()
+        """Call what wants no drain_events(); without the lock, since it may call us."""
+        while True:
+            try:
+                function = self.notices.popleft()
+            except IndexError:  # maybe another thread took the last one
+                return
+            function()
 
     # Inside
 
@@ -301,7 +320,7 @@ class Connection:
             raise translate(error) from error
 
     def _is_due(self) -> bool:
-        return bool(self._events)
+        return bool(self._events or self.notices)
 
     def _deliver(self) -> bool:
         try:

@@ -171,7 +171,7 @@ def make_parameters(client: Any) -> evamqp.Parameters:
         name: value for name, value in (client.transport_options or {}).items() if name in OPTIONS
     }
     if client.connect_timeout:
-        options.setdefault("connect_timeout", client.connect_timeout)
+        options.setdefault("connect_timeout", float(client.connect_timeout))  # a str from a URL
     options.setdefault("heartbeat", round(client.heartbeat) if client.heartbeat else _no_heartbeat)
     # The loop turns when kombu drains events, and rests meanwhile.
     options.setdefault("stall_warning", None)
@@ -191,14 +191,15 @@ def _tls(setting: object) -> dict[str, Any]:
     if isinstance(setting, ssl.SSLContext):
         return {"tls": True, "ssl_context": setting}
     found: dict[str, Any] = {"tls": True}
-    for name, value in (setting if isinstance(setting, Mapping) else {}).items():
+    for key, value in (setting if isinstance(setting, Mapping) else {}).items():
+        name = key.removeprefix("ssl_")  # as kombu finds it in the query of a URL
         if name == "cert_reqs":
             found["verify"] = value not in (None, ssl.CERT_NONE)
         elif name in TLS_OPTIONS:
             found[TLS_OPTIONS[name]] = value
         else:
             known = ", ".join((*TLS_OPTIONS, "cert_reqs"))
-            raise evamqp.BadArgument(f"ssl: {name} is none of {known}")
+            raise evamqp.BadArgument(f"ssl: {key} is none of {known}")
     return found
 
 

@@ -93,6 +93,17 @@ class TestTransport:
         with pytest.raises(evamqp.BadArgument, match="chipers"):
             make_parameters(client)
 
+    def test_the_query_of_a_url_sets_what_kombu_takes(self) -> None:
+        client = kombu.Connection(
+            "evamqps://me:secret@broker:5000/?heartbeat=7&connect_timeout=2.5"
+            "&login_method=AMQPLAIN&ssl_cert_reqs=CERT_NONE&ssl_server_hostname=name"
+        )
+        parameters = make_parameters(client)
+        assert (parameters.heartbeat, parameters.connect_timeout) == (7, 2.5)
+        assert tuple(parameters.mechanisms) == ("AMQPLAIN",)
+        assert (parameters.tls, parameters.verify) == (True, False)
+        assert (parameters.server_hostname, parameters.virtual_host) == ("name", "/")
+
     def test_what_cannot_be_reached_raises_what_pyamqp_raises(self, url: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
@@ -181,6 +192,42 @@ class TestPublishing:
             with pytest.raises(amqp.exceptions.NotFound) as caught:
                 connection.drain_events(timeout=TIMEOUT)
         assert isinstance(caught.value, connection.connection_errors)
+
+    @pytest.mark.parametrize("confirm_publish", [True, False])
+    def test_a_blocked_broker_is_told_of_while_a_call_waits(
+        self, url: str, amqp_broker: ServedVhost, confirm_publish: bool
+    ) -> None:
+        faults, told = amqp_broker.broker.faults, []
+
+        def on_blocked(reason: str) -> None:
+            told.append(reason)
+            faults.unblock()
+
+        options = {
+            "confirm_publish": confirm_publish,
+            "on_blocked": on_blocked,
+            "on_unblocked": lambda: told.append("over"),
+        }
+        with kombu.Connection(url, transport_options=options) as connection:
+            producer = connection.Producer()
+            faults.block("low on disk")
+            producer.publish("b", exchange="", routing_key="q")
+            assert told[:1] == ["low on disk"] * confirm_publish
+            producer.channel.queue_declare("q")  # waits as well
+            assert told == ["low on disk", "over"]
+
+    def test_a_blocked_broker_is_told_of_in_drain_events(
+        self, url: str, amqp_broker: ServedVhost
+    ) -> None:
+        told: list[str] = []
+        options = {"confirm_publish": False, "on_blocked": told.append}
+        with kombu.Connection(url, transport_options=options) as connection:
+            amqp_broker.broker.faults.block("low on memory")
+            connection.Producer().publish("b", exchange="", routing_key="q")
+            with pytest.raises(TimeoutError):
+                connection.drain_events(timeout=0.5)
+            assert told == ["low on memory"]
+            amqp_broker.broker.faults.unblock()
 
     def test_a_lost_connection_is_made_again(
         self, connection: kombu.Connection, amqp_broker: ServedVhost, queue: kombu.Queue,
