@@ -29,6 +29,7 @@ TESTS = (
     "tests/interop",
     "tests/faults/test_each_fault.py",
     "tests/faults/test_herd.py",
+    "tests/integrations/kombu",
 )
 UNAVAILABLE = 69  # EX_UNAVAILABLE of <sysexits.h>
 

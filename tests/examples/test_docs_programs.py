@@ -18,6 +18,7 @@ OUTPUT = {
     ("async.md", 1): "order 1\n",
     ("async.md", 2): "Outcome.RETURNED\n0\n",
     ("blocking.md", 0): "b'Hello World!'\n",
+    ("celery.md", 2): "{'order': 1}\n",
     ("consuming.md", 0): "0 1 2\n3 4 5\n6 7\n",
     ("consuming.md", 1): (
         "attempt 1\nattempt 2\nattempt 3\n"
@@ -36,8 +37,10 @@ OUTPUT = {
 }
 #: Blocks that are no programs: where they run, or why they cannot.
 ELSEWHERE = {
-    ("celery.md", 0): "tests/integrations: two settings of an application",
-    ("celery.md", 1): "tests/integrations: two settings of an application",
+    ("celery.md", 0): "tests/integrations/kombu/test_documentation.py: a worker's application",
+    ("celery.md", 1): "tests/integrations/kombu/test_documentation.py: settings of it",
+    ("celery.md", 3): "tests/integrations/kombu/test_documentation.py: settings of it",
+    ("celery.md", 4): "tests/integrations/kombu/test_documentation.py: settings of it",
     ("howto-adapter.md", 0): "the outline of a class",
     ("howto-adapter.md", 1): "the outline of a class",
     ("howto-adapter.md", 2): "a line for the type checker",

@@ -6,63 +6,25 @@ CI takes two pools and one kill; ``make celery`` sets EVAMQP_CELERY=all for the 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from celery import Celery, chain
+from celery import chain
 
 from rabbitmq_node import RabbitNode
-from tests.integrations.kombu.rig import TASKS, TIMEOUT, Worker, running
-from tests.integrations.kombu.tasks import make_app
+from tests.integrations.kombu.rig import NAME, TASKS, TIMEOUT, Worker, opened, running, send
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.slow]
 
 ALL = os.environ.get("EVAMQP_CELERY") == "all"
-SCHEME = os.environ.get("EVAMQP_CELERY_SCHEME", "evamqp")  # pyamqp, to compare
 # Limits of a quorum queue's consumers are each one's own, which Celery changes as tasks with a time
 # come in: the broker does so for the channel of a classic queue, our transport for these.
-SETTINGS = [("prefork", "classic"), ("solo", "quorum")]
+SETTINGS = [("prefork", "classic"), ("solo", "quorum"), ("gevent", "classic")]
 if ALL:
     SETTINGS += [("prefork", "quorum"), ("solo", "classic"), ("threads", "classic")]
+    SETTINGS += [("threads", "quorum"), ("gevent", "quorum")]
 KILLS = int(os.environ.get("EVAMQP_CELERY_KILLS", "20" if ALL else "1"))
 NUMBERS = 1000 if ALL else 300
-
-
-@pytest.fixture(scope="module")
-def node(rabbit: RabbitNode) -> Iterator[RabbitNode]:
-    """A node to be killed; ``rabbit`` tells whether there is one at all."""
-    with RabbitNode() as node:
-        yield node
-
-
-@pytest.fixture
-def broker(node: RabbitNode, request: pytest.FixtureRequest) -> Iterator[str]:
-    """The URL of a virtual host for one test."""
-    name = f"celery-{abs(hash(request.node.name))}"
-    node.repair()
-    node.add_vhost(name)
-    yield node.url_of(name).replace("amqp", SCHEME, 1)
-    node.repair()
-    node.delete_vhost(name)
-
-
-@contextmanager
-def opened(broker: str, queue_type: str = "classic") -> Iterator[Celery]:
-    """The application in the test's own process."""
-    app = make_app(broker, queue_type)
-    try:
-        yield app
-    finally:
-        if app.backend.result_consumer._consumer is not None:
-            app.backend.result_consumer.stop()
-        app.close()
-
-
-def send(app: Celery, name: str, *arguments: object, **options: Any) -> Any:
-    return app.send_task(f"{TASKS}.{name}", arguments, **options)
 
 
 @pytest.mark.parametrize(("pool", "queue_type"), SETTINGS)
@@ -70,8 +32,8 @@ def test_tasks_retries_chains_times_and_control(
     pool: str, queue_type: str, broker: str, tmp_path: Path
 ) -> None:
     with (
-        running(Worker(broker, tmp_path, pool, queue_type=queue_type)) as worker,
-        opened(broker, queue_type) as app,
+        running(Worker(broker, tmp_path, pool, task_default_queue_type=queue_type)) as worker,
+        opened(broker, task_default_queue_type=queue_type) as app,
     ):
         sums = [send(app, "add", number, 1) for number in range(20)]
         assert [each.get(timeout=TIMEOUT) for each in sums] == list(range(1, 21))
@@ -88,13 +50,18 @@ def test_tasks_retries_chains_times_and_control(
 
         revoked = send(app, "write", 1, countdown=1)
         app.control.revoke(revoked.id)
-        assert app.control.ping(timeout=1) == [{"tested@here": {"ok": "pong"}}]
+        assert app.control.ping(timeout=1) == [{NAME: {"ok": "pong"}}]
         app.control.add_consumer("other", reply=True, timeout=1)
         assert send(app, "add", 1, 1, queue="other").get(timeout=TIMEOUT) == 2
         send(app, "write", 2, countdown=1)
         worker.wait_for(lambda: worker.done()[2])
         assert worker.done()[1] == 0
         assert worker.stop() == 0
+
+
+def missing(worker: Worker) -> list[int]:
+    """The tasks that no worker has run."""
+    return sorted(set(range(NUMBERS)) - set(worker.done()))
 
 
 @pytest.mark.parametrize("pool", ("prefork", "solo") if ALL else ("prefork",))
@@ -115,5 +82,8 @@ def test_no_task_is_lost_when_the_broker_is_killed(
             send(app, "write", -1)
         for number in numbers:
             send(app, "write", number)
-        worker.wait_for(lambda: not set(range(NUMBERS)) - set(worker.done()))
+        worker.wait_for(
+            lambda: not missing(worker),
+            missing=lambda: f"{len(missing(worker))} of {NUMBERS} tasks: {missing(worker)}",
+        )
         assert worker.stop() == 0
