@@ -13,6 +13,7 @@
 # make celery    Celery's workers on every pool, and 20 kills of their broker; half an hour
 # make outbox    a publisher with a store is killed KILLS=... times; two minutes
 # make soak      numbered messages through random faults: N=... FAULTS=... MINUTES=... ADAPTER=... SEED=...
+# make cluster-soak  a quorum queue whose leader is killed, slow handlers, retries, batches; RabbitMQ 4.3: N=... SEED=...
 # make simulate  worlds in virtual time, each from a seed: WORLDS=... SEED=...; see docs/simulation.md
 # make plant-bugs  whether the simulation finds bugs that are put in on purpose: WORLDS=... SEED=...
 # make bench     what evamqp costs beside other clients; ARGS="--rounds 5 --rabbit", see benchmarks/
@@ -48,7 +49,7 @@ SEED ?=
 DRIVER ?= evamqp-select
 
 .DEFAULT_GOAL := help
-.PHONY: help test format docs changelog changelog-draft release-check lint-workflows instructions celery outbox demo demo-rabbitmq test-all coverage lint types rabbitmq faults brokers soak simulate plant-bugs bench profile fuzz clean
+.PHONY: help test format docs changelog changelog-draft release-check lint-workflows instructions celery outbox demo demo-rabbitmq test-all coverage lint types rabbitmq faults brokers soak cluster-soak simulate plant-bugs bench profile fuzz clean
 
 help:
 	@sed -n 's/^# \(make .*\|   .*\)/\1/p' $(firstword $(MAKEFILE_LIST))
@@ -102,6 +103,9 @@ outbox: $(STAMP) rabbitmq
 soak: $(STAMP) rabbitmq
 	@$(VENV)/bin/python tools/soak.py --messages $(N) --faults $(FAULTS) --adapter $(ADAPTER) \
 	    $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
+
+cluster-soak: $(STAMP) rabbitmq
+	@$(VENV)/bin/python tools/cluster_soak.py --messages $(N) $(if $(SEED),--seed $(SEED))
 
 simulate: $(STAMP)
 	@$(VENV)/bin/python -m tests.simulation --worlds $(WORLDS) --seed $(or $(SEED),0)

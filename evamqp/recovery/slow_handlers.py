@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from evamqp.recovery.client_log import ClientLog
     from evamqp.recovery.handlers import Handlers
 
-# Seconds.  RabbitMQ closes a channel whose message is unacknowledged for 30 minutes, unless
-# configured otherwise; it looks once a minute.  What three checks find has been here for at least
-# 20 minutes, and for less than 30.
+# Seconds.  RabbitMQ takes back what is unacknowledged for 30 minutes, unless configured otherwise:
+# it closes the channel; 4.3 cancels the consumer of a quorum queue.  What three checks find has
+# been here for at least 20 minutes, and for less than 30.
 INTERVAL = 600.0
 CHECKS = 3
 
@@ -59,7 +59,7 @@ class SlowHandlers:
         if slow:
             text = (
                 f"{slow[0]!r} is unacknowledged for more than 20 minutes, and {len(slow) - 1} more:"
-                " the broker closes the channel after its consumer_timeout, 30 minutes by default,"
-                " and delivers them again"
+                " after its consumer_timeout, 30 minutes by default, the broker closes the channel"
+                " or cancels the consumer, and delivers them again"
             )
             self._log.write(logging.WARNING, "slow handler", text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import evamqp
-from tests.faults.cluster import ClusterNode, cluster
+from rabbitmq_cluster import ClusterNode, cluster
 from tests.faults.playing import play
 from tests.support.loops import Loop
 from traffic import Traffic, wait_until
