@@ -350,10 +350,14 @@ class Parameters:
 
         Without the user where a callable supplies the credentials.
         """
-        name = f"{shown(self.name)}: " if self.name else ""
         known = self.credentials if isinstance(self.credentials, Credentials) else None
-        user = f"{shown(known.username)}@" if known else ""
-        return f"{name}{user}{self.address} vhost {shown(self.virtual_host)}"
+        return self.label_as(None if known is None else known.username)
+
+    def label_as(self, user: str | None) -> str:
+        """Return the label of a connection that logged in as this user."""
+        name = f"{shown(self.name)}: " if self.name else ""
+        who = "" if user is None else f"{shown(user)}@"
+        return f"{name}{who}{self.address} vhost {shown(self.virtual_host)}"
 
     def ask_credentials(self) -> Credentials | Awaitable[object]:
         """Return the Credentials to use now, or what to await for them; then ``check_answer``.

@@ -142,10 +142,12 @@ class Soak:
     async def _publish(self) -> None:
         await self._publisher.wait_ready(PATIENCE)
         while self.published < self._total:
+            # Not faster than nodes are killed: all kills happen amid work.
+            limit = self._total * min(self._kills, self.killed + 1) // max(1, self._kills)
             while (
                 self._publisher.pending < WINDOW
                 and self.published - self.done < BACKLOG
-                and self.published < self._total
+                and self.published < (limit or self._total)
             ):
                 body = b"%d" % self.published
                 self._publisher.publish("", QUEUE, body, callback=self._settle)

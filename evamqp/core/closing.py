@@ -40,6 +40,9 @@ class ClosingConnection(Protocol):
     reading: bool
     heartbeat: int
 
+    @property
+    def label(self) -> str: ...
+
 
 class Closing:
     """The end of one connection.
@@ -194,6 +197,7 @@ class Closing:
         reason = loss(
             connection.state,
             connection.parameters,
+            connection.label,
             self._context.parser.greeting,
             self._control.handshake,
         )

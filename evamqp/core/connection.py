@@ -68,6 +68,7 @@ class Connection(Closable, AsyncBlock):
         state: Where it stands.
         reason: Why it ended, or is ending; None before.
         server_properties: What the broker said about itself; empty before.
+        user: The user name of the login; None before, while a callable is asked for it.
         channel_max: Channels agreed on; 0 before.
         frame_max: Bytes of a frame agreed on; 0 before.
         heartbeat: Seconds agreed on; 0 means none.
@@ -96,6 +97,7 @@ class Connection(Closable, AsyncBlock):
         "server_properties",
         "state",
         "transport_action",
+        "user",
     )
 
     def __init__(self, handler: Handler, runtime: Runtime) -> None:
@@ -105,6 +107,7 @@ class Connection(Closable, AsyncBlock):
         self.reason: ConnectionClosed | None = None
         self.parameters: Parameters | None = None
         self.server_properties: Table = {}
+        self.user: str | None = None
         self.channel_max = self.frame_max = self.heartbeat = 0
         self.reading = True
         self._runtime = runtime
@@ -134,8 +137,15 @@ class Connection(Closable, AsyncBlock):
         # A reconnector answers for its connections itself.
         self._must_close = not answers_for_connection(handler)
 
+    @property
+    def label(self) -> str:
+        """Its name, user, host, port and virtual host, as logs show them; "" before the target."""
+        if self.parameters is None:
+            return ""
+        return self.parameters.label if self.user is None else self.parameters.label_as(self.user)
+
     def __repr__(self) -> str:
-        where = f" {self.parameters.label}" if self.parameters else ""
+        where = f" {self.label}" if self.parameters else ""
         return f"<Connection{where} {self.state.value}>"
 
     @property

@@ -44,6 +44,7 @@ class ControlledConnection(ClosingConnection, Protocol):
     """What the control channel reads and sets of its connection."""
 
     server_properties: Table
+    user: str | None
     channel_max: int
     frame_max: int
     heartbeat: int
@@ -182,6 +183,7 @@ class ControlChannel:
         if self.handshake is None or self.connection.state is not ConnectionState.AUTHENTICATING:
             return
         if credentials is not None:
+            self.connection.user = credentials.username
             try:
                 self._send(self.handshake.start_ok(credentials))
                 return
@@ -257,7 +259,7 @@ class ControlChannel:
         method = BY_KEY.get(class_id << 16 | method_id)
         # Also when ours is on its way already: the broker says what happened, we only asked to go.
         connection.reason = refusal(
-            connection.state, connection.parameters, text, code, method.name if method else None
+            connection.state, connection.label, text, code, method.name if method else None
         )
         close_ok = method_frame(0, "connection.close-ok")
         self.closing.end(connection.reason, TransportAction.CLOSE, close_ok)

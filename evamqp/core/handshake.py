@@ -122,13 +122,13 @@ class Handshake:
         self._answer_size = len(frame)
         return frame
 
-    def refused_by_silence(self) -> str:
-        """What a broker that hangs up after our answer has probably refused."""
+    def refused_by_silence(self, label: str) -> str:
+        """What a broker that hangs up after our answer has probably refused, and of whom."""
         if self._answer_size <= self._answer_max:
-            return f"the credentials of {self._parameters.label}"
+            return f"the credentials of {label}"
         return (
             f"an answer of {self._answer_size} bytes, because it takes {self._answer_max}: the"
-            f" token of {self._parameters.label}, or its client properties, are too long"
+            f" token of {label}, or its client properties, are too long"
         )
 
 
@@ -210,25 +210,26 @@ def wrong_peer(data: bytes) -> ProtocolMismatch:
 
 def refusal(
     state: ConnectionState,
-    parameters: Parameters | None,
+    label: str,
     text: str,
     code: int,
     method: str | None,
 ) -> ConnectionClosed:
-    """The broker's connection.close as an error that names the cause."""
+    """The broker's connection.close as an error that names the cause, and who we are."""
     kind = ConnectionClosed
     if state is ConnectionState.AUTHENTICATING and code == ACCESS_REFUSED:
         kind = AuthenticationFailed
     elif state is ConnectionState.OPENING and code in (NOT_ALLOWED, ACCESS_REFUSED):
         kind = VhostRefused
-    if kind is not ConnectionClosed and parameters is not None:
-        text = f"{text or 'no reason given'} (as {parameters.label})"
+    if kind is not ConnectionClosed and label:
+        text = f"{text or 'no reason given'} (as {label})"
     return kind(text or "no reason given", code=code, method=method, by="broker")
 
 
 def loss(
     state: ConnectionState,
     parameters: Parameters | None,
+    label: str,
     greeting: bytes,
     handshake: Handshake | None,
 ) -> ConnectionClosed:
@@ -239,7 +240,7 @@ def loss(
         hint = "" if parameters and parameters.tls else "; is it a TLS port? then use amqps://"
         return ConnectionClosed(f"the peer hung up without a word{hint}", by="network")
     if state is ConnectionState.AUTHENTICATING:
-        what = "the credentials" if handshake is None else handshake.refused_by_silence()
+        what = "the credentials" if handshake is None else handshake.refused_by_silence(label)
         text = f"the broker hung up during login; probably it refused {what}"
         return AuthenticationFailed(text, by="network")
     if state is ConnectionState.OPENING:

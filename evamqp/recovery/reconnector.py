@@ -374,7 +374,7 @@ class Reconnector(CanBeReady):
         """Whose connection to what, as logs show it: see ``Parameters.label``."""
         connection = self.connection or self._last_connection
         if connection is not None and connection.parameters is not None:
-            return connection.parameters.label
+            return connection.label
         first, *others = self._dialled
         return f"{first.label} (or {len(others)} other targets)" if others else first.label
 

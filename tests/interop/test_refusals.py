@@ -282,3 +282,9 @@ class TestWords(OnEveryLoopPlain):
             return
         reason = rig.closed(channel)
         assert "reached the maximum of 10000 uncommitted publishes" in str(reason)
+
+    def test_a_user_that_a_callable_supplies_is_named(self, rig: Rig) -> None:
+        good = rig.open(credentials=lambda: Credentials("guest", "guest"))
+        assert f"guest@{rig.parameters().address}" in repr(good.connection)
+        reason = rig.refused(rig.parameters(credentials=lambda: Credentials("guest", "wrong")))
+        assert "(as guest@" in str(reason)
