@@ -10,7 +10,7 @@
 # make faults    every fault on every loop, a cluster included; some minutes
 # make brokers   the tests that need RabbitMQ on 3.8, 4.0 and 4.3, from Debian releases in .brokers/;
 #                root and debootstrap only: RELEASES="trixie sid" TESTS=tests/behaviour
-# make celery    Celery's workers on every pool, and 20 kills of their broker; half an hour
+# make celery    Celery's workers on every pool, and 20 kills of their broker; some twenty minutes
 # make outbox    a publisher with a store is killed KILLS=... times; two minutes
 # make soak      numbered messages through random faults: N=... FAULTS=... MINUTES=... ADAPTER=... SEED=...
 # make cluster-soak  a quorum queue whose leader is killed, slow handlers, retries, batches; RabbitMQ 4.3: N=... SEED=...

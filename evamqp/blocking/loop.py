@@ -122,7 +122,10 @@ class SharedLoop:
             evamqp.WrongThread: In a forked child.
             Exception: Whatever ``verb`` raises.
         """
-        self.enter()
+        if self._is_inside:  # as enter(), which costs a call
+            self._give_up()
+        self.connection.bind_thread()
+        self._is_inside = True
         try:
             return verb(*arguments)
         except evamqp.AmqpError:

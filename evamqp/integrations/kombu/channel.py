@@ -245,7 +245,7 @@ class Channel(StdChannel):  # type: ignore[misc]
         """
         if immediate:
             raise kinds.AMQPNotImplementedError("RabbitMQ knows no immediate publishes")
-        connection = self._usable()
+        connection = self.connection or self._usable()
         body, properties = msg.encode()
         mandatory, routing_key = bool(mandatory), routing_key or ""  # kombu's None means neither
         if self._is_transactional or not connection.confirm_publish:
@@ -401,7 +401,8 @@ class Channel(StdChannel):  # type: ignore[misc]
 
     def basic_ack(self, delivery_tag: int, multiple: bool = False) -> None:
         """Acknowledge; the kernel has it when this returns."""
-        self._usable().send(self.core.basic_ack, delivery_tag, bool(multiple))
+        connection = self.connection or self._usable()
+        connection.send(self.core.basic_ack, delivery_tag, bool(multiple))
 
     def basic_nack(self, delivery_tag: int, multiple: bool = False, requeue: bool = True) -> None:
         """Refuse, one or many."""

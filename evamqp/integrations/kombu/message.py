@@ -69,6 +69,9 @@ class OutgoingMessage:
 
     __slots__ = ("body", "properties")
 
+    #: The last properties that had no headers, and what was made of them.
+    _plain: tuple[dict[str, Any], evamqp.Properties] = ({}, evamqp.Properties())
+
     def __init__(self, body: Any, properties: dict[str, Any]) -> None:
         self.body = body
         self.properties = properties
@@ -84,19 +87,28 @@ class OutgoingMessage:
         Raises:
             BadType, BadArgument: A value that AMQP cannot carry; the text names it.
         """
-        known = self.properties.copy()
-        headers = known.pop("application_headers", None)
-        if not known.keys() <= NAMES:
-            known = {name: value for name, value in known.items() if name in NAMES}
+        body, fields = self.body, self.properties
+        headers = fields.get("application_headers")
+        if type(body) is not bytes or headers:
+            return self._encode(headers)
+        # Programs without headers mostly publish with the same properties.
+        before, properties = OutgoingMessage._plain
+        if fields != before:
+            _, properties = self._encode(headers)
+            OutgoingMessage._plain = fields.copy(), properties
+        return body, properties
+
+    def _encode(self, headers: Any) -> tuple[bytes, evamqp.Properties]:
+        fields = {name: value for name, value in self.properties.items() if name in NAMES}
         body = self.body
         if isinstance(body, str):
-            encoding = known.setdefault("content_encoding", "utf-8") or "utf-8"
+            encoding = fields.setdefault("content_encoding", "utf-8") or "utf-8"
             body = body.encode("utf-8" if encoding == "binary" else encoding)
         try:
-            return body, evamqp.Properties(headers=headers, **known)
+            return body, evamqp.Properties(headers=headers, **fields)
         except evamqp.BadArgument:
             # kombu's programs may send times without a zone, and mean UTC.
-            return body, evamqp.Properties(headers=_in_utc(headers), **_in_utc(known))
+            return body, evamqp.Properties(headers=_in_utc(headers), **_in_utc(fields))
 
 
 def _in_utc(value: Any) -> Any:

@@ -170,6 +170,15 @@ class TestVerbs:
         assert (again.body, again.delivery_info["redelivered"]) == (b"c", True)
         assert channel.queue_purge("q") == 1
 
+    def test_messages_without_headers_keep_their_own_properties(self, channel: Any) -> None:
+        channel.queue_declare("q")
+        for priority, headers in ((1, {}), (1, None), (2, {}), (2, {"h": True}), (2, {"h": 1})):
+            message = channel.prepare_message("a", priority, headers=headers)
+            channel.basic_publish(message, "", "q")
+            got = channel.basic_get("q", no_ack=True).properties
+            assert got["priority"] == priority
+            assert repr(got.get("application_headers")) == repr(headers)
+
     def test_consuming(self, connection: kombu.Connection, channel: Any) -> None:
         got: list[Any] = []
         cancelled: list[str] = []
