@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import kombu
 import pytest
 from celery import chord
 
@@ -28,6 +29,46 @@ from tests.integrations.kombu.rig import (
 from tests.integrations.kombu.tasks import BLOCKED, UNBLOCKED
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.slow]
+
+
+@pytest.fixture
+def connection(broker: str) -> Iterator[kombu.Connection]:
+    with kombu.Connection(broker) as connection:
+        yield connection
+
+
+def test_priorities_order_messages(connection: kombu.Connection) -> None:
+    queue = kombu.Queue("ordered", max_priority=5)(connection.default_channel)
+    queue.declare()
+    producer = connection.Producer(routing_key="ordered")
+    for priority in (0, 5, 3):
+        producer.publish(priority, priority=priority)
+    assert [queue.get(no_ack=True).payload for _ in range(3)] == [5, 3, 0]
+
+
+def test_a_message_that_fails_too_often_leaves_a_quorum_queue(connection: kombu.Connection) -> None:
+    arguments = {
+        "x-queue-type": "quorum",
+        "x-delivery-limit": 2,
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": "dead",
+    }
+    channel = connection.default_channel
+    queue = kombu.Queue("limited", queue_arguments=arguments)(channel)
+    dead = kombu.Queue("dead")(channel)
+    queue.declare()
+    dead.declare()
+    connection.Producer(routing_key="limited").publish("poison")
+    got: list[Any] = []
+    with connection.Consumer([queue], callbacks=[lambda _, message: got.append(message)]):
+        for number in range(3):
+            connection.drain_events(timeout=TIMEOUT)
+            assert got[-1].headers.get("x-delivery-count", 0) == number
+            got[-1].requeue()
+        with connection.Consumer([dead], callbacks=[lambda _, message: got.append(message)]):
+            connection.drain_events(timeout=TIMEOUT)
+    assert got[3].payload == "poison"
+    assert got[3].headers["x-death"][0]["reason"] == "delivery_limit"
 
 
 def limits(vhost: Vhost, queue: str = "tasks") -> set[int]:
