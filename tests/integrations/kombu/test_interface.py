@@ -54,9 +54,9 @@ def channel(connection: kombu.Connection) -> Any:
 
 def names_of(function: Callable[..., object]) -> list[str]:
     """The parameters that a caller may give by place or name."""
-    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    open_ended = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     parameters = inspect.signature(function).parameters.values()
-    return [each.name for each in parameters if each.kind not in kinds]
+    return [each.name for each in parameters if each.kind not in open_ended]
 
 
 class TestNames:
