@@ -1,6 +1,7 @@
 """Celery's worker on evamqp, as processes against RabbitMQ.
 
-CI takes two pools and one kill; ``make celery`` sets EVAMQP_CELERY=all for the long run.
+CI takes three pools and one kill; ``make celery`` sets EVAMQP_CELERY=all for the long run.
+EVAMQP_CELERY_SCHEME=pyamqp runs the same on py-amqp, to compare.
 """
 
 from __future__ import annotations
