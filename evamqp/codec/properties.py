@@ -6,11 +6,12 @@ their reader.  What the properties mean to a broker is not known here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from operator import attrgetter
 from struct import Struct
 from struct import error as StructError
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from evamqp.codec.fields import (
@@ -22,7 +23,7 @@ from evamqp.codec.fields import (
     skip_table,
 )
 from evamqp.errors import BadArgument, BadType, MalformedData
-from evamqp.types import Table
+from evamqp.types import FieldValue
 
 _pack_flags = Struct(">H").pack
 _unpack_long = Struct(">I").unpack_from
@@ -95,7 +96,7 @@ class Properties:
     # here.  Unset otherwise, so that the check costs other messages nothing.
     _sendable: bytes
     _raw: bytes
-    _headers: Table | None
+    _headers: Mapping[str, FieldValue] | None
 
     if TYPE_CHECKING:
 
@@ -254,6 +255,25 @@ class Properties:
             raise _ends_within(name)
         return found
 
+    def with_headers(self, headers: Mapping[str, object]) -> Properties:
+        """Return a copy with these headers added; one of the same name is replaced.
+
+        None is a value of a header, and is sent.  ``replace(headers=...)`` sets all headers anew,
+        and so is the way to leave one out.  Other properties keep their bytes; headers that stay
+        are encoded again from what was read of them.
+
+        Args:
+            headers: Names and values, as for the constructor; copied.
+
+        Raises:
+            BadType: Not a mapping, or a value that no table holds; the text names it.
+            BadArgument: A value does not fit.
+            MalformedData: The bytes of these properties cannot be parsed.
+        """
+        if not isinstance(headers, Mapping):
+            raise BadType(f"headers must be a mapping, not {type(headers).__name__}")
+        return self.replace(headers={**(self.headers or {}), **headers})
+
     @property
     def content_type(self) -> str | None:
         return self._read_string(0x8000, "content_type")
@@ -263,13 +283,17 @@ class Properties:
         return self._read_string(0x4000, "content_encoding")
 
     @property
-    def headers(self) -> Table | None:
-        """The same dict each time; changing it does not change what is sent."""
+    def headers(self) -> Mapping[str, FieldValue] | None:
+        """A read-only mapping, the same each time; ``with_headers`` makes other ones.
+
+        ``dict(headers)`` is a copy that may be changed.  Tables and arrays within the headers are
+        plain dicts and lists: changing one of those changes nothing that is sent.
+        """
         if self._headers is None:
             offset = self._find(0x2000, "headers")
             if offset:
                 try:
-                    self._headers = decode_table(self._raw, offset)[0]
+                    self._headers = MappingProxyType(decode_table(self._raw, offset)[0])
                 except MalformedData as error:
                     raise MalformedData(f"headers: {error}") from None
         return self._headers
@@ -333,6 +357,10 @@ class Properties:
     def __hash__(self) -> int:
         return hash(self._raw)
 
+    def __reduce__(self) -> tuple[Callable[[bytes], Properties], tuple[bytes]]:
+        # The bytes are all there is; what was decoded of them can be copied by nobody.
+        return Properties.from_raw, (self._raw,)
+
     def __repr__(self) -> str:
         shown = []
         for name, _, _ in _LAYOUT:
@@ -342,7 +370,7 @@ class Properties:
                 shown.append(f"{name}=<malformed>")
             else:
                 if value is not None:
-                    shown.append(f"{name}={value!r}")
+                    shown.append(f"{name}={dict(value) if name == 'headers' else value!r}")
         return f"Properties({', '.join(shown)})"
 
     def _find(self, flag: int, name: str) -> int:

@@ -184,8 +184,8 @@ class Copies:
     def _publish(
         self, channel: Channel, entry: str, key: str, body: bytes, given: Properties, route: str
     ) -> int:
-        headers = {**(given.headers or {}), ROUTE: route}
-        properties = given.replace(headers=headers, delivery_mode=DeliveryMode.PERSISTENT)
+        routed = given.with_headers({ROUTE: route})
+        properties = routed.replace(delivery_mode=DeliveryMode.PERSISTENT)
         return channel.basic_publish(entry, key, body, properties, mandatory=True)
 
     def _put_off(self, message: Message, error: BaseException | None, trouble: AmqpError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -28,9 +29,9 @@ def mortal(client: Talker, **arguments: Any) -> None:
     client.declare_queue("q", arguments={"x-dead-letter-exchange": "dead", **named})
 
 
-def headers_of(event: Event) -> dict[str, Any]:
+def headers_of(event: Event) -> Mapping[str, Any]:
     assert event.properties is not None
-    headers: dict[str, Any] | None = event.properties.headers
+    headers: Mapping[str, Any] | None = event.properties.headers
     assert headers is not None
     return headers
 

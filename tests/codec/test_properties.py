@@ -48,6 +48,7 @@ SAMPLES: dict[str, tuple[Any, str]] = {
     "cluster_id": ("z", "01 7a"),
 }
 NAMES = list(SAMPLES)
+HEADERS_K_1 = bytes.fromhex("2000 00000007 01 6b 49 00000001")
 FLAGS = {name: 1 << (15 - index) for index, name in enumerate(NAMES)}
 
 keywords = st.fixed_dictionaries(
@@ -143,7 +144,7 @@ def test_delivery_mode_takes_the_enumeration() -> None:
     assert Properties(delivery_mode=DeliveryMode.PERSISTENT) == Properties(delivery_mode=2)
 
 
-def test_headers_are_copied_and_read_as_the_same_dict() -> None:
+def test_headers_are_copied_and_read_as_the_same_mapping() -> None:
     headers = {"k": [1]}
     properties = Properties(headers=headers)
     headers["k"].append(2)
@@ -151,6 +152,43 @@ def test_headers_are_copied_and_read_as_the_same_dict() -> None:
     assert properties.headers is properties.headers
     empty = Properties(headers={})
     assert empty.headers is empty.headers
+
+
+def test_headers_are_read_only() -> None:
+    for properties in (Properties(headers={"k": 1}), Properties.from_raw(HEADERS_K_1)):
+        headers: Any = properties.headers
+        with pytest.raises(TypeError):
+            headers["k"] = 2
+        with pytest.raises(TypeError):
+            del headers["k"]
+        with pytest.raises(AttributeError):
+            headers.update(k=2)
+        assert headers == {"k": 1}
+        assert properties.raw == HEADERS_K_1
+        assert repr(properties) == "Properties(headers={'k': 1})"
+
+
+def test_with_headers_adds_and_replaces_and_keeps_the_rest() -> None:
+    given = {"k": 2, "nothing": None}
+    before = Properties(headers={"a": [1], "k": 1}, app_id="a")
+    after = before.with_headers(given)
+    given["k"] = 3
+    assert after == Properties(headers={"a": [1], "k": 2, "nothing": None}, app_id="a")
+    assert before == Properties(headers={"a": [1], "k": 1}, app_id="a")
+    assert Properties().with_headers({"k": 1}).raw == HEADERS_K_1
+    assert Properties().with_headers({}).headers == {}
+    assert before.with_headers(after.headers or {}) == after
+
+
+@pytest.mark.parametrize("headers", [None, [("k", 1)], "k"])
+def test_with_headers_takes_a_mapping_only(headers: Any) -> None:
+    with pytest.raises(BadType, match="headers must be a mapping, not "):
+        Properties().with_headers(headers)
+
+
+def test_with_headers_of_malformed_headers_says_so() -> None:
+    with pytest.raises(MalformedData):
+        Properties.from_raw(HEADERS_K_1[:-1]).with_headers({"b": 1})
 
 
 REFUSED = [
@@ -205,6 +243,7 @@ def test_equality_is_that_of_the_bytes() -> None:
 
 def test_properties_can_be_copied_and_pickled() -> None:
     properties = Properties(app_id="a", headers={"k": [1]})
+    assert properties.headers == {"k": [1]}
     assert copy.copy(properties) == properties
     assert copy.deepcopy(properties) == properties
     assert pickle.loads(pickle.dumps(properties)) == properties

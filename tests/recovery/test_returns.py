@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -140,7 +140,7 @@ def kind_of(publish: Publish) -> str:
 
 
 def _same(first: Any, second: Any) -> bool:
-    if isinstance(first, dict) and isinstance(second, dict):
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
         return first.keys() == second.keys() and all(_same(first[k], second[k]) for k in first)
     return type(first) is type(second) and bool(first == second)
 

@@ -605,7 +605,7 @@ def _read_mode(source: Any) -> DeliveryMode:
 
 # How each attribute is read; what the broker says is the truth, so nothing here may be refused.
 _READERS: dict[str, Callable[[Any], Any]] = {
-    "headers": lambda source: source.properties.headers or {},
+    "headers": lambda source: dict(source.properties.headers or {}),
     "content_type": lambda source: source.properties.content_type,
     "content_encoding": lambda source: source.properties.content_encoding,
     "delivery_mode": _read_mode,

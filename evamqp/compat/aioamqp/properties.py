@@ -69,6 +69,8 @@ class Properties:
         if name not in _NAMES:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         value = getattr(self._source, "type" if name == "message_type" else name)
+        if name == "headers" and value is not None:
+            value = dict(value)
         setattr(self, name, value)
         return value
 

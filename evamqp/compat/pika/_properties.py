@@ -133,6 +133,8 @@ class BasicProperties(amqp_object.Properties):
         value = getattr(properties, name)
         if name == "timestamp" and value is not None and not isinstance(value, int):
             value = int(value.timestamp())
+        elif name == "headers" and value is not None:
+            value = dict(value)
         self.__dict__[name] = value
         return value
 

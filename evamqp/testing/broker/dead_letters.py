@@ -17,13 +17,13 @@ from evamqp.testing.broker.raw_properties import (
     split_headers,
     text_of,
 )
-from evamqp.types import Table
+from evamqp.types import Table, TableLike
 
 #: Why a queue gave a message up.
 EXPIRED, REJECTED, MAXLEN, DELIVERY_LIMIT = "expired", "rejected", "maxlen", "delivery_limit"
 
 
-def deaths_of(headers: Table) -> list[Table]:
+def deaths_of(headers: TableLike) -> list[Table]:
     """The x-death records among headers, the last death first."""
     deaths = headers.get("x-death")
     if not isinstance(deaths, list):

@@ -5,7 +5,7 @@ Routing through several exchanges, and everything about queues, is the virtual h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple, Protocol
@@ -51,7 +51,7 @@ class Matcher(Protocol):
 
     def add(self, binding: Binding) -> None: ...
     def remove(self, binding: Binding) -> None: ...
-    def match(self, routing_key: str, headers: Table) -> Iterable[Destination]:
+    def match(self, routing_key: str, headers: Mapping[str, FieldValue]) -> Iterable[Destination]:
         """Destinations, perhaps some of them twice."""
 
 
@@ -123,7 +123,7 @@ class Exchange:
             self.unbind(binding)
         return bool(gone)
 
-    def match(self, routing_key: str, headers: Table) -> Iterable[Destination]:
+    def match(self, routing_key: str, headers: Mapping[str, FieldValue]) -> Iterable[Destination]:
         return self._matcher.match(routing_key, headers)
 
 
@@ -144,7 +144,7 @@ class DirectMatcher:
         if not found:
             del self._by_key[binding.routing_key]
 
-    def match(self, routing_key: str, headers: Table) -> Iterable[Destination]:
+    def match(self, routing_key: str, headers: Mapping[str, FieldValue]) -> Iterable[Destination]:
         return self._by_key.get(routing_key, ())
 
 
@@ -162,7 +162,7 @@ class FanoutMatcher:
     def remove(self, binding: Binding) -> None:
         self._all.remove(binding.destination)
 
-    def match(self, routing_key: str, headers: Table) -> Iterable[Destination]:
+    def match(self, routing_key: str, headers: Mapping[str, FieldValue]) -> Iterable[Destination]:
         return self._all
 
 
@@ -208,7 +208,7 @@ class TopicMatcher:
             if not child.next and not child.destinations:
                 del parent.next[word]
 
-    def match(self, routing_key: str, headers: Table) -> Iterator[Destination]:
+    def match(self, routing_key: str, headers: Mapping[str, FieldValue]) -> Iterator[Destination]:
         nodes = _with_empty_hashes([self._root])
         for word in words_of(routing_key):
             nodes = _with_empty_hashes([found for node in nodes for found in _step(node, word)])
@@ -256,13 +256,15 @@ class HeadersMatcher:
     def remove(self, binding: Binding) -> None:
         self._bindings.remove(binding)
 
-    def match(self, routing_key: str, headers: Table) -> Iterator[Destination]:
+    def match(self, routing_key: str, headers: Mapping[str, FieldValue]) -> Iterator[Destination]:
         for binding in self._bindings:
             if matches_headers(binding.arguments, headers, self._matches_floats):
                 yield binding.destination
 
 
-def matches_headers(arguments: Table, headers: Table, matches_floats: bool) -> bool:
+def matches_headers(
+    arguments: Table, headers: Mapping[str, FieldValue], matches_floats: bool
+) -> bool:
     """Whether headers meet a binding's arguments; one whose value is None asks for presence only.
 
     Keys that begin with ``x-`` count only where ``x-match`` ends with ``-with-x``.

@@ -5,6 +5,7 @@ Values only; no queue and no connection is known here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from struct import Struct
 
 from evamqp.codec.fields import encode_shortstr
@@ -27,7 +28,7 @@ from evamqp.testing.broker.raw_properties import (
 )
 from evamqp.testing.broker.refusal import Refusal, precondition_failed
 from evamqp.testing.broker.release import Release
-from evamqp.types import DeliveryMode, Table
+from evamqp.types import DeliveryMode, FieldValue
 
 _pack_content = Struct(">IQ").pack
 _CLASS_BASIC = 60 << 16
@@ -105,7 +106,7 @@ class Message:
         return self._properties
 
     @property
-    def headers(self) -> Table:
+    def headers(self) -> Mapping[str, FieldValue]:
         """Its headers; empty without any, and if they are nested too deep to be read here."""
         try:
             return self.properties.headers or {}

@@ -91,6 +91,8 @@ def test_delivery_of_a_tests_own_making_settles_by_its_channel() -> None:
         assert (message.body, message.routing_key, message.consumer_tag) == (b"x", "key", "tag")
         assert (message.correlation_id, message.headers, message.type) == ("c", {"a": 1}, "t")
         assert message.message_count is None
+        message.headers["b"] = 2  # a dict of the program's own, as in aio-pika
+        assert message.headers == {"a": 1, "b": 2}
         await message.ack()
         channel.basic_ack.assert_awaited_once_with(delivery_tag=5, multiple=False)
         assert message.processed

@@ -100,6 +100,8 @@ def test_get_tells_all_of_a_message(url: str) -> None:
         for name, value in properties.items():
             expected = sent if name == "timestamp" else value
             assert getattr(got["properties"], name) == expected
+        got["properties"].headers["b"] = 2  # a dict of the program's own, as in aioamqp
+        assert got["properties"].headers == {"a": 1, "b": 2}
         assert got["properties"].type == "t"
         assert got["properties"].user_id is None
         await channel.basic_client_ack(got["delivery_tag"])

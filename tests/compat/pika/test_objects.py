@@ -16,8 +16,10 @@ import pika.data
 import pika.frame
 import pytest
 
+import evamqp
 import evamqp.compat.pika as facade
 from evamqp.compat.pika import data, frame, spec
+from evamqp.compat.pika._properties import from_wire, to_wire
 from tests.compat.pika.rig import normal
 
 # pika takes it for UTC.
@@ -101,8 +103,6 @@ def test_properties_are_written_and_read_as_pikas(values: dict[str, Any]) -> Non
 
 
 def test_properties_may_be_changed_between_two_publishes() -> None:
-    from evamqp.compat.pika._properties import to_wire
-
     headers = {"n": 1}
     properties: Any = facade.BasicProperties(content_type="a", headers=headers)
     first = to_wire(properties)
@@ -114,6 +114,13 @@ def test_properties_may_be_changed_between_two_publishes() -> None:
     assert (second.content_type, second.headers, second.delivery_mode) == (None, {"n": 2}, 2)
     properties.headers = None
     assert to_wire(properties).headers is None
+
+
+def test_headers_that_came_are_a_dict_that_is_published_as_changed() -> None:
+    received: Any = from_wire(evamqp.Properties(headers={"n": 1}, app_id="a"))
+    received.headers["n"] = 2
+    assert received.headers == {"n": 2}
+    assert to_wire(received) == evamqp.Properties(headers={"n": 2}, app_id="a")
 
 
 def test_frames_are_written_and_read_as_pikas() -> None:

@@ -151,6 +151,8 @@ class TestPublishing:
             assert [body["n"] for body, _ in got] == list(range(number + 1))
         message = got[0][1]
         assert message.headers == {"h": 1}
+        message.headers["own"] = 2  # a dict of the program's own, as in py-amqp
+        assert message.headers == {"h": 1, "own": 2}
         assert message.properties["priority"] == 3
         assert message.properties["correlation_id"] == "c"
         assert message.delivery_info["exchange"] == "x"
