@@ -5,7 +5,6 @@ Public names and ``connect``.  No event loop is imported here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -60,8 +59,11 @@ from evamqp.version import VERSION as __version__
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from typing_extensions import Unpack
+
     from evamqp.abc import Adapter
     from evamqp.consumer import Consumer
+    from evamqp.core.handler import Callbacks
     from evamqp.outbox import DeadMessage, SqliteStore
     from evamqp.publisher import Publisher
     from evamqp.recovery.backoff import Backoff
@@ -191,7 +193,7 @@ def connect(
     handler: Handler | None = None,
     *,
     adapter: Adapter | None = None,
-    **callbacks: Callable[..., object],
+    **callbacks: Unpack[Callbacks],
 ) -> Connection:
     """Begin to connect, and return at once.
 

@@ -591,7 +591,7 @@ def test_connect_refuses_what_it_cannot_use(stage: Stage) -> None:
     with pytest.raises(BadArgument):
         evamqp.connect("http://localhost", adapter=stage.loop)
     with pytest.raises(BadArgument, match="on_opened"):
-        evamqp.connect("amqp://localhost", adapter=stage.loop, on_opened=print)
+        evamqp.connect("amqp://localhost", adapter=stage.loop, on_opened=print)  # type: ignore[call-arg]
     stage.loop.run_until_idle()
     assert stage.recorder.log == []
 

@@ -5,7 +5,8 @@ Nothing but names lives here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import evamqp
 from evamqp.blocking.channel import Channel
@@ -14,6 +15,11 @@ from evamqp.blocking.loop import SharedLoop
 from evamqp.blocking.message import Message
 from evamqp.blocking.publishing import Batch
 from evamqp.blocking.subscription import Subscription
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from evamqp.blocking._callbacks import ConnectionCallbacks
 
 __all__ = [
     "Batch",
@@ -29,7 +35,7 @@ __all__ = [
 
 def connect(
     target: str | evamqp.Parameters | Sequence[str | evamqp.Parameters],
-    **callbacks: Callable[..., object],
+    **callbacks: Unpack[ConnectionCallbacks],
 ) -> Connection:
     """Connect, and wait until the connection is open.
 

@@ -11,16 +11,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import evamqp
+from evamqp.blocking._callbacks import ChannelCallbacks, checked
 from evamqp.blocking.message import Message
 from evamqp.blocking.publishing import Batch, Publication
 from evamqp.blocking.subscription import Subscription
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from evamqp.blocking.connection import Connection
     from evamqp.types import Body, TableLike, Tags
-
-#: Callbacks of evamqp.Handler that a blocking channel makes, in process_events().
-CALLBACKS = ("on_channel_close", "on_return", "on_delivery_confirmation", "on_consumer_cancel")
 
 
 class Channel:
@@ -46,20 +46,16 @@ class Channel:
         self,
         connection: Connection,
         number: int | None,
-        callbacks: Mapping[str, Callable[..., object]],
+        **callbacks: Unpack[ChannelCallbacks],
     ) -> None:
-        for name, function in callbacks.items():
-            if name not in CALLBACKS:
-                raise evamqp.BadArgument(f"{name} is none of {', '.join(CALLBACKS)}")
-            if not callable(function):
-                raise evamqp.BadType(f"{name} must be callable, not {type(function).__name__}")
+        functions = checked(callbacks, ChannelCallbacks)
         self.connection = connection
         self._loop = loop = connection._loop
         self._defer = connection._due.append
         self._consumers: dict[str, Subscription] = {}
         self._publications: dict[int, Publication] = {}
         self._is_confirming = False
-        events = _Events(self, callbacks)
+        events = _Events(self, functions)
         with loop.lock:
             self._core = core = loop.call(partial(connection._core.channel, events, number=number))
             loop.drive(events.is_settled)

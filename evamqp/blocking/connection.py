@@ -14,17 +14,18 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import evamqp
+from evamqp.blocking._callbacks import ConnectionCallbacks, checked
 from evamqp.blocking.channel import Channel
 from evamqp.blocking.loop import SharedLoop
 from evamqp.parameters import parse_targets
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from evamqp.abc import Handle
+    from evamqp.blocking._callbacks import ChannelCallbacks
 
 T = TypeVar("T")
-
-#: Callbacks of evamqp.Handler that a blocking connection makes, in process_events().
-CALLBACKS = ("on_blocked", "on_unblocked", "on_close")
 
 
 class Timer:
@@ -72,14 +73,9 @@ class Connection:
     def __init__(
         self,
         target: str | evamqp.Parameters | Sequence[str | evamqp.Parameters],
-        **callbacks: Callable[..., object],
+        **callbacks: Unpack[ConnectionCallbacks],
     ) -> None:
-        for name, function in callbacks.items():
-            if name not in CALLBACKS:
-                raise evamqp.BadArgument(f"{name} is none of {', '.join(CALLBACKS)}")
-            if not callable(function):
-                raise evamqp.BadType(f"{name} must be callable, not {type(function).__name__}")
-        self._callbacks = callbacks
+        self._callbacks = checked(callbacks, ConnectionCallbacks)
         self._due: deque[Callable[[], object]] = deque()
         self._dispatcher = 0  # the thread that calls back now
         self._loop = SharedLoop()
@@ -184,7 +180,9 @@ class Connection:
 
     # What it does
 
-    def channel(self, *, number: int | None = None, **callbacks: Callable[..., object]) -> Channel:
+    def channel(
+        self, *, number: int | None = None, **callbacks: Unpack[ChannelCallbacks]
+    ) -> Channel:
         """Open a channel, and wait until it is open.
 
         Args:
@@ -198,7 +196,7 @@ class Connection:
             WrongState: The connection is not open, or all channel numbers are in use.
             Closed: The broker did not open it.
         """
-        return Channel(self, number, callbacks)
+        return Channel(self, number, **callbacks)
 
     def process_events(self, timeout: float | None = 0.0) -> None:
         """Wait for something to do, and call back.

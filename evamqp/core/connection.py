@@ -48,7 +48,10 @@ from evamqp.errors import (
 from evamqp.types import Callback, ErrorCallback, Table
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from evamqp.abc import Adapter
+    from evamqp.core.handler import ChannelCallbacks
     from evamqp.parameters import Parameters
 
 log = logging.getLogger(__name__)
@@ -333,14 +336,15 @@ class Connection(Closable, AsyncBlock):
         handler: Handler | None = None,
         *,
         number: int | None = None,
-        **callbacks: Callable[..., object],
+        **callbacks: Unpack[ChannelCallbacks],
     ) -> Channel:
         """Open a channel; it is usable at once, since requests are pipelined.
 
         Args:
             handler: Gets the channel's events; None means the connection's handler.
             number: 1..``channel_max``; None takes the next one that was not used before.
-            callbacks: Functions by the names of Handler's methods, which come before it.
+            callbacks: Functions by the names of Handler's methods that a channel calls; they take
+                precedence over ``handler``.
 
         Raises:
             BadArgument: The number is in use or out of range.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 from weakref import WeakKeyDictionary
 
 from evamqp.core.log_limit import LogLimit
@@ -160,12 +160,32 @@ def answers_for_connection(handler: Handler) -> bool:
     return handler._answers_for_connection
 
 
+class ChannelCallbacks(TypedDict, total=False):
+    """The types of the functions that ``Connection.channel`` takes; see ``Handler``."""
+
+    on_channel_open: Callable[[Channel], object]
+    on_channel_close: Callable[[Channel, ChannelClosed], object]
+    on_delivery_confirmation: Callable[[Channel, Tags, bool], object]
+    on_return: Callable[[Channel, Returned], object]
+    on_consumer_cancel: Callable[[Channel, str], object]
+    on_callback_error: Callable[[CallbackContext, BaseException], object]
+
+
+class Callbacks(ChannelCallbacks, total=False):
+    """The types of the functions that ``evamqp.connect`` takes; see ``Handler``."""
+
+    on_open: Callable[[Connection], object]
+    on_open_error: Callable[[Connection, ConnectionClosed], object]
+    on_close: Callable[[Connection, ConnectionClosed], object]
+    on_blocked: Callable[[Connection, str], object]
+    on_unblocked: Callable[[Connection], object]
+    on_writable: Callable[[Connection, bool], object]
+
+
 CALLBACKS = tuple(name for name in vars(Handler) if name.startswith("on_"))
 
 
-def with_functions(
-    handler: Handler | None, functions: Mapping[str, Callable[..., object]]
-) -> Handler:
+def with_functions(handler: Handler | None, functions: Mapping[str, object]) -> Handler:
     """A handler that calls ``functions`` by name, and ``handler`` for the rest.
 
     Raises:

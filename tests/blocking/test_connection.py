@@ -30,7 +30,7 @@ def test_connect_raises_why_it_could_not(amqp_broker: ServedVhost) -> None:
     with pytest.raises(evamqp.AuthenticationFailed):
         evamqp.blocking.connect(wrong)
     with pytest.raises(evamqp.BadArgument):
-        evamqp.blocking.connect(amqp_broker.url, on_message=print)
+        evamqp.blocking.connect(amqp_broker.url, on_message=print)  # type: ignore[call-arg]
     with pytest.raises(evamqp.BadArgument):
         evamqp.blocking.connect("http://localhost")
 

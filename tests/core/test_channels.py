@@ -564,7 +564,7 @@ def test_a_method_on_the_wrong_channel_is_503(channel: int, name: str) -> None:
 def test_functions_given_to_channel_are_checked_before_anything_is_sent() -> None:
     client = opened()
     with pytest.raises(BadArgument):
-        client.connection.channel(on_nothing=print)
+        client.connection.channel(on_nothing=print)  # type: ignore[call-arg]
     with pytest.raises(BadType):
         client.connection.channel(5)  # type: ignore[arg-type]
     assert client.sent() == []

@@ -11,7 +11,8 @@ import pytest
 
 from evamqp.codec.frames import method_frame
 from evamqp.core.channel import Channel
-from evamqp.core.handler import Handler, with_functions
+from evamqp.core.handler import CALLBACKS as HANDLERS_METHODS
+from evamqp.core.handler import Callbacks, Handler, with_functions
 from evamqp.core.parser import FrameParser
 from evamqp.core.state import TransportAction
 from evamqp.errors import (
@@ -620,6 +621,10 @@ def test_functions_come_before_the_handler() -> None:
     client.feed(channel_close(1, 406))
     assert seen == [406]
     assert client.log == []
+
+
+def test_every_callback_has_a_type_as_a_keyword() -> None:
+    assert sorted(Callbacks.__annotations__) == sorted(HANDLERS_METHODS)
 
 
 def test_a_function_for_on_close_also_hears_of_a_failed_open() -> None:

@@ -43,7 +43,7 @@ WRONG: dict[str, tuple[object, ...]] = {
     "Callable[[str], object] | None": NO_CALLBACKS,
     "Callable[[], object]": (None, *NO_CALLBACKS),
     "Handler | None": (5, "x", object(), Handler, []),
-    "Callable[..., object]": (None, *NO_CALLBACKS),
+    "Unpack[ChannelCallbacks]": (None, *NO_CALLBACKS),
     "float": (None, "1", -1, 0, float("nan"), float("inf"), True, [], object()),
 }
 #: What is told to the broker and may be of any length and sign: it is cut, not refused.
@@ -225,7 +225,7 @@ def test_connect_refuses_what_is_no_adapter(adapter: Any) -> None:
 
 def test_connect_refuses_callbacks_that_do_not_exist_or_cannot_be_called() -> None:
     with pytest.raises(BadArgument, match="on_opne"):
-        evamqp.connect("amqp://h", adapter=MemoryAdapter(), on_opne=print)
+        evamqp.connect("amqp://h", adapter=MemoryAdapter(), on_opne=print)  # type: ignore[call-arg]
     with pytest.raises(BadType, match="on_open"):
         evamqp.connect("amqp://h", adapter=MemoryAdapter(), on_open=5)  # type: ignore[arg-type]
 

@@ -8,11 +8,47 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import evamqp
+import evamqp.blocking
 
 if TYPE_CHECKING:
     from typing_extensions import assert_type
 
     from evamqp.abc import Adapter
+
+
+def callbacks(handler: evamqp.Handler) -> None:
+    channel = evamqp.connect(
+        "amqp://localhost",
+        on_open=handler.on_open,
+        on_open_error=handler.on_open_error,
+        on_close=lambda connection, reason: assert_type(reason, evamqp.ConnectionClosed),
+        on_blocked=handler.on_blocked,
+        on_unblocked=handler.on_unblocked,
+        on_writable=lambda connection, writable: assert_type(writable, bool),
+    ).channel(
+        on_channel_open=lambda channel: assert_type(channel, evamqp.Channel),
+        on_channel_close=handler.on_channel_close,
+        on_delivery_confirmation=handler.on_delivery_confirmation,
+        on_return=lambda channel, returned: assert_type(returned, evamqp.Returned),
+        on_consumer_cancel=handler.on_consumer_cancel,
+        on_callback_error=handler.on_callback_error,
+    )
+    assert_type(channel, evamqp.Channel)
+
+
+def blocking_callbacks() -> None:
+    connection = evamqp.blocking.connect(
+        "amqp://localhost",
+        on_blocked=lambda connection, reason: assert_type(reason, str),
+        on_unblocked=lambda connection: assert_type(connection, evamqp.blocking.Connection),
+        on_close=lambda connection, reason: assert_type(reason, evamqp.ConnectionClosed),
+    )
+    connection.channel(
+        on_channel_close=lambda channel, reason: assert_type(reason, evamqp.ChannelClosed),
+        on_return=lambda channel, returned: assert_type(channel, evamqp.blocking.Channel),
+        on_delivery_confirmation=lambda channel, tags, acked: assert_type(acked, bool),
+        on_consumer_cancel=lambda channel, tag: assert_type(tag, str),
+    )
 
 
 async def connection_requests(connection: evamqp.Connection) -> None:

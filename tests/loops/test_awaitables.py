@@ -636,11 +636,14 @@ def test_type_checkers_refuse_a_wrong_use_of_a_result() -> None:
         "    (await channel.basic_get('q')).ack()\n"
         "    (await channel.queue_declare('q')).nonsense\n"
         "    wrong: str = await channel.queue_purge('q')\n"
+        "def connected(connection: evamqp.Connection, nonsense: int) -> None: ...\n"
+        "evamqp.connect('amqp://localhost', on_opne=print)\n"
+        "evamqp.connect('amqp://localhost', on_open=connected)\n"
     )
     output, _, status = api.run(
         ["--strict", "--config-file", str(root / "pyproject.toml"), "-c", snippet]
     )
     assert status == 1
     assert [line.split(":")[1] for line in output.splitlines() if ": error:" in line] == [
-        "3", "4", "5",
+        "3", "4", "5", "7", "8",
     ]  # fmt: skip

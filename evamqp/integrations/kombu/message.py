@@ -35,7 +35,7 @@ class Message(kombu.message.Message):  # type: ignore[misc]
             properties = {}
         headers = properties.pop("headers", None)
         if headers is not None:
-            properties["application_headers"] = dict(headers)
+            headers = properties["application_headers"] = dict(headers)  # kombu's may be changed
         tag = raw.delivery_tag
         info = {
             "delivery_tag": tag,
