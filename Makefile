@@ -2,7 +2,7 @@
 #
 # make test      lint, types, tests (with a private RabbitMQ if the machine has one)
 # make lint      ruff's rules and its format; make format applies them
-# make types     mypy --strict
+# make types     mypy --strict, pyright on what programs see of the package
 # make demo      a publisher and a consumer for ten seconds, on the embedded broker or on AMQP_URL
 # make demo-rabbitmq  the same on a private RabbitMQ
 # make test-all  the tests on every CPython from 3.10 up that the machine has
@@ -67,6 +67,10 @@ format: $(STAMP)
 
 types: $(STAMP)
 	@$(VENV)/bin/python -m mypy --strict --no-error-summary evamqp pytest_evamqp.py tests tools examples
+	@tools/quietly.sh "pyright on programs" $(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
+	@PYTHONPATH="$(CURDIR):$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+	    tools/quietly.sh "pyright: types of the package" \
+	    $(VENV)/bin/pyright --verifytypes evamqp --ignoreexternal
 
 demo: $(STAMP)
 	@$(VENV)/bin/python tools/demo.py --adapter $(ADAPTER) $(DEMO_OPTIONS)

@@ -99,10 +99,10 @@ class Adapter(Protocol):
     def time(self) -> float:
         """Monotonic seconds; the clock of call_later()."""
 
-    def call_soon(self, callback: LoopCallback) -> Handle:
+    def call_soon(self, callback: LoopCallback, /) -> Handle:
         """Call back on the next turn of the loop."""
 
-    def call_later(self, delay: float, callback: LoopCallback) -> Handle:
+    def call_later(self, delay: float, callback: LoopCallback, /) -> Handle:
         """Call back after ``delay`` seconds.  Programs may use it as their timer too."""
 
     def call_soon_threadsafe(self, callback: LoopCallback) -> None:

@@ -56,7 +56,7 @@ def integer(low: int, high: int) -> Check:
     return check
 
 
-prefetch = integer(1, 65535)
+prefetch: Check = integer(1, 65535)
 
 
 def seconds(name: str, value: object) -> float:
@@ -111,7 +111,7 @@ def text_up_to(limit: int) -> Callable[[str, object], str]:
     return check
 
 
-short_text = text_up_to(255)
+short_text: Callable[[str, object], str] = text_up_to(255)
 
 
 def host(name: str, value: object) -> str:

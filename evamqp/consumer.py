@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from evamqp.recovery.topology import Entity
     from evamqp.types import TableLike, Tags
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 # Times that a message above body_max is refused before on_error decides.
 OVERSIZED = 2

@@ -90,8 +90,8 @@ class Driver(Generic[C]):
     )
 
     def __init__(self, adapter: Adapter, make_core: Callable[[Runtime], C]) -> None:
-        self.adapter = adapter
-        self.time = adapter.time
+        self.adapter: Adapter = adapter
+        self.time: Callable[[], float] = adapter.time
         self._transport: Transport | None = None
         self._attempt: Handle | None = None
         self._targets: deque[Parameters] = deque()

@@ -169,7 +169,7 @@ class NotExecuted(AmqpError):
         super().__init__(f"{request}: {reason}")
         self.reason = reason
         self.is_culprit = is_culprit
-        self.__cause__ = reason
+        self.__cause__: BaseException | None = reason
 
 
 class RequestTimeout(AmqpError):
@@ -245,7 +245,7 @@ class BatchFailed(PublishFailed):
     def __init__(self, failures: Sequence[tuple[int, PublishFailed]]) -> None:
         first = f"the first is {failures[0][0]}: {failures[0][1]}" if failures else "none"
         super().__init__(f"{len(failures)} messages of the batch were not accepted; {first}")
-        self.failures = tuple(failures)
+        self.failures: tuple[tuple[int, PublishFailed], ...] = tuple(failures)
 
 
 class StoreFailed(AmqpError):
@@ -335,7 +335,7 @@ class ConnectFailed(ConnectionClosed):
 
     def __init__(self, text: str, attempts: Sequence[tuple[str, BaseException]] = ()) -> None:
         super().__init__(text, by="network")
-        self.attempts = tuple(attempts)
+        self.attempts: tuple[tuple[str, BaseException], ...] = tuple(attempts)
 
 
 class HandshakeTimeout(ConnectionClosed):

@@ -108,7 +108,7 @@ class SqliteStore:
             raise BadType(f"path must be a str or PathLike, not {type(path).__name__}")
         if not os.fspath(path) or os.fspath(path) == ":memory:":
             raise BadArgument("path must name a file: what is in memory survives nothing")
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self._max_dead = _count("max_dead", max_dead)
         self._connection: sqlite3.Connection | None = None
         self._owner: sqlite3.Connection | None = None

@@ -153,8 +153,8 @@ class Publisher(ReconnectingClient[list[Publication]]):
             if self._writer is not None:
                 self._writer.abort()
             raise
-        self.is_writable = False
-        self.unmatched_returns = 0
+        self.is_writable: bool = False
+        self.unmatched_returns: int = 0
         self._persistent = persistent
         self._mandatory = mandatory
         self._resends = resends

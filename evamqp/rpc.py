@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from evamqp.recovery.topology import Topology
     from evamqp.types import Body, Callback, ErrorCallback, Tags
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 #: The pseudo-queue through which RabbitMQ sends replies to the channel of the call.
 REPLY_TO = "amq.rabbitmq.reply-to"
@@ -95,10 +95,10 @@ class RpcCall(Request["Message"]):
         on_error: ErrorCallback | None,
     ) -> None:
         super().__init__(client._host, "rpc call", callback=callback, on_error=on_error)
-        self.routing_key = routing_key
-        self.body = body
-        self.properties = properties
-        self.resend = resend
+        self.routing_key: str = routing_key
+        self.body: bytes = body
+        self.properties: Properties = properties
+        self.resend: bool = resend
         self._client = client
         self._timer: Handle | None = None
 
@@ -147,7 +147,7 @@ class RpcClient(ReconnectingClient[int]):
         self._timeout = _checked_seconds(timeout)
         super().__init__(target, adapter, topology)
         self.exchange = exchange
-        self.late_replies = 0  # replies whose call had ended
+        self.late_replies: int = 0  # replies whose call had ended
         self._max_calls = max_calls
         self._made = 0
         self._calls: dict[str, RpcCall] = {}  # pending, by correlation id, in order
@@ -433,7 +433,7 @@ class RpcServer(ClosedAtExit):
             raise BadType(f"handler must be callable, not {handler!r}")
         self._handler = handler
         self._is_owner = not isinstance(target, Reconnector)
-        self.reconnector = (
+        self.reconnector: Reconnector = (
             target if isinstance(target, Reconnector) else Reconnector(target, adapter=adapter)
         )
         # A reply to a caller that is gone is returned at once, which does no harm.

@@ -99,8 +99,12 @@ def main() -> None:
     module = importlib.import_module(f"evamqp.adapters.{options.adapter}")
     adapter = getattr(module, f"{options.adapter.capitalize()}Adapter")()
     numbers = Numbers(adapter, options)
+
+    def interrupted(*_: object) -> None:
+        adapter.call_soon_threadsafe(numbers.stop)
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: adapter.call_soon_threadsafe(numbers.stop))
+        signal.signal(number, interrupted)
     if options.progress:
         numbers.show_progress()
     adapter.run_until(numbers.publisher.reconnector.wait_closed())

@@ -129,8 +129,12 @@ def main() -> None:
     module = importlib.import_module(f"evamqp.adapters.{options.adapter}")
     adapter: Adapter = getattr(module, f"{options.adapter.capitalize()}Adapter")()
     consumer = Consumer(adapter, options)
+
+    def interrupted(*_: object) -> None:
+        adapter.call_soon_threadsafe(consumer.stop)
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: adapter.call_soon_threadsafe(consumer.stop))
+        signal.signal(number, interrupted)
     consumer.connect()
     if options.progress:
         consumer.show_progress()

@@ -146,8 +146,12 @@ def main() -> None:
     module = importlib.import_module(f"evamqp.adapters.{options.adapter}")
     adapter: Adapter = getattr(module, f"{options.adapter.capitalize()}Adapter")()
     publisher = Publisher(adapter, options)
+
+    def interrupted(*_: object) -> None:
+        adapter.call_soon_threadsafe(publisher.stop)
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: adapter.call_soon_threadsafe(publisher.stop))
+        signal.signal(number, interrupted)
     publisher.connect()
     if options.progress:
         publisher.show_progress()

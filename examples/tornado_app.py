@@ -8,6 +8,9 @@ The broker's confirm is the answer to the POST: 200 means that the broker has th
 means that it did not confirm it in time, so that nobody knows: post it again.
 """
 
+# Tornado types the chunks of write() with a bare dict.
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
 import argparse

@@ -47,7 +47,7 @@ class Capitals(service.Service):
         self.consumer = evamqp.Consumer(self.connection, SOURCE, self.work, prefetch=PREFETCH)
         self.consumer.wait_ready(callback=self.on_ready)
 
-    def stopService(self) -> Deferred[None]:
+    def stopService(self) -> Deferred[None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The Deferred fires when the connection is closed; twistd waits for it."""
         super().stopService()  # type: ignore[no-untyped-call]
         return ensureDeferred(self.finish())

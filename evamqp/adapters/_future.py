@@ -121,7 +121,7 @@ class Promise(Generic[F]):
     __slots__ = ("future",)
 
     def __init__(self, future: F) -> None:
-        self.future = future
+        self.future: F = future
 
     def resolve(self, value: object) -> bool:
         """See ``evamqp.abc.Promise``."""

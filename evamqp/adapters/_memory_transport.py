@@ -43,7 +43,7 @@ class MemoryTransport:
     peer: MemoryTransport
 
     def __init__(self, call_soon: CallSoon, stream: Stream) -> None:
-        self.chunk_size = READ_SIZE
+        self.chunk_size: int = READ_SIZE
         self._call_soon = call_soon
         self._stream = stream
         self._outgoing = bytearray()
@@ -155,9 +155,9 @@ class Peer:
     __slots__ = ("_transport", "is_connected", "reason", "received", "writable")
 
     def __init__(self) -> None:
-        self.received = bytearray()
-        self.writable = True
-        self.is_connected = False
+        self.received: bytearray = bytearray()
+        self.writable: bool = True
+        self.is_connected: bool = False
         self.reason: BaseException | None = None
         self._transport: MemoryTransport | None = None
 

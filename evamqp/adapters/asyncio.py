@@ -32,28 +32,17 @@ class AsyncioAdapter:
             one, and close() closes it.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_end",
-        "_is_stopping",
-        "_owns_loop",
-        "_when_closed",
-        "call_later",
-        "call_soon",
-        "loop",
-        "time",
-    )
-
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._owns_loop = False
         if loop is None:
             loop = self._running_or_new_loop()
-        self.loop = loop
+        self.loop: asyncio.AbstractEventLoop = loop
         self._is_stopping = False
         self._end: AsyncGenerator[None, None] | None = None
         self._when_closed: set[Callable[[AsyncioAdapter], object]] = set()
-        # The loop's own functions, without a layer in between.
-        self.time = loop.time
+        # The loop's own functions, without a layer in between.  A class with slots for them would
+        # be no Adapter to pyright, which binds what is in a slot like a method.
+        self.time: Callable[[], float] = loop.time
         self.call_soon: Callable[[LoopCallback], Handle] = loop.call_soon
         self.call_later: Callable[[float, LoopCallback], Handle] = loop.call_later
 

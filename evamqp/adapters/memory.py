@@ -217,8 +217,8 @@ class _Listener:
     ) -> None:
         self._listeners = listeners
         self._key = key
-        self.factory = factory
-        self.port = key[1]
+        self.factory: Callable[[], Stream] = factory
+        self.port: int = key[1]
 
     def cancel(self) -> None:
         if self._listeners.get(self._key) is self:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from time import monotonic
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from evamqp.abc import Handle, LoopCallback
 from evamqp.adapters._future import Promise, Result, run_awaitable, started
@@ -63,8 +63,14 @@ class SelectAdapter(SelectorNetwork, FileWatcher):
 
     # The contract.
 
-    #: Monotonic seconds.
-    time = staticmethod(time.monotonic)
+    if TYPE_CHECKING:
+
+        @staticmethod
+        def time() -> float:
+            """Monotonic seconds."""
+    else:
+        # Without a layer in between.
+        time = staticmethod(monotonic)
 
     def runs_elsewhere(self) -> bool:
         """Whether another thread is in run() or run_until()."""

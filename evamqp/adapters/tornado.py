@@ -34,5 +34,5 @@ class TornadoAdapter(AsyncioAdapter):
             io_loop = IOLoop.current()
         if not isinstance(io_loop, BaseAsyncIOLoop):
             raise BadType(f"TornadoAdapter runs on an IOLoop, not on {io_loop!r}")
-        self.io_loop = io_loop
+        self.io_loop: IOLoop = io_loop
         super().__init__(io_loop.asyncio_loop)

@@ -48,7 +48,7 @@ class TwistedAdapter(SelectorNetwork):
     """
 
     def __init__(self, reactor: object | None = None) -> None:
-        self.reactor = cast(Any, reactor or _installed())
+        self.reactor: Any = cast(Any, reactor or _installed())
         self._selector = cast(selectors.BaseSelector, _ReactorSelector(self.reactor))
         self._soon: deque[Call] = deque()
         # Most reactors use wall-clock time, which must not decide whether a peer is dead.

@@ -49,7 +49,7 @@ class Channel:
         **callbacks: Unpack[ChannelCallbacks],
     ) -> None:
         functions = checked(callbacks, ChannelCallbacks)
-        self.connection = connection
+        self.connection: Connection = connection
         self._loop = loop = connection._loop
         self._defer = connection._due.append
         self._consumers: dict[str, Subscription] = {}

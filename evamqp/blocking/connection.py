@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from evamqp.abc import Handle
     from evamqp.blocking._callbacks import ChannelCallbacks
+    from evamqp.types import Table
 
 T = TypeVar("T")
 
@@ -153,7 +154,7 @@ class Connection:
         return self._core.parameters
 
     @property
-    def server_properties(self) -> evamqp.types.Table:
+    def server_properties(self) -> Table:
         """What the broker said about itself."""
         return self._core.server_properties
 

@@ -74,8 +74,9 @@ class SharedLoop:
     connection: evamqp.Connection
 
     def __init__(self) -> None:
-        self.adapter = SelectAdapter()
-        self.is_over = self.is_forked = False
+        self.adapter: SelectAdapter = SelectAdapter()
+        self.is_over: bool = False
+        self.is_forked: bool = False
         self._stop_keeper = threading.Event()
         self._left_at = monotonic()
         self._is_full = False

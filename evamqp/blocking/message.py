@@ -25,7 +25,7 @@ class Message:
     __slots__ = ("_core", "channel")
 
     def __init__(self, channel: Channel, core: evamqp.Message) -> None:
-        self.channel = channel
+        self.channel: Channel = channel
         self._core = core
 
     def __repr__(self) -> str:

@@ -38,12 +38,12 @@ class Publication:
         batch: Batch | None = None,
         number: int = 0,
     ) -> None:
-        self.exchange = exchange
-        self.routing_key = routing_key
-        self.body = body
-        self.batch = batch
-        self.number = number
-        self.is_settled = False
+        self.exchange: str = exchange
+        self.routing_key: str = routing_key
+        self.body: Body = body
+        self.batch: Batch | None = batch
+        self.number: int = number
+        self.is_settled: bool = False
         self.error: evamqp.AmqpError | None = None
 
     def has_ended(self) -> bool:

@@ -32,10 +32,10 @@ class Subscription:
     def __init__(
         self, channel: Channel, auto_ack: bool, on_message: Callable[[Message], object] | None
     ) -> None:
-        self.channel = channel
-        self.auto_ack = auto_ack
-        self.tag = ""
-        self.is_cancelled = False
+        self.channel: Channel = channel
+        self.auto_ack: bool = auto_ack
+        self.tag: str = ""
+        self.is_cancelled: bool = False
         self._on_message = on_message
         self._messages: deque[evamqp.Message] = deque()
 

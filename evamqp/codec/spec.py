@@ -125,15 +125,19 @@ class Method:
         line, _, replies = line.partition("->")
         line, content, _ = line.partition("+ content")
         number, name, sender, *wire = line.split()
-        self.name = f"{class_name}.{name}"
-        self.class_id = class_id
-        self.method_id = int(number)
-        self.key = class_id << 16 | self.method_id
+        self.name: str = f"{class_name}.{name}"
+        self.class_id: int = class_id
+        self.method_id: int = int(number)
+        self.key: int = class_id << 16 | self.method_id
         self.sender = _SENDERS[sender]
-        self.wire = tuple(_parse_argument(argument) for argument in wire)
-        self.arguments = tuple(argument for argument in self.wire if argument[0] != "_")
-        self.replies = tuple(f"{class_name}.{reply}" for reply in replies.split())
-        self.has_content = bool(content)
+        self.wire: tuple[tuple[str, str], ...] = tuple(
+            _parse_argument(argument) for argument in wire
+        )
+        self.arguments: tuple[tuple[str, str], ...] = tuple(
+            argument for argument in self.wire if argument[0] != "_"
+        )
+        self.replies: tuple[str, ...] = tuple(f"{class_name}.{reply}" for reply in replies.split())
+        self.has_content: bool = bool(content)
 
     def __repr__(self) -> str:
         return f"<Method {self.name} ({self.class_id}, {self.method_id})>"

@@ -5,6 +5,7 @@ Whoever keeps them joins them with what varies; when a frame may be sent is not 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from struct import Struct
 
 from evamqp.codec.methods import pack_publish
@@ -34,9 +35,9 @@ CLASS_BASIC = 60 << 16
 
 #: A content header between its channel and its properties: size of the frame, CLASS_BASIC, size of
 #: the body.
-pack_header = Struct(">IIQ").pack
+pack_header: Callable[..., bytes] = Struct(">IIQ").pack
 #: The size of a body frame.
-pack_size = Struct(">I").pack
+pack_size: Callable[..., bytes] = Struct(">I").pack
 
 
 def settle_head(number: int) -> bytes:

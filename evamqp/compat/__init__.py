@@ -17,7 +17,7 @@ from types import ModuleType
 
 __all__ = ["LIBRARIES", "substitute"]
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 #: The libraries that have a facade.  A facade that answers further names, each by one of its
 #: modules, has a table ``ANSWERS``.

@@ -47,8 +47,8 @@ class Backpressure:
         self._stopped_channels: set[int] = set()
         self._waiters: list[Request[None]] = []
         self.blocked_since: float | None = None
-        self.is_active = False
-        self.is_writable = False
+        self.is_active: bool = False
+        self.is_writable: bool = False
 
     @property
     def is_blocked(self) -> bool:

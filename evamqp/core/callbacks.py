@@ -18,7 +18,7 @@ from evamqp.core.thread_bound import ThreadBound
 if TYPE_CHECKING:
     from evamqp.abc import Adapter, Promise
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 
 class Runtime(Protocol):
@@ -62,9 +62,9 @@ class CallbackDispatcher(ThreadBound):
     def __init__(self, runtime: Runtime) -> None:
         super().__init__()
         self._runtime = runtime
-        self.stats = Stats()
+        self.stats: Stats = Stats()
         self.deferred: deque[Callable[[], object]] = deque()
-        self.last = ""
+        self.last: str = ""
         self.on_fork: tuple[Callable[[], object], ...] = ()
 
     @property

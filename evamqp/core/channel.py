@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from evamqp.core.connection import Connection
     from evamqp.core.content import Content
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 # Bytes: a body above this is queued as it is and copied once, when the output is joined.
 _JOINED_BODY = 16 * 1024
@@ -101,8 +101,9 @@ class Channel(AsyncBlock):
     )
 
     def __init__(self, connection: Connection, machine: ChannelMachine) -> None:
-        self.connection = connection
-        self.number = number = machine.number
+        self.connection: Connection = connection
+        number = machine.number
+        self.number: int = number
         self._machine = machine
         self._output = connection.context.output
         self._prefixes: dict[str, dict[int, bytes]] = {}  # by exchange, then by length of the key

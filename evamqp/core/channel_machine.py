@@ -49,6 +49,7 @@ from evamqp.types import Callback, ErrorCallback, T, Tags
 if TYPE_CHECKING:
     from evamqp.abc import Promise
     from evamqp.core.context import Context, Recorder
+    from evamqp.core.output import Output
 
 # What a broker's channel.close may blame that is no request of ours.
 _UNANSWERED = ("basic.publish", "basic.ack", "basic.nack", "basic.reject")
@@ -138,14 +139,15 @@ class ChannelMachine:
         make_reporter: Callable[..., Callable[[BaseException], object]],
     ) -> None:
         self.channel: Any = None  # also at the end, so that no reference cycle is left
-        self.context = context
-        self.number = number
+        self.context: Context = context
+        self.number: int = number
         self.handler: Any = handler
         self._make_reporter = make_reporter
         self.state = ChannelState.REOPENING if reused else ChannelState.OPENING
         self.reason: ChannelClosed | None = None
-        self.owner = self.publisher = context.callbacks.owner
-        self.output = context.output
+        self.owner: int = context.callbacks.owner
+        self.publisher: int = self.owner
+        self.output: Output = context.output
         self.requests: deque[Request[Any]] = deque()
         self._close_waiters: list[Request[ChannelClosed]] = []
         self.content: Content | None = None
@@ -156,11 +158,11 @@ class ChannelMachine:
         self.confirms: Confirms | None = None
         self._confirm_waiters: deque[tuple[int, Request[list[int]]]] = deque()
         self._nacked: deque[int] = deque(maxlen=NACKS_KEPT)
-        self.next_tag = 0
+        self.next_tag: int = 0
         self.on_oversized_rejected: Callable[[str], object] | None = None
         self._skipped_left = 0  # bytes of body still to come that are dropped
-        self.unconfirmed_published = 0
-        self.settle_head = settle_head(number)
+        self.unconfirmed_published: int = 0
+        self.settle_head: bytes = settle_head(number)
 
     def __repr__(self) -> str:
         return f"<Channel {self.number} {self.state.value}>"

@@ -46,8 +46,8 @@ class ChannelTable(Generic[C]):
         self._stats = stats
         self._time = time
         self.by_number: dict[int, C] = {}
-        self.numbers = ChannelNumbers()
-        self.consumers_named = 0
+        self.numbers: ChannelNumbers = ChannelNumbers()
+        self.consumers_named: int = 0
 
     def choose(self, number: int | None, limit: int) -> int:
         """The number of the next channel; nothing is taken yet.  Raises as ChannelNumbers does."""

@@ -22,8 +22,8 @@ class RequestClock(Generic[K]):
     __slots__ = ("_lost", "_paused_at", "_started", "time", "timeout")
 
     def __init__(self, timeout: float, time: Callable[[], float]) -> None:
-        self.timeout = timeout
-        self.time = time
+        self.timeout: float = timeout
+        self.time: Callable[[], float] = time
         self._started: dict[K, float] = {}  # in order of time; without the seconds lost
         self._lost = 0.0  # seconds paused so far
         self._paused_at: float | None = None

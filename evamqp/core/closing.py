@@ -84,7 +84,7 @@ class Closing:
         self._stalls = stalls
         self._waiters: list[tuple[Request[ConnectionClosed], bool]] = []
         self._progress = (0, 0, 0.0)  # bytes received and sent when last looked at; the limit
-        self.is_over = False
+        self.is_over: bool = False
 
     @property
     def _closing(self) -> ClosingConnection:

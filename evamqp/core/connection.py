@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from evamqp.core.handler import ChannelCallbacks
     from evamqp.parameters import Parameters
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 # Looked at for every read; a member of an enum takes six times as long to find.
 _CLOSED = ConnectionState.CLOSED
@@ -105,14 +105,16 @@ class Connection(Closable, AsyncBlock):
 
     def __init__(self, handler: Handler, runtime: Runtime) -> None:
         super().__init__()
-        self.state = ConnectionState.CONNECTING
-        self.transport_action = TransportAction.KEEP
+        self.state: ConnectionState = ConnectionState.CONNECTING
+        self.transport_action: TransportAction = TransportAction.KEEP
         self.reason: ConnectionClosed | None = None
         self.parameters: Parameters | None = None
         self.server_properties: Table = {}
         self.user: str | None = None
-        self.channel_max = self.frame_max = self.heartbeat = 0
-        self.reading = True
+        self.channel_max: int = 0
+        self.frame_max: int = 0
+        self.heartbeat: int = 0
+        self.reading: bool = True
         self._runtime = runtime
         self._inbox: deque[Callable[[], object]] = deque()
         self._inbox_woken = False
@@ -126,9 +128,8 @@ class Connection(Closable, AsyncBlock):
         parser = FrameParser(control, channels, callbacks, Message)
         backpressure = Backpressure(output, callbacks, control.report_writable)
         clock: RequestClock[ChannelMachine | ControlChannel] = RequestClock(0.0, runtime.time)
-        context = self.context = Context(
-            callbacks, output, parser, clock, channels, backpressure, Message
-        )
+        context = Context(callbacks, output, parser, clock, channels, backpressure, Message)
+        self.context: Context = context
         self._stalls = Stalls(callbacks.stats)
         closing = self._closing = Closing(
             self, context, control, runtime.output_ready, self._stalls

@@ -49,14 +49,14 @@ class Content:
         payload: bytes,
         finish: Callable[[Content], object],
     ) -> None:
-        self.name = name
-        self.arguments = arguments
-        self.payload = payload
-        self.finish = finish
-        self.properties = b""
+        self.name: str = name
+        self.arguments: tuple[Any, ...] = arguments
+        self.payload: bytes = payload
+        self.finish: Callable[[Content], object] = finish
+        self.properties: bytes = b""
         self.template: DeliveryTemplate | None = None  # by which the content was begun
-        self.size = -1  # bytes of body announced; -1 before the header
-        self.pinned_bytes = 0  # bytes of reads that our views keep in memory for nothing
+        self.size: int = -1  # bytes of body announced; -1 before the header
+        self.pinned_bytes: int = 0  # bytes of reads that our views keep in memory for nothing
         self._received = 0
         self._pieces: list[bytes | bytearray | memoryview] = []
 

@@ -37,7 +37,8 @@ class Limits:
     __slots__ = ("body_max", "frame_max")
 
     def __init__(self) -> None:
-        self.frame_max = self.body_max = 0
+        self.frame_max: int = 0
+        self.body_max: int = 0
 
     def check_frame(self, what: str, size: int) -> None:
         """Raise BadArgument for a payload of ``size`` bytes that does not fit a frame."""
@@ -77,15 +78,15 @@ class Context:
         backpressure: Backpressure,
         message_type: type[Delivery],
     ) -> None:
-        self.callbacks = callbacks
-        self.output = output
-        self.parser = parser
-        self.clock = clock
-        self.channels = channels
-        self.backpressure = backpressure
-        self.message_type = message_type
+        self.callbacks: CallbackDispatcher = callbacks
+        self.output: Output = output
+        self.parser: FrameParser = parser
+        self.clock: RequestClock[Any] = clock
+        self.channels: ChannelTable[ChannelMachine] = channels
+        self.backpressure: Backpressure = backpressure
+        self.message_type: type[Delivery] = message_type
         self.stats: Stats = callbacks.stats
-        self.limits = Limits()
+        self.limits: Limits = Limits()
         self.recorder: Recorder | None = None
 
     def send_method(self, number: int, name: str, *values: object) -> None:

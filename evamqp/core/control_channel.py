@@ -101,8 +101,8 @@ class ControlChannel:
     ) -> None:
         self._connection = weakref.ref(connection)
         self.handler: Any = handler
-        self.time = time
-        self.deadlines = deadlines
+        self.time: Callable[[], float] = time
+        self.deadlines: Deadlines = deadlines
         self._make_reporter = make_reporter
         self.context: Context
         self.closing: Closing
@@ -112,7 +112,7 @@ class ControlChannel:
         self.heartbeat: Heartbeat | None = None
         self._requests: deque[Request[Any]] = deque()
         self._open_waiters: list[Request[None]] = []
-        self.was_open = False
+        self.was_open: bool = False
 
     @property
     def connection(self) -> ControlledConnection:

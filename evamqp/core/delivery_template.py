@@ -92,18 +92,18 @@ class DeliveryTemplate:
         head: bytes = b"",
         is_stream: bool = False,
     ) -> None:
-        self.target = target
-        self.channel = target.channel
-        self.consumer_tag = consumer_tag
-        self.on_message = on_message
-        self.auto_ack = auto_ack
-        self.length = length
-        self.tag_at = tag_at
-        self.head = head
-        self.is_stream = is_stream
-        self.properties_at = length - 1 - tag_at + HEADER_GAP
-        self.header_prefix = header_prefix(target.number)
-        self.body_prefix = body_prefix(target.number)
+        self.target: DeliveryTarget = target
+        self.channel: Any = target.channel
+        self.consumer_tag: str = consumer_tag
+        self.on_message: Callable[[Any], object] = on_message
+        self.auto_ack: bool = auto_ack
+        self.length: int = length
+        self.tag_at: int = tag_at
+        self.head: bytes = head
+        self.is_stream: bool = is_stream
+        self.properties_at: int = length - 1 - tag_at + HEADER_GAP
+        self.header_prefix: int = header_prefix(target.number)
+        self.body_prefix: int = body_prefix(target.number)
 
 
 def confirm_template(target: DeliveryTarget) -> DeliveryTemplate:

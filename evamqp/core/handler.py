@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from evamqp.errors import ChannelClosed
     from evamqp.types import Tags
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 # Lines about returned messages: so many at once, and one more per so many seconds.
 RETURNS_AT_ONCE = 5

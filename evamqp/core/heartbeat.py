@@ -21,9 +21,9 @@ class Heartbeat:
     __slots__ = ("_missed", "period", "received", "sent")
 
     def __init__(self, interval: float) -> None:
-        self.period = interval / CHECKS_PER_INTERVAL
-        self.received = False
-        self.sent = False
+        self.period: float = interval / CHECKS_PER_INTERVAL
+        self.received: bool = False
+        self.sent: bool = False
         self._missed = 0
 
     def tick(self, *, reading: bool) -> bool:

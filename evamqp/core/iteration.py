@@ -164,10 +164,10 @@ class Inbox(Generic[M]):
     def __init__(
         self, channel: ConsumingChannel, callbacks: CallbackDispatcher, prefetch: int
     ) -> None:
-        self.channel = channel
-        self.callbacks = callbacks
-        self.is_over = False  # nothing more is taken from here
-        self.has_ended = False  # the broker has no such consumer any more
+        self.channel: ConsumingChannel = channel
+        self.callbacks: CallbackDispatcher = callbacks
+        self.is_over: bool = False  # nothing more is taken from here
+        self.has_ended: bool = False  # the broker has no such consumer any more
         self._prefetch = prefetch
         self._messages: deque[M] = deque()
         self._promises: list[Promise] = []

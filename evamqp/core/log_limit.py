@@ -24,7 +24,7 @@ class LogLimit:
         self._interval = interval
         self._spent = 0.0  # lines that were written and not yet paid for by time
         self._updated = 0.0
-        self.left_out = 0
+        self.left_out: int = 0
 
     def wait(self, now: float) -> float:
         """Seconds until a line may be written; 0 means now."""

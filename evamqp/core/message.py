@@ -52,7 +52,7 @@ class Delivery:
     def __init__(self, template: DeliveryTemplate, raw: bytes, body: bytes) -> None:
         self._template = template
         self._raw = raw
-        self.body = body
+        self.body: bytes = body
         self._settled = template.auto_ack
         self._properties: Properties | None = None
 

@@ -66,10 +66,10 @@ class Output:
 
     def __init__(self, ready: Callable[[], object]) -> None:
         self.pieces: list[bytes | memoryview] = []
-        self.size = 0
-        self.threshold = IDLE
-        self.is_full = False
-        self.paused = False
+        self.size: int = 0
+        self.threshold: int = IDLE
+        self.is_full: bool = False
+        self.paused: bool = False
         self._high_water = self._cap = self._turn_threshold = 0
         self._coalesced = self._coalesced_size = 0  # pieces that were looked at, and their bytes
         self._ready = ready

@@ -157,21 +157,21 @@ class FrameParser:
         self._sink: Content | None = None  # where the rest of a cut body frame goes
         self._body_left = 0  # bytes of that frame still to come, its end octet included
         self._greeted = False
-        self.stopped = False
-        self.unfinished = 0  # contents begun and neither complete nor dropped
-        self.body_bytes = 0  # of all partial bodies
-        self.header_bytes = 0  # of the properties of all unfinished contents
-        self.pinned_bytes = 0  # bytes of reads that views keep in memory for nothing
-        self.frames = 0
-        self.heartbeats = 0
-        self.messages = 0
-        self.header_max = 0
+        self.stopped: bool = False
+        self.unfinished: int = 0  # contents begun and neither complete nor dropped
+        self.body_bytes: int = 0  # of all partial bodies
+        self.header_bytes: int = 0  # of the properties of all unfinished contents
+        self.pinned_bytes: int = 0  # bytes of reads that views keep in memory for nothing
+        self.frames: int = 0
+        self.heartbeats: int = 0
+        self.messages: int = 0
+        self.header_max: int = 0
         self._body_max = 0
         self.set_limits(FIRST_FRAME_MAX, FIRST_FRAME_MAX, 0)
 
     def set_limits(self, frame_max: int, header_max: int, body_max: int) -> None:
         """Bound what may come: bytes of a frame, of a header frame's payload, of a body."""
-        self.frame_max = frame_max
+        self.frame_max: int = frame_max
         self.header_max = header_max
         self._body_max = body_max
         self._fast_body_max = min(body_max, frame_max - FRAME_OVERHEAD)

@@ -90,10 +90,11 @@ class Request(Generic[T]):
         discard: Callable[[T], object] | None = None,
         tag: str | None = None,
     ) -> None:
-        self.method = method
-        self.tag = tag  # the consumer tag that identifies its reply; None where order does
-        self.channel = channel
-        self.replies = replies
+        self.method: str = method
+        # The consumer tag that identifies its reply; None where order does.
+        self.tag: str | None = tag
+        self.channel: Numbered | None = channel
+        self.replies: tuple[str, ...] = replies
         self._host = host
         self._finish = finish
         self._callback = callback

@@ -13,7 +13,7 @@ from evamqp.core.log_limit import LogLimit
 if TYPE_CHECKING:
     from evamqp.core.stats import Stats
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 # Lines: so many at once, and one more per so many seconds.
 BURST = 3

@@ -42,20 +42,20 @@ class Stats:
     )
 
     def __init__(self) -> None:
-        self.blocked_seconds = 0.0
-        self.bytes_received = 0
-        self.bytes_sent = 0
-        self.callback_errors = 0
-        self.frames_received = 0
-        self.late_calls = 0
-        self.late_frames = 0
-        self.messages_published = 0
-        self.messages_received = 0
-        self.stale_acks = 0
-        self.stalled_seconds = 0.0
-        self.stalls = 0
-        self.unknown_confirms = 0
-        self.unknown_deliveries = 0
+        self.blocked_seconds: float = 0.0
+        self.bytes_received: int = 0
+        self.bytes_sent: int = 0
+        self.callback_errors: int = 0
+        self.frames_received: int = 0
+        self.late_calls: int = 0
+        self.late_frames: int = 0
+        self.messages_published: int = 0
+        self.messages_received: int = 0
+        self.stale_acks: int = 0
+        self.stalled_seconds: float = 0.0
+        self.stalls: int = 0
+        self.unknown_confirms: int = 0
+        self.unknown_deliveries: int = 0
 
     def __repr__(self) -> str:
         return f"<Stats {self.as_dict()}>"

@@ -33,8 +33,9 @@ class ThreadBound:
     threadsafe_entry = "adapter"
 
     def __init__(self) -> None:
-        self.owner = 0
-        self.is_forked = self.is_loop_closed = False
+        self.owner: int = 0
+        self.is_forked: bool = False
+        self.is_loop_closed: bool = False
         _living.add(self)
 
     def bind_owner(self) -> None:

@@ -11,7 +11,7 @@ import os
 import warnings
 import weakref
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 
 class Closable:

@@ -66,7 +66,7 @@ class Backoff:
         self._jitter = jitter
         self._chance = chance
         self._waited = 0.0  # seconds, since the last reset
-        self.attempts = 0  # since the last reset
+        self.attempts: int = 0  # since the last reset
 
     def next(self, retry: Retry = "soon") -> float:
         """Seconds to wait before the next attempt."""

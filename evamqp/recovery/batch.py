@@ -30,7 +30,7 @@ class Batch:
     __slots__ = ("messages",)
 
     def __init__(self, messages: list[Message]) -> None:
-        self.messages = messages
+        self.messages: list[Message] = messages
 
     def __repr__(self) -> str:
         return f"<Batch of {len(self.messages)}, the first {self.messages[0]!r}>"
@@ -82,7 +82,7 @@ class Collector:
         self, adapter: Adapter, size: int, wait: float, on_batch: Callable[[Batch], object]
     ) -> None:
         self._adapter = adapter
-        self.size = size
+        self.size: int = size
         self._wait = wait
         self._on_batch = on_batch
         self._messages: list[Message] = []

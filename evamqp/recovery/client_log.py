@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from evamqp.abc import Adapter, Handle
     from evamqp.errors import ConnectionClosed
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 # An hour of outages takes 8 + 3600 / 120 lines at the most of a connection, 5 + 3600 / 240 of each
 # publisher and consumer on it.

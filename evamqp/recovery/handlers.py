@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from evamqp.abc import Adapter, Handle
     from evamqp.core.channel import Message
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 # Seconds before a message whose handler was interrupted goes back to its queue: a program that ends
 # has ended by then, and one that lives on does not keep it for ever.
@@ -147,11 +147,13 @@ class Handlers:
         self._failures = Failures()
         # When a handler was last interrupted, and ``handled`` then.
         self._interrupted: tuple[float, int] | None = None
-        self.limit = 1
+        self.limit: int = 1
         self.at_work: dict[Unit, Handle] = {}
         self.waiting: deque[Unit] = deque()
         self.returning: dict[Unit, Handle] = {}
-        self.delivered = self.handled = self.failed = 0
+        self.delivered: int = 0
+        self.handled: int = 0
+        self.failed: int = 0
         self.delivered_at: float | None = None
 
     def deliver(self, unit: Unit) -> None:

@@ -100,14 +100,14 @@ class Publication(Request[Outcome]):
         super().__init__(host, "publish")
         if callback is not None:
             self._callback = lambda outcome: callback(self)
-        self.number = number
-        self.exchange = exchange
-        self.routing_key = routing_key
-        self.body = body
-        self.properties = properties
-        self.mandatory = mandatory
+        self.number: int = number
+        self.exchange: str = exchange
+        self.routing_key: str = routing_key
+        self.body: bytes = body
+        self.properties: Properties = properties
+        self.mandatory: bool = mandatory
         self.detail: Returned | AmqpError | None = None
-        self.size = len(body) + len(routing_key) + len(properties.raw)
+        self.size: int = len(body) + len(routing_key) + len(properties.raw)
         self._resends = 0
         self._returned: Returned | None = None  # until the ack that follows
         self._tag = 0  # its delivery tag; 0 unless sent
@@ -172,8 +172,8 @@ class StoredPublication(Publication):
 
     def __init__(self, host: Host, *arguments: Any, expires: float | None, key: int | None) -> None:
         super().__init__(host, *arguments)
-        self.expires = expires
-        self.key = key
+        self.expires: float | None = expires
+        self.key: int | None = key
         self._stored: Request[None] = Request(host, "store")
         if key is not None:
             self._stored.resolve(None)
@@ -216,11 +216,11 @@ class Ledger:
         self._unsent: deque[Publication] = deque()  # some may have their outcome
         self._sent: dict[int, Publication] = {}  # by delivery tag, ascending
         self._returns = Returns(self._sent)
-        self.last_tag = 0
+        self.last_tag: int = 0
         self._wanted = 1  # bytes of the last message rejected for lack of room
-        self.count = 0
-        self.size = 0
-        self.repeats = 0
+        self.count: int = 0
+        self.size: int = 0
+        self.repeats: int = 0
 
     def __iter__(self) -> Iterator[Publication]:
         """Every publish without an outcome, sent ones first, in order; not those to be resent."""

@@ -18,7 +18,7 @@ from evamqp.core.unclosed import Closable, watch_loop
 if TYPE_CHECKING:
     from evamqp.abc import Adapter, Handle, Promise
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 
 class LoopHost(ThreadBound):
@@ -28,7 +28,7 @@ class LoopHost(ThreadBound):
 
     def __init__(self, adapter: Adapter) -> None:
         super().__init__()
-        self.adapter = adapter
+        self.adapter: Adapter = adapter
 
     def create_future(self) -> Promise:
         return self.adapter.create_future()
@@ -64,7 +64,7 @@ class LoopBound(Closable):
     def __init__(self, host: LoopHost) -> None:
         super().__init__()
         self._host = host
-        self.adapter = host.adapter
+        self.adapter: Adapter = host.adapter
         watch_loop(host.adapter)
 
     def _loop_closed(self) -> None:

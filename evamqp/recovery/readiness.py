@@ -62,7 +62,7 @@ class Readiness:
         self._waits: list[Wait] = []
         self._end: AmqpError | None = None
         self.last_error: AmqpError | None = None
-        self.since = host.adapter.time()
+        self.since: float = host.adapter.time()
         self._is_up = False
 
     @property

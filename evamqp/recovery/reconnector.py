@@ -107,10 +107,10 @@ class Reconnector(CanBeReady):
         super().__init__(LoopHost(chosen_adapter(adapter)))
         self._check_caller(type(self).__name__)
         random.shuffle(targets)
-        self.topology = Topology() if topology is None else topology
-        self.state = State.WAITING
+        self.topology: Topology = Topology() if topology is None else topology
+        self.state: State = State.WAITING
         self.connection: Connection | None = None
-        self.epoch = 0
+        self.epoch: int = 0
         self._connections = 0  # that were ready
         self._traffic = Stats()  # of those that have ended
         self._targets = targets

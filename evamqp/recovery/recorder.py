@@ -15,7 +15,7 @@ from evamqp.recovery.topology import Binding, Key, Topology
 if TYPE_CHECKING:
     from evamqp.types import DeclareOk, TableLike
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 # The broker reserves these names: it declares such entities itself, and refuses to let clients.
 _RESERVED = "amq."

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from evamqp.core.channel import Channel
     from evamqp.core.connection import Connection
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 # Seconds.  The broker needs some 20 ms to notice that the former owner of an exclusive queue is
 # gone; a queue still locked when the delays have grown to seconds belongs to another client.

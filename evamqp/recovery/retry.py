@@ -82,7 +82,7 @@ class Retry:
         if queue_type not in ("quorum", "classic"):
             raise BadArgument(f"queue_type must be quorum or classic, not {queue_type!r}")
         self._ttls = tuple(_milliseconds(delay) for delay in delays)
-        self.dead_letter = dead_letter
+        self.dead_letter: str = dead_letter
         self.queue_type: QueueType = queue_type
 
     def __repr__(self) -> str:
@@ -150,10 +150,10 @@ class Copies:
     ) -> None:
         self._retry = retry
         self._queue = queue
-        self.clock = clock
+        self.clock: ConfirmClock = clock
         self._on_refused = on_refused
         self._messages: dict[int, tuple[Message, BaseException | None]] = {}  # by tag
-        self.confirms = 0
+        self.confirms: int = 0
 
     def __len__(self) -> int:
         return len(self._messages)

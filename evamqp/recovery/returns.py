@@ -52,8 +52,8 @@ class Twins:
 
     def __init__(self, hidden: Hashable) -> None:
         self.tags: deque[int] = deque()
-        self.hidden = hidden
-        self.are_equal = True
+        self.hidden: Hashable = hidden
+        self.are_equal: bool = True
 
     def add(self, tag: int, hidden: Hashable) -> None:
         self.tags.append(tag)

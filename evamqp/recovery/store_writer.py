@@ -70,7 +70,7 @@ class StoreWriter:
             if isinstance(store, type) or not callable(getattr(store, name, None)):
                 raise BadType(f"store must be a Store, not {store!r}")
         try:
-            self.left = list(store.open())
+            self.left: list[tuple[int, StoredMessage]] = list(store.open())
         except StoreFailed:
             raise
         except Exception as error:
@@ -99,7 +99,7 @@ class StoreWriter:
             on_written: Called with each group of publishes that were held.
             on_failed: Called when outcomes could not be written; they are tried again.
         """
-        self.adapter = adapter
+        self.adapter: Adapter = adapter
         self._on_written = on_written
         self._on_failed = on_failed
         queue = self._queue

@@ -21,7 +21,7 @@ class ServedVhost:
     def __init__(self, broker: Broker, vhost: str) -> None:
         self.broker = broker
         self.vhost = vhost
-        self.url = broker.url_of(vhost)
+        self.url: str = broker.url_of(vhost)
 
 
 class MemoryBroker:
@@ -36,4 +36,4 @@ class MemoryBroker:
     def __init__(self, adapter: MemoryAdapter, broker: Broker) -> None:
         self.adapter = adapter
         self.broker = broker
-        self.url = broker.url
+        self.url: str = broker.url

@@ -1,4 +1,4 @@
-"""What a type checker must know of each request; it is read by mypy and never run.
+"""What a type checker must know of the API; it is read by mypy and pyright, and never run.
 
 A result typed ``Any`` would pass no line of this.
 """
@@ -9,11 +9,26 @@ from typing import TYPE_CHECKING
 
 import evamqp
 import evamqp.blocking
+from evamqp.adapters.asyncio import AsyncioAdapter
+from evamqp.adapters.memory import MemoryAdapter
+from evamqp.adapters.select import SelectAdapter
+from evamqp.adapters.tornado import TornadoAdapter
+from evamqp.adapters.twisted import TwistedAdapter
 
 if TYPE_CHECKING:
     from typing_extensions import assert_type
 
     from evamqp.abc import Adapter
+
+
+def adapters() -> list[Adapter]:
+    return [
+        AsyncioAdapter(),
+        MemoryAdapter(),
+        SelectAdapter(),
+        TornadoAdapter(),
+        TwistedAdapter(),
+    ]
 
 
 def callbacks(handler: evamqp.Handler) -> None:

@@ -6,6 +6,7 @@ What survives the loss of a connection is ``robust_channel.py``'s business.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from functools import partial
 from types import TracebackType
@@ -32,7 +33,7 @@ from evamqp.compat.aio_pika.transaction import Transaction
 if TYPE_CHECKING:
     from evamqp.compat.aio_pika.connection import Connection
 
-log = get_logger(__name__)
+log: logging.Logger = get_logger(__name__)
 
 T = TypeVar("T")
 C = TypeVar("C", bound="Channel")
@@ -81,7 +82,7 @@ class Channel:
         self.on_return_raises = on_return_raises
         self.close_callbacks: CallbackCollection[Channel] = CallbackCollection(self)
         self.return_callbacks: CallbackCollection[Channel] = CallbackCollection(self)
-        self.default_exchange = self.EXCHANGE_CLASS(self, "", ExchangeType.DIRECT)
+        self.default_exchange: Exchange = self.EXCHANGE_CLASS(self, "", ExchangeType.DIRECT)
 
     def __str__(self) -> str:
         return str(self.number or "Not initialized channel")

@@ -6,6 +6,7 @@ What comes back after a loss is ``robust_connection.py``'s business.
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl as ssl_module
 from collections.abc import Awaitable, Mapping
 from types import TracebackType
@@ -19,7 +20,7 @@ from evamqp.compat.aio_pika.pamqp import commands
 from evamqp.compat.aio_pika.tools import CallbackCollection, within
 from evamqp.compat.aio_pika.url import URL, make_url, parameters_of
 
-log = get_logger(__name__)
+log: logging.Logger = get_logger(__name__)
 
 C = TypeVar("C", bound="Connection")
 
@@ -50,8 +51,8 @@ class Connection:
         client_properties: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        self.loop = loop or asyncio.get_running_loop()
-        self.url = make_url(url)
+        self.loop: asyncio.AbstractEventLoop = loop or asyncio.get_running_loop()
+        self.url: URL = make_url(url)
         self.kwargs: dict[str, Any] = {
             **self.url.query,
             **{name: value for name, value in kwargs.items() if value is not None},
@@ -62,7 +63,7 @@ class Connection:
         self._close_called = False
         self._channels: set[Channel] = set()  # those that are open, or come back
         self.transport: evamqp.Connection | None = None
-        self.connected = asyncio.Event()
+        self.connected: asyncio.Event = asyncio.Event()
         self.close_callbacks: CallbackCollection[Connection] = CallbackCollection(self)
 
     def __str__(self) -> str:

@@ -63,7 +63,7 @@ class Exchange:
         self.durable = durable
         self.internal = internal
         self.passive = passive
-        self.arguments = arguments or {}
+        self.arguments: dict[str, Any] = arguments or {}
 
     def __str__(self) -> str:
         return self.name

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from evamqp.compat.aio_pika.channel import Channel
     from evamqp.compat.aio_pika.queue import QueueIterator
 
-log = get_logger(__name__)
+log: logging.Logger = get_logger(__name__)
 
 
 class Handlers:

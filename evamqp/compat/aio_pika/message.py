@@ -5,6 +5,7 @@ What came is read when it is asked for; how a message is sent is its channel's b
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
@@ -26,7 +27,7 @@ from evamqp.compat.aio_pika.tools import DONE
 if TYPE_CHECKING:
     from evamqp.compat.aio_pika.channel import Channel
 
-log = get_logger(__name__)
+log: logging.Logger = get_logger(__name__)
 
 HeadersType: TypeAlias = dict[str, Any]
 DateType: TypeAlias = int | float | datetime | timedelta | None
@@ -641,10 +642,10 @@ class ProcessContext:
         reject_on_redelivered: bool,
         ignore_processed: bool,
     ) -> None:
-        self.message = message
-        self.requeue = requeue
-        self.reject_on_redelivered = reject_on_redelivered
-        self.ignore_processed = ignore_processed
+        self.message: IncomingMessage = message
+        self.requeue: bool = requeue
+        self.reject_on_redelivered: bool = reject_on_redelivered
+        self.ignore_processed: bool = ignore_processed
 
     def __enter__(self) -> IncomingMessage:
         return self.message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -10,7 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from evamqp.compat.aio_pika.log import get_logger
 
-log = get_logger(__name__)
+log: logging.Logger = get_logger(__name__)
 
 
 class PoolInstance(Protocol):
@@ -44,7 +45,7 @@ class Pool(Generic[T]):
         max_size: int | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        self.loop = loop or asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = loop or asyncio.get_running_loop()
         self._constructor = constructor
         self._arguments = args
         self._max_size = max_size
@@ -151,7 +152,7 @@ class PoolItemContextManager(Generic[T]):
     __slots__ = ("item", "pool")
 
     def __init__(self, pool: Pool[T]) -> None:
-        self.pool = pool
+        self.pool: Pool[T] = pool
         self.item: T
 
     async def __aenter__(self) -> T:

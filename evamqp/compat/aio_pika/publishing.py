@@ -49,10 +49,10 @@ class Confirm(Act[PublishResult]):
     _error: Exception | None
 
     def __init__(self, exchange: str, routing_key: str, body: bytes, message_id: str) -> None:
-        self.exchange = exchange
-        self.routing_key = routing_key
-        self.body = body
-        self.message_id = message_id
+        self.exchange: str = exchange
+        self.routing_key: str = routing_key
+        self.body: bytes = body
+        self.message_id: str = message_id
         self.back: evamqp.Returned | None = None
         self._future: asyncio.Future[PublishResult] | None = None
         self._is_done = False

@@ -6,6 +6,7 @@ The iterator is a deque and who waits for it: no task belongs to a message.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
@@ -22,7 +23,7 @@ from evamqp.compat.aio_pika.tools import CallbackCollection, within
 if TYPE_CHECKING:
     from evamqp.compat.aio_pika.channel import Channel
 
-log = get_logger(__name__)
+log: logging.Logger = get_logger(__name__)
 
 ConsumerTag: TypeAlias = str
 
@@ -46,7 +47,7 @@ class Queue:
         passive: bool = False,
     ) -> None:
         self.channel = channel
-        self.name = name or ""
+        self.name: str = name or ""
         self.durable = durable
         self.exclusive = exclusive
         self.auto_delete = auto_delete

@@ -7,6 +7,7 @@ channel itself starts its qos and consumers again.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,7 +33,7 @@ from evamqp.compat.aio_pika.tools import CallbackCollection, Waiting
 if TYPE_CHECKING:
     from evamqp.compat.aio_pika.robust_connection import RobustConnection
 
-log = get_logger(__name__)
+log: logging.Logger = get_logger(__name__)
 
 # Answers come to the very channel that asked, so such a question cannot go by another.
 DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"

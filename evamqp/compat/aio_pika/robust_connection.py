@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl as ssl_module
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +17,7 @@ from evamqp.compat.aio_pika.robust_channel import RobustChannel
 from evamqp.compat.aio_pika.tools import CallbackCollection, within
 from evamqp.compat.aio_pika.url import credentials_of, is_true
 
-log = get_logger(__name__)
+log: logging.Logger = get_logger(__name__)
 
 
 class RobustConnection(Connection):
@@ -43,10 +44,10 @@ class RobustConnection(Connection):
         self, url: object, loop: asyncio.AbstractEventLoop | None = None, **kwargs: Any
     ) -> None:
         super().__init__(url, loop, **kwargs)
-        self.reconnect_interval = float(self.kwargs.pop("reconnect_interval", 5))
-        self.fail_fast = is_true(self.kwargs.pop("fail_fast", True))
-        self.republish_unconfirmed = is_true(self.kwargs.pop("republish_unconfirmed", True))
-        self.connection_attempt = 0
+        self.reconnect_interval: float = float(self.kwargs.pop("reconnect_interval", 5))
+        self.fail_fast: bool = is_true(self.kwargs.pop("fail_fast", True))
+        self.republish_unconfirmed: bool = is_true(self.kwargs.pop("republish_unconfirmed", True))
+        self.connection_attempt: int = 0
         self.reconnect_callbacks: CallbackCollection[RobustConnection] = CallbackCollection(self)
         self._first: asyncio.Future[None] | None = None
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, MutableSet
 from itertools import chain
@@ -15,7 +16,7 @@ from weakref import ReferenceType, WeakSet, ref
 
 from evamqp.compat.aio_pika.log import get_logger
 
-log = get_logger(__name__)
+log: logging.Logger = get_logger(__name__)
 
 S = TypeVar("S")
 T = TypeVar("T")

@@ -30,7 +30,7 @@ class Transaction:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self.state = TransactionState.CREATED
+        self.state: TransactionState = TransactionState.CREATED
 
     @property
     def channel(self) -> Channel:

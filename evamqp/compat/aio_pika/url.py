@@ -26,12 +26,12 @@ class URL:
 
     def __init__(self, url: object = None) -> None:
         parts = urlsplit("" if url is None else str(url))
-        self.scheme = parts.scheme
-        self.user = None if parts.username is None else unquote(parts.username)
-        self.password = None if parts.password is None else unquote(parts.password)
-        self.host = parts.hostname
-        self.port = parts.port
-        self.path = unquote(parts.path)
+        self.scheme: str = parts.scheme
+        self.user: str | None = None if parts.username is None else unquote(parts.username)
+        self.password: str | None = None if parts.password is None else unquote(parts.password)
+        self.host: str | None = parts.hostname
+        self.port: int | None = parts.port
+        self.path: str = unquote(parts.path)
         self.query: dict[str, str] = dict(parse_qsl(parts.query, keep_blank_values=True))
 
     def _with(self, **changes: Any) -> URL:

@@ -29,7 +29,7 @@ from evamqp.compat.aioamqp.properties import Properties, encode, properties_of
 if TYPE_CHECKING:
     from evamqp.compat.aioamqp.protocol import AmqpProtocol
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Arguments: TypeAlias = Mapping[str, Any] | None
@@ -66,8 +66,8 @@ class Channel:
         self.cancellation_callbacks: list[Callable[..., Any]] = []
         self.cancelled_consumers: set[str] = set()
         self.last_consumer_tag: str | None = None
-        self.publisher_confirms = False
-        self.close_event = asyncio.Event()
+        self.publisher_confirms: bool = False
+        self.close_event: asyncio.Event = asyncio.Event()
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._confirms: dict[int, asyncio.Future[None]] = {}
         self._deliveries: deque[tuple[bool, MessageCallback, evamqp.Message]] = deque()

@@ -77,7 +77,7 @@ class ReturnEnvelope:
     def __init__(
         self, reply_code: int, reply_text: str, exchange_name: str, routing_key: str
     ) -> None:
-        self.reply_code = reply_code
-        self.reply_text = reply_text
-        self.exchange_name = exchange_name
-        self.routing_key = routing_key
+        self.reply_code: int = reply_code
+        self.reply_text: str = reply_text
+        self.exchange_name: str = exchange_name
+        self.routing_key: str = routing_key

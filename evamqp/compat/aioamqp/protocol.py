@@ -21,7 +21,7 @@ from evamqp.compat.aioamqp.exceptions import (
     of_connection,
 )
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 CONNECTING, OPEN, CLOSING, CLOSED = range(4)
 # Bytes of messages that wait for their callbacks, above which nothing more is read.
@@ -83,10 +83,11 @@ class AmqpProtocol:
             for name in ("channel_max", "frame_max", "heartbeat")
             if name in kwargs
         }
-        self.state = CONNECTING
-        self.connection_closed = asyncio.Event()
-        self.stop_now = asyncio.Event()
-        self.version_major, self.version_minor = 0, 9
+        self.state: int = CONNECTING
+        self.connection_closed: asyncio.Event = asyncio.Event()
+        self.stop_now: asyncio.Event = asyncio.Event()
+        self.version_major: int = 0
+        self.version_minor: int = 9
         self.server_properties: dict[str, Any] | None = None
         self.server_channel_max: int | None = None
         self.server_frame_max: int | None = None

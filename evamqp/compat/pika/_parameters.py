@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from . import credentials as pika_credentials
@@ -40,8 +40,8 @@ class SSLOptions:
 
         if not isinstance(context, ssl.SSLContext):
             raise TypeError(f"context must be of ssl.SSLContext type, but got {context!r}")
-        self.context = context
-        self.server_hostname = server_hostname
+        self.context: ssl.SSLContext = context
+        self.server_hostname: str | None = server_hostname
 
 
 def _text(name: str, value: Any) -> str:
@@ -221,22 +221,22 @@ class Parameters:
         self.tcp_options = self.DEFAULT_TCP_OPTIONS
         self.virtual_host = self.DEFAULT_VIRTUAL_HOST
 
-    blocked_connection_timeout = _field("blocked_connection_timeout")
-    channel_max = _field("channel_max")
-    client_properties = _field("client_properties")
-    connection_attempts = _field("connection_attempts")
-    credentials = _field("credentials")
-    frame_max = _field("frame_max")
-    heartbeat = _field("heartbeat")
-    host = _field("host")
-    locale = _field("locale")
-    port = _field("port")
-    retry_delay = _field("retry_delay")
-    socket_timeout = _field("socket_timeout")
-    ssl_options = _field("ssl_options")
-    stack_timeout = _field("stack_timeout")
-    tcp_options = _field("tcp_options")
-    virtual_host = _field("virtual_host")
+    blocked_connection_timeout: Any = _field("blocked_connection_timeout")
+    channel_max: Any = _field("channel_max")
+    client_properties: Any = _field("client_properties")
+    connection_attempts: Any = _field("connection_attempts")
+    credentials: Any = _field("credentials")
+    frame_max: Any = _field("frame_max")
+    heartbeat: Any = _field("heartbeat")
+    host: Any = _field("host")
+    locale: Any = _field("locale")
+    port: Any = _field("port")
+    retry_delay: Any = _field("retry_delay")
+    socket_timeout: Any = _field("socket_timeout")
+    ssl_options: Any = _field("ssl_options")
+    stack_timeout: Any = _field("stack_timeout")
+    tcp_options: Any = _field("tcp_options")
+    virtual_host: Any = _field("virtual_host")
 
     @property
     def ssl(self) -> bool:
@@ -254,7 +254,7 @@ class Parameters:
             return NotImplemented
         return bool(self.host == other.host and self.port == other.port)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
 
 class ConnectionParameters(Parameters):
@@ -320,7 +320,7 @@ class ConnectionParameters(Parameters):
             if value is not self._DEFAULT:
                 setattr(self, name, value)
         if port is self._DEFAULT and self.ssl_options is not None:
-            self.port = self.DEFAULT_SSL_PORT
+            self.port: Any = self.DEFAULT_SSL_PORT
 
 
 def _take_old_keywords(kwargs: dict[str, Any], given: dict[str, Any], default: Any) -> None:
@@ -372,19 +372,19 @@ class URLParameters(Parameters):
         super().__init__()
         parts = urlsplit("http" + url[4:] if url[:4].lower() == "amqp" else url)
         if parts.scheme == "https":
-            self.ssl_options = SSLOptions(_default_context())
-            self.port = self.DEFAULT_SSL_PORT
+            self.ssl_options: Any = SSLOptions(_default_context())
+            self.port: Any = self.DEFAULT_SSL_PORT
         if parts.hostname:
-            self.host = parts.hostname
+            self.host: Any = parts.hostname
         if parts.port:
             self.port = parts.port
         if parts.username is not None:
-            self.credentials = pika_credentials.PlainCredentials(
+            self.credentials: Any = pika_credentials.PlainCredentials(
                 unquote(parts.username), unquote(parts.password or "")
             )
         virtual_host = parts.path.split("/")[1] if "/" in parts.path else ""
         if virtual_host:
-            self.virtual_host = unquote(virtual_host)
+            self.virtual_host: Any = unquote(virtual_host)
         for name, values in parse_qs(parts.query, keep_blank_values=True).items():
             self._take(name, values)
 

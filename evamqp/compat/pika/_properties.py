@@ -46,7 +46,7 @@ class BasicProperties(amqp_object.Properties):
     takes a DeliveryMode or its number; ``timestamp`` is in seconds since 1970.
     """
 
-    INDEX = 60
+    INDEX: int | None = 60
     NAME = "BasicProperties"
     CLASS: Any  # ``spec.Basic``
 

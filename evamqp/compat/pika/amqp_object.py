@@ -5,7 +5,7 @@ Names, representation and comparison live here; bytes are ``spec.py``'s.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 
 class AMQPObject:
@@ -30,7 +30,7 @@ class AMQPObject:
             return NotImplemented
         return self._items() == other._items()
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle needs; never the message that a lazy object came with."""

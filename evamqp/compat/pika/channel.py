@@ -24,6 +24,7 @@ from ._verbs import VERBS
 from .frame import Method
 
 if TYPE_CHECKING:
+    from .callback import CallbackManager
     from .connection import Connection
 
 LOGGER = logging.getLogger(__name__)
@@ -57,8 +58,8 @@ class Channel(ChannelRequests):
         validators.zero_or_greater("channel_number", channel_number)
         validators.rpc_completion_callback(on_open_callback)
         self.connection = connection
-        self.channel_number = channel_number
-        self.callbacks = connection.callbacks
+        self.channel_number: int = channel_number
+        self.callbacks: CallbackManager = connection.callbacks
         self.flow_active = True
         self._era = connection._era
         self._on_open_callback = on_open_callback

@@ -16,7 +16,7 @@ ON_LINUX = platform.system() == "Linux"
 ON_OSX = platform.system() == "Darwin"
 ON_WINDOWS = platform.system() == "Windows"
 
-str_or_bytes = (str, bytes)
+str_or_bytes: tuple[type[str], type[bytes]] = (str, bytes)
 
 
 class long(int):
@@ -25,7 +25,8 @@ class long(int):
     def __repr__(self) -> str:
         return f"{int(self)}L"
 
-    __str__ = int.__repr__
+    def __str__(self) -> str:
+        return int.__repr__(self)
 
 
 def as_bytes(value: str | bytes) -> bytes:

@@ -73,9 +73,11 @@ class Connection:
     ) -> None:
         if parameters is not None and not isinstance(parameters, Parameters):
             raise ValueError(f"Expected instance of Parameters, not {parameters!r}")
-        self.params = ConnectionParameters() if parameters is None else parameters
-        self.callbacks = CallbackManager()
-        self.connection_state = self.CONNECTION_INIT
+        self.params: ConnectionParameters | Parameters = (
+            ConnectionParameters() if parameters is None else parameters
+        )
+        self.callbacks: CallbackManager = CallbackManager()
+        self.connection_state: int = self.CONNECTION_INIT
         self.server_properties: dict[str, Any] | None = None
         self.server_capabilities: dict[str, Any] | None = None
         self.known_hosts = ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, ClassVar
 
 LOGGER = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ class _Credentials:
             return NotImplemented
         return vars(self) == vars(other)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
     def _offered(self, start: Any) -> bool:
         offered = start.mechanisms
@@ -40,8 +40,8 @@ class PlainCredentials(_Credentials):
     TYPE = "PLAIN"
 
     def __init__(self, username: str, password: str, erase_on_connect: bool = False) -> None:
-        self.username = username
-        self.password = password
+        self.username: str = username
+        self.password: str = password
         self.erase_on_connect = erase_on_connect
 
     def response_for(self, start: Any) -> tuple[str | None, bytes | None]:

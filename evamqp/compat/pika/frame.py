@@ -115,9 +115,9 @@ class ProtocolHeader(amqp_object.AMQPObject):
         self, major: int | None = None, minor: int | None = None, revision: int | None = None
     ) -> None:
         self.frame_type = -1
-        self.major = spec.PROTOCOL_VERSION[0] if major is None else major
-        self.minor = spec.PROTOCOL_VERSION[1] if minor is None else minor
-        self.revision = spec.PROTOCOL_VERSION[2] if revision is None else revision
+        self.major: int = spec.PROTOCOL_VERSION[0] if major is None else major
+        self.minor: int = spec.PROTOCOL_VERSION[1] if minor is None else minor
+        self.revision: int = spec.PROTOCOL_VERSION[2] if revision is None else revision
 
     def marshal(self) -> bytes:
         """The eight bytes."""

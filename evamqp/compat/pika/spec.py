@@ -275,7 +275,7 @@ def _make_classes() -> dict[str, Any]:
 
 
 methods: dict[int | None, type[amqp_object.Method]] = {}
-props = {60: BasicProperties}
+props: dict[int, type[BasicProperties]] = {60: BasicProperties}
 
 _classes = _make_classes()
 Connection: Any = _classes["Connection"]

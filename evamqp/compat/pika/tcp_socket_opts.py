@@ -8,9 +8,9 @@ import socket
 LOGGER = logging.getLogger(__name__)
 
 if hasattr(socket, "TCP_KEEPIDLE"):
-    tcp_keepidle = socket.TCP_KEEPIDLE
-    tcp_keepcnt = socket.TCP_KEEPCNT
-    tcp_keepintvl = socket.TCP_KEEPINTVL
+    tcp_keepidle: int = socket.TCP_KEEPIDLE
+    tcp_keepcnt: int = socket.TCP_KEEPCNT
+    tcp_keepintvl: int = socket.TCP_KEEPINTVL
 
 _NAMES = ("TCP_USER_TIMEOUT", "TCP_KEEPIDLE", "TCP_KEEPCNT", "TCP_KEEPINTVL")
 

@@ -36,7 +36,7 @@ class Publication:
     __slots__ = ("error", "is_settled", "returned")
 
     def __init__(self) -> None:
-        self.is_settled = False
+        self.is_settled: bool = False
         self.error: evamqp.AmqpError | None = None
         self.returned: evamqp.Returned | None = None
 
@@ -66,15 +66,15 @@ class Channel(StdChannel):  # type: ignore[misc]
         self._publications: dict[int, Publication] = {}
         self._prefetch = 0
         self._is_confirming = self._is_transactional = False
-        self.is_reported = False
+        self.is_reported: bool = False
         events = _Events(self)
-        self.core = connection.begin(
+        self.core: evamqp.Channel = connection.begin(
             partial(connection.core.channel, events, number=number), events.is_settled
         )
         if not self.core.is_open:
             assert self.core.reason is not None
             raise connection.translate(self.core.reason) from self.core.reason
-        self.channel_id = self.core.number
+        self.channel_id: int = self.core.number
         connection.channels[self.channel_id] = self
 
     def __repr__(self) -> str:

@@ -82,12 +82,12 @@ class Connection:
         on_blocked: Callable[[str], object] | None = None,
         on_unblocked: Callable[[], object] | None = None,
     ) -> None:
-        self.client = client
+        self.client: None = client
         self.confirm_publish = confirm_publish
         self.on_blocked = on_blocked
         self.on_unblocked = on_unblocked
         self.channels: dict[int, Channel] = {}
-        self.loop = SharedLoop()
+        self.loop: SharedLoop = SharedLoop()
         # What drain_events() calls, one at a time.
         self._events: deque[tuple[Callable[[Any], object], Any]] = deque()
         self.notices: deque[Callable[[], object]] = deque()

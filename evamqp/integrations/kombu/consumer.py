@@ -57,7 +57,8 @@ class Consumer:
         self._arguments = arguments
         self._prefetch = 0
         self._is_stopped = False
-        self.tag = self.wire_tag = tag
+        self.tag: str = tag
+        self.wire_tag: str = tag
         self.on_cancel: Callable[[str], object] | None = None
 
     def start(self, prefetch: int, nowait: bool = False) -> None:

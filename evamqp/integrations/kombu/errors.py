@@ -6,15 +6,22 @@ The classes are py-amqp's, on which kombu itself depends and which programs name
 from __future__ import annotations
 
 from functools import cache
+from typing import TypeAlias
 
 from amqp import exceptions as kinds
 
 import evamqp
 
-connection_errors = (kinds.ConnectionError, OSError)
-channel_errors = (kinds.ChannelError,)
-recoverable_connection_errors = (kinds.RecoverableConnectionError, kinds.MessageNacked, OSError)
-recoverable_channel_errors = (kinds.RecoverableChannelError,)
+Errors: TypeAlias = tuple[type[Exception], ...]
+
+connection_errors: Errors = (kinds.ConnectionError, OSError)
+channel_errors: Errors = (kinds.ChannelError,)
+recoverable_connection_errors: Errors = (
+    kinds.RecoverableConnectionError,
+    kinds.MessageNacked,
+    OSError,
+)
+recoverable_channel_errors: Errors = (kinds.RecoverableChannelError,)
 
 
 def translate(error: BaseException) -> BaseException:

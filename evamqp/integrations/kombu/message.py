@@ -31,7 +31,7 @@ class Message(kombu.message.Message):  # type: ignore[misc]
         try:
             properties: dict[str, Any] = raw.properties.to_dict()
         except evamqp.MalformedData:
-            self.errors = [sys.exc_info()]
+            self.errors: list[Any] = [sys.exc_info()]
             properties = {}
         headers = properties.pop("headers", None)
         if headers is not None:
@@ -73,8 +73,8 @@ class OutgoingMessage:
     _plain: tuple[dict[str, Any], evamqp.Properties] = ({}, evamqp.Properties())
 
     def __init__(self, body: Any, properties: dict[str, Any]) -> None:
-        self.body = body
-        self.properties = properties
+        self.body: Any = body
+        self.properties: dict[str, Any] = properties
 
     @property
     def headers(self) -> Any:

@@ -38,15 +38,15 @@ class Transport(base.Transport):  # type: ignore[misc]
     default_port = 5672
     default_ssl_port = 5671
 
-    connection_errors = errors.connection_errors
-    channel_errors = errors.channel_errors
-    recoverable_connection_errors = errors.recoverable_connection_errors
-    recoverable_channel_errors = errors.recoverable_channel_errors
+    connection_errors: errors.Errors = errors.connection_errors
+    channel_errors: errors.Errors = errors.channel_errors
+    recoverable_connection_errors: errors.Errors = errors.recoverable_connection_errors
+    recoverable_channel_errors: errors.Errors = errors.recoverable_channel_errors
 
     driver_name = "evamqp"
     driver_type = "amqp"
 
-    implements = base.Transport.implements.extend(asynchronous=True, heartbeats=True)
+    implements: Any = base.Transport.implements.extend(asynchronous=True, heartbeats=True)
 
     def driver_version(self) -> str:
         """evamqp's."""

@@ -39,10 +39,10 @@ class Content:
     __slots__ = ("body", "header", "publish", "size")
 
     def __init__(self, publish: Unpublished) -> None:
-        self.publish = publish
+        self.publish: Unpublished = publish
         self.header: bytes | None = None
-        self.size = 0
-        self.body = b""
+        self.size: int = 0
+        self.body: bytes = b""
 
 
 class BaseServerChannel:
@@ -65,12 +65,12 @@ class BaseServerChannel:
         self, connection: ServerConnection, number: int, vhost: VirtualHost, user: User
     ) -> None:
         self._connection = connection
-        self.number = number
+        self.number: int = number
         self._release = connection.broker.release
         self._vhost = vhost
         self._user = user
         self._unrestricted = user.permissions.get(vhost.name) == Permissions()
-        self.is_open = True
+        self.is_open: bool = True
         self.waiting: list[tuple[int, bytes]] | None = None
         self.consumers: dict[str, Consumer] = {}
         self.unacked: dict[int, Unacked] = {}
@@ -158,14 +158,23 @@ class BaseServerChannel:
         if self._transaction is not None:
             self._undo_settlements(self._transaction)
         self._confirms = self._transaction = None
-        if self.replies_as is not None:
-            self._vhost.reply_channels.pop(self.replies_as, None)
-            self.replies_as = None
+        self._stop_replies()
         self._requeue(self._take_unacked())
         consumers = list(self.consumers.values())
         self.consumers.clear()
         for consumer in consumers:
             consumer.queue.remove_consumer(consumer)
+
+    def take_waiting(self) -> list[tuple[int, bytes]]:
+        """The frames that came before channel.open was answered, which it is now."""
+        waiting, self.waiting = self.waiting, None
+        return waiting or []
+
+    def _stop_replies(self) -> None:
+        """Direct reply-to reaches nobody here any more.  Idempotent."""
+        if self.replies_as is not None:
+            self._vhost.reply_channels.pop(self.replies_as, None)
+            self.replies_as = None
 
     # Who may do what, and to which queue
 

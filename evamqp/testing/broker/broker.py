@@ -31,7 +31,7 @@ from evamqp.testing.broker.message import Message
 from evamqp.testing.broker.publications import Publications
 from evamqp.testing.broker.queue import Queue
 from evamqp.testing.broker.refusal import Refusal
-from evamqp.testing.broker.release import release_of
+from evamqp.testing.broker.release import Release, release_of
 from evamqp.testing.broker.user import Permissions, User
 from evamqp.testing.broker.virtual_host import VirtualHost
 from evamqp.testing.broker.wire import Accepted, Wire
@@ -94,24 +94,24 @@ class Broker:
         publishes_kept: int = PUBLISHES_KEPT,
         release: str = RELEASE,
     ) -> None:
-        self.release = release_of(release)
+        self.release: Release = release_of(release)
         self._own_adapter: SelectAdapter | None = None
         if adapter is None:
             from evamqp.adapters.select import SelectAdapter
 
             adapter = self._own_adapter = SelectAdapter()
         self.adapter = adapter
-        self.time = adapter.time
+        self.time: Callable[[], float] = adapter.time
         self.loop: Loop = OwnLoop()
         self._background: BackgroundLoop | None = None
         self.heartbeat = heartbeat
         # The same names in the same order every time, so that a test can be repeated.
-        self.names = random.Random(0)
+        self.names: random.Random = random.Random(0)
         self.users: dict[str, User] = {}
         self.virtual_hosts: dict[str, VirtualHost] = {}
         self.wires: dict[int, Wire] = {}
         self.alarm: str | None = None
-        self.faults = Faults(self)
+        self.faults: Faults = Faults(self)
         self._published = Publications(publishes_kept)
         self._addresses: list[tuple[str, int]] = []
         self._listeners: list[ListenHandle] = []

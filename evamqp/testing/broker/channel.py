@@ -93,7 +93,7 @@ class ServerChannel(PublishingChannel):
             self._connection.write(frame(FRAME_METHOD, self.number, OPEN_OK_0_8))
         else:
             self.send("channel.open-ok")
-        waiting, self.waiting = self.waiting, None
+        waiting = self.take_waiting()
         if waiting:
             self._connection.take_late(self.number, waiting)
 
@@ -324,9 +324,8 @@ class ServerChannel(PublishingChannel):
 
     def _recv_cancel(self, tag: str, no_wait: bool) -> None:
         consumer = self.consumers.pop(tag, None)
-        if self.replies_as is not None and tag == self._reply_tag:
-            self._vhost.reply_channels.pop(self.replies_as, None)
-            self.replies_as = None
+        if tag == self._reply_tag:
+            self._stop_replies()
         self._reply(no_wait, "basic.cancel-ok", tag)
         if consumer is not None:
             consumer.queue.remove_consumer(consumer)

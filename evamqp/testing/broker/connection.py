@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from evamqp.parameters import Parameters
     from evamqp.testing.broker.virtual_host import VirtualHost
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 # Seconds for the handshake, as in RabbitMQ.
 TIMEOUT = 10.0
@@ -119,8 +119,8 @@ class ServerConnection:
     )  # fmt: skip
 
     def __init__(self, broker: BrokerContext, number: int, runtime: Runtime) -> None:
-        self.broker = broker
-        self.number = number
+        self.broker: BrokerContext = broker
+        self.number: int = number
         self._runtime = runtime
         self._reader = FrameReader()
         self._buffer: list[bytes] = []
@@ -134,15 +134,15 @@ class ServerConnection:
         self._deadline: float | None = None
         self._heartbeat: Heartbeat | None = None
         self._next_tick = 0.0
-        self.state = State.GREETING
-        self.speaks_0_8 = False
-        self.frame_max = FRAME_MAX
+        self.state: State = State.GREETING
+        self.speaks_0_8: bool = False
+        self.frame_max: int = FRAME_MAX
         self._channel_max = CHANNEL_MAX
         self.channels: dict[int, ServerChannel] = {}
         self.client_properties: Table = {}
         self.capabilities: Table = {}
-        self.blocked = False
-        self.is_stalled = False
+        self.blocked: bool = False
+        self.is_stalled: bool = False
         self.user: User | None = None
         self.vhost: VirtualHost | None = None
 

@@ -50,16 +50,16 @@ class Consumer:
         prefetch: int,
         arguments: Table,
     ) -> None:
-        self.channel = channel
-        self.queue = queue
-        self.tag = tag
-        self.raw_tag = encode_shortstr(tag, "consumer tag")
-        self.no_ack = no_ack
-        self.is_exclusive = is_exclusive
-        self.priority = priority
-        self.prefetch = prefetch
-        self.arguments = arguments
-        self.unacked = 0
+        self.channel: BaseServerChannel = channel
+        self.queue: Queue = queue
+        self.tag: str = tag
+        self.raw_tag: bytes = encode_shortstr(tag, "consumer tag")
+        self.no_ack: bool = no_ack
+        self.is_exclusive: bool = is_exclusive
+        self.priority: int = priority
+        self.prefetch: int = prefetch
+        self.arguments: Table = arguments
+        self.unacked: int = 0
 
     @property
     def is_full(self) -> bool:

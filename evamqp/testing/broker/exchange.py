@@ -80,12 +80,12 @@ class Exchange:
         arguments: Table | None = None,
         matches_floats: bool = True,
     ) -> None:
-        self.name = name
-        self.type = type
-        self.durable = durable
-        self.auto_delete = auto_delete
-        self.internal = internal
-        self.arguments = arguments or {}
+        self.name: str = name
+        self.type: str = type
+        self.durable: bool = durable
+        self.auto_delete: bool = auto_delete
+        self.internal: bool = internal
+        self.arguments: Table = arguments or {}
         self.bindings: list[Binding] = []
         self._matcher: Matcher = (
             HeadersMatcher(matches_floats) if type == "headers" else _MATCHERS[type]()

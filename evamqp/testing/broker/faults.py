@@ -54,7 +54,7 @@ class Faults:
         self._channel_delay: float | None = 0.0
         self._unanswered: list[ServerChannel] = []
         #: Whether consumers' limits are ignored.
-        self.ignores_prefetch = False
+        self.ignores_prefetch: bool = False
         self._next_cut: tuple[Direction, Unit, int, bool] | None = None
 
     @property

@@ -40,7 +40,7 @@ class FrameReader:
 
     def __init__(self) -> None:
         self._held = b""
-        self.frame_max = FIRST_FRAME_MAX
+        self.frame_max: int = FIRST_FRAME_MAX
 
     @property
     def held(self) -> bytes:

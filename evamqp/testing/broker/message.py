@@ -83,21 +83,23 @@ class Message:
     def __init__(
         self, exchange: str, routing_key: str, raw: bytes, body: bytes, release: Release
     ) -> None:
-        self.exchange = exchange
-        self.routing_key = routing_key
-        self.raw = raw
-        self.body = body
-        self.release = release
-        self.route = _known_routes.get((exchange, routing_key)) or _encode(exchange, routing_key)
+        self.exchange: str = exchange
+        self.routing_key: str = routing_key
+        self.raw: bytes = raw
+        self.body: bytes = body
+        self.release: Release = release
+        self.route: bytes = _known_routes.get((exchange, routing_key)) or _encode(
+            exchange, routing_key
+        )
         self.fields: Fields = {}
         self._properties: Properties | None = None
         self.expiration: int | None = None
-        self.is_persistent = False
-        self.priority = 0
+        self.is_persistent: bool = False
+        self.priority: int = 0
         self.copies: list[str] = []
         if raw != _NO_PROPERTIES:
             self._read()
-        self.header = _pack_content(_CLASS_BASIC, len(body)) + self.raw
+        self.header: bytes = _pack_content(_CLASS_BASIC, len(body)) + self.raw
 
     @property
     def properties(self) -> Properties:
@@ -211,8 +213,8 @@ class Entry:
     def __init__(
         self, message: Message, order: int, expires_at: float | None, redelivered: bool = False
     ) -> None:
-        self.message = message
-        self.order = order
-        self.redelivered = redelivered
-        self.redelivered_when_dead = False
-        self.expires_at = expires_at
+        self.message: Message = message
+        self.order: int = order
+        self.redelivered: bool = redelivered
+        self.redelivered_when_dead: bool = False
+        self.expires_at: float | None = expires_at

@@ -45,8 +45,8 @@ class Confirms:
     __slots__ = ("_has_gaps", "_runs", "last", "taken")
 
     def __init__(self) -> None:
-        self.taken = b""  # what take() gave last
-        self.last = 0  # the tag of the last publish
+        self.taken: bytes = b""  # what take() gave last
+        self.last: int = 0  # the tag of the last publish
         self._has_gaps = False  # a publish will never be confirmed, so no ack may cover it
         self._runs: list[tuple[bool, int, int]] = []  # acked, first and last tag
 

@@ -193,7 +193,7 @@ class PublishingChannel(BaseServerChannel):
         if self.replies_as is not None:
             raise precondition_failed("reply consumer already set")
         self._reply_tag = tag or self._vhost.make_name("amq.ctag-")
-        self.replies_as = self._vhost.make_name(f"{REPLY_TO}.")
+        self.replies_as: str | None = self._vhost.make_name(f"{REPLY_TO}.")
         self._vhost.reply_channels[self.replies_as] = self
         self._reply(no_wait, "basic.consume-ok", self._reply_tag)
 

@@ -66,24 +66,24 @@ class Queue:
         arguments: Table,
     ) -> None:
         self._host = host
-        self.name = name
-        self.durable = durable
-        self.owner = owner
-        self.auto_delete = auto_delete
-        self.arguments = arguments
+        self.name: str = name
+        self.durable: bool = durable
+        self.owner: object | None = owner
+        self.auto_delete: bool = auto_delete
+        self.arguments: Table = arguments
         self._ttl = _seconds(arguments, "x-message-ttl")
         self._expires = _seconds(arguments, "x-expires")
         self._max_length = _number(arguments, "x-max-length")
         self._max_bytes = _number(arguments, "x-max-length-bytes")
         self._max_priority = _number(arguments, "x-max-priority")
         self._overflow = _text(arguments, "x-overflow") or "drop-head"
-        self.has_single_active = bool(arguments.get("x-single-active-consumer"))
-        self.dead_letter_exchange = _text(arguments, "x-dead-letter-exchange")
-        self.dead_letter_key = _text(arguments, "x-dead-letter-routing-key")
+        self.has_single_active: bool = bool(arguments.get("x-single-active-consumer"))
+        self.dead_letter_exchange: str | None = _text(arguments, "x-dead-letter-exchange")
+        self.dead_letter_key: str | None = _text(arguments, "x-dead-letter-routing-key")
         self.ready: deque[Entry] = deque()
-        self.ready_bytes = 0
+        self.ready_bytes: int = 0
         self.unacked: set[Entry] = set()
-        self.published = 0
+        self.published: int = 0
         self.exclusive_consumer: Consumer | None = None
         self._active: Consumer | None = None  # where only one is
         self._groups: list[deque[Consumer]] = []  # by priority, the highest first

@@ -49,7 +49,7 @@ class Refusal(Exception):
         super().__init__(text)
         self.code = code
         self.method = method
-        self.is_hard = code not in SOFT if is_hard is None else is_hard
+        self.is_hard: bool = code not in SOFT if is_hard is None else is_hard
 
     def reply_text(self, *, latin_1: bool = False) -> str:
         """The text as a close method carries it: at most 255 bytes, cut anywhere.

@@ -79,10 +79,10 @@ class VirtualHost:
     )  # fmt: skip
 
     def __init__(self, name: str, clock: Clock, names: random.Random, release: Release) -> None:
-        self.name = name
+        self.name: str = name
         self._release = release
-        self.time = clock.time
-        self.call_later = clock.call_later
+        self.time: Callable[[], float] = clock.time
+        self.call_later: Callable[[float, Callable[[], object]], Handle] = clock.call_later
         self._names = names
         self._routes: dict[tuple[str, str], tuple[Queue, ...]] = {}
         self.queues: dict[str, Queue] = {}

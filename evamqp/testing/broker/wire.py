@@ -84,7 +84,7 @@ class Wire:
     __slots__ = ("_call_soon", "_cuts", "_is_cut", "_stream", "_transport", "connection")
 
     def __init__(self, driver: Accepted, call_soon: CallSoon) -> None:
-        self.connection = driver.core
+        self.connection: ServerConnection = driver.core
         self._stream: Stream = driver
         self._call_soon = call_soon
         self._transport: Transport | None = None

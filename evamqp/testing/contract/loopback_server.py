@@ -29,8 +29,8 @@ class Peer:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self.sock = sock
-        self.data = bytearray()
-        self.is_ended = False
+        self.data: bytearray = bytearray()
+        self.is_ended: bool = False
         self.error: OSError | None = None
 
     def read(self) -> bytearray:
@@ -77,7 +77,7 @@ class LoopbackServer:
 
     def __init__(self, host: str = LOCALHOST) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self.sock = socket.create_server((host, 0), family=family, backlog=16)
+        self.sock: socket.socket = socket.create_server((host, 0), family=family, backlog=16)
         self.sock.settimeout(TIMEOUT)
         self.port: int = self.sock.getsockname()[1]
         self._opened: list[socket.socket] = [self.sock]

@@ -24,7 +24,7 @@ class RecordingStream:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
-        self.data = bytearray()
+        self.data: bytearray = bytearray()
         self.error: BaseException | None = None
         self.faults: list[str] = []
         self.on_made: Callable[[], object] | None = None

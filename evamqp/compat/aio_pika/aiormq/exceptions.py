@@ -141,7 +141,7 @@ class PublishError(DeliveryError):
 
     def __init__(self, message: DeliveredMessage, frame: Basic.Return, *args: Any) -> None:
         super().__init__(message, frame)
-        self.args = (frame.reply_text, frame.routing_key, *args)
+        self.args: tuple[Any, ...] = (frame.reply_text, frame.routing_key, *args)
 
 
 class ChannelInvalidStateError(RuntimeError):

@@ -51,7 +51,7 @@ class Channel:
     """Methods of the channel."""
 
     class FlowOk(Frame):
-        fields = ("active",)
+        fields: ClassVar[tuple[str, ...]] = ("active",)
         __slots__ = fields
         name = "Channel.FlowOk"
         active: bool
@@ -85,7 +85,7 @@ class Queue:
     """Methods of queues."""
 
     class DeclareOk(Frame):
-        fields = ("queue", "message_count", "consumer_count")
+        fields: ClassVar[tuple[str, ...]] = ("queue", "message_count", "consumer_count")
         __slots__ = fields
         name = "Queue.DeclareOk"
         queue: str
@@ -101,13 +101,13 @@ class Queue:
         name = "Queue.UnbindOk"
 
     class PurgeOk(Frame):
-        fields = ("message_count",)
+        fields: ClassVar[tuple[str, ...]] = ("message_count",)
         __slots__ = fields
         name = "Queue.PurgeOk"
         message_count: int
 
     class DeleteOk(Frame):
-        fields = ("message_count",)
+        fields: ClassVar[tuple[str, ...]] = ("message_count",)
         __slots__ = fields
         name = "Queue.DeleteOk"
         message_count: int
@@ -145,19 +145,19 @@ class Basic:
         name = "Basic.QosOk"
 
     class ConsumeOk(Frame):
-        fields = ("consumer_tag",)
+        fields: ClassVar[tuple[str, ...]] = ("consumer_tag",)
         __slots__ = fields
         name = "Basic.ConsumeOk"
         consumer_tag: str
 
     class CancelOk(Frame):
-        fields = ("consumer_tag",)
+        fields: ClassVar[tuple[str, ...]] = ("consumer_tag",)
         __slots__ = fields
         name = "Basic.CancelOk"
         consumer_tag: str
 
     class Return(Frame):
-        fields = ("reply_code", "reply_text", "exchange", "routing_key")
+        fields: ClassVar[tuple[str, ...]] = ("reply_code", "reply_text", "exchange", "routing_key")
         __slots__ = fields
         name = "Basic.Return"
         reply_code: int
@@ -166,22 +166,34 @@ class Basic:
         routing_key: str
 
     class Deliver(Frame):
-        fields = ("consumer_tag", "delivery_tag", "redelivered", "exchange", "routing_key")
+        fields: ClassVar[tuple[str, ...]] = (
+            "consumer_tag",
+            "delivery_tag",
+            "redelivered",
+            "exchange",
+            "routing_key",
+        )
         __slots__ = fields
         name = "Basic.Deliver"
 
     class GetOk(Frame):
-        fields = ("delivery_tag", "redelivered", "exchange", "routing_key", "message_count")
+        fields: ClassVar[tuple[str, ...]] = (
+            "delivery_tag",
+            "redelivered",
+            "exchange",
+            "routing_key",
+            "message_count",
+        )
         __slots__ = fields
         name = "Basic.GetOk"
 
     class GetEmpty(Frame):
-        fields = ("cluster_id",)
+        fields: ClassVar[tuple[str, ...]] = ("cluster_id",)
         __slots__ = fields
         name = "Basic.GetEmpty"
 
     class Ack(Frame):
-        fields = ("delivery_tag", "multiple")
+        fields: ClassVar[tuple[str, ...]] = ("delivery_tag", "multiple")
         __slots__ = fields
         name = "Basic.Ack"
         delivery_tag: int
@@ -193,7 +205,7 @@ class Basic:
             self.multiple = multiple
 
     class Nack(Frame):
-        fields = ("delivery_tag", "multiple", "requeue")
+        fields: ClassVar[tuple[str, ...]] = ("delivery_tag", "multiple", "requeue")
         __slots__ = fields
         name = "Basic.Nack"
         delivery_tag: int
@@ -206,7 +218,7 @@ class Basic:
             super().__init__(delivery_tag, multiple, requeue)
 
     class Reject(Frame):
-        fields = ("delivery_tag", "requeue")
+        fields: ClassVar[tuple[str, ...]] = ("delivery_tag", "requeue")
         __slots__ = fields
         name = "Basic.Reject"
         delivery_tag: int
@@ -217,7 +229,7 @@ class Basic:
         name = "Basic.RecoverOk"
 
     class Properties(Frame):
-        fields = (
+        fields: ClassVar[tuple[str, ...]] = (
             "content_type",
             "content_encoding",
             "headers",

@@ -19,6 +19,6 @@ class ContentHeader:
     def __init__(
         self, weight: int = 0, body_size: int = 0, properties: Basic.Properties | None = None
     ) -> None:
-        self.weight = weight
-        self.body_size = body_size
-        self.properties = Basic.Properties() if properties is None else properties
+        self.weight: int = weight
+        self.body_size: int = body_size
+        self.properties: Basic.Properties = Basic.Properties() if properties is None else properties

@@ -13,8 +13,8 @@ class Method:
     __slots__ = ("func", "name")
 
     def __init__(self, name: str, func: Callable[..., Any]) -> None:
-        self.name = name
-        self.func = func
+        self.name: str = name
+        self.func: Callable[..., Any] = func
 
     def __getattr__(self, item: str) -> Method:
         return Method(f"{self.name}.{item}", self.func)
@@ -29,7 +29,7 @@ class Proxy:
     __slots__ = ("func",)
 
     def __init__(self, func: Callable[..., Any]) -> None:
-        self.func = func
+        self.func: Callable[..., Any] = func
 
     def __getattr__(self, item: str) -> Method:
         return Method(item, self.func)

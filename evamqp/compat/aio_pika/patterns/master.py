@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -18,7 +19,7 @@ from evamqp.compat.aio_pika.publishing import PublishResult
 from evamqp.compat.aio_pika.queue import ConsumerTag, Queue
 from evamqp.compat.aio_pika.tools import ensure_awaitable
 
-log = get_logger(__name__)
+log: logging.Logger = get_logger(__name__)
 
 
 class MessageProcessingError(Exception):
@@ -49,9 +50,9 @@ class Worker:
     def __init__(
         self, queue: Queue, consumer_tag: ConsumerTag, loop: asyncio.AbstractEventLoop
     ) -> None:
-        self.queue = queue
-        self.consumer_tag = consumer_tag
-        self.loop = loop
+        self.queue: Queue = queue
+        self.consumer_tag: ConsumerTag = consumer_tag
+        self.loop: asyncio.AbstractEventLoop = loop
 
     def close(self) -> asyncio.Task[None]:
         """Stop it."""
@@ -77,8 +78,8 @@ class Master(Base):
         self, channel: Channel, requeue: bool = True, reject_on_redelivered: bool = False
     ) -> None:
         self.channel = channel
-        self.loop = asyncio.get_running_loop()
-        self.proxy = Proxy(self.create_task)
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.proxy: Proxy = Proxy(self.create_task)
         self._requeue = requeue
         self._reject_on_redelivered = reject_on_redelivered
         channel.return_callbacks.add(self.on_message_returned)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 import uuid
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from evamqp.compat.aio_pika.patterns.base import Base, Proxy
 from evamqp.compat.aio_pika.queue import ConsumerTag, Queue
 from evamqp.compat.aio_pika.tools import ensure_awaitable
 
-log = get_logger(__name__)
+log: logging.Logger = get_logger(__name__)
 
 
 class RPCException(RuntimeError):
@@ -60,8 +61,8 @@ class RPC(Base):
 
     def __init__(self, channel: Channel, host_exceptions: bool = False) -> None:
         self.channel = channel
-        self.loop = asyncio.get_running_loop()
-        self.proxy = Proxy(self.call)
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.proxy: Proxy = Proxy(self.call)
         self.futures: dict[str, asyncio.Future[Any]] = {}
         self.routes: dict[str, Callable[..., Any]] = {}
         self.queues: dict[Callable[..., Any], Queue] = {}

@@ -42,9 +42,9 @@ class ReturnedMessage:
     __slots__ = ("body", "method", "properties")
 
     def __init__(self, method: Any, properties: BasicProperties, body: bytes) -> None:
-        self.method = method
-        self.properties = properties
-        self.body = body
+        self.method: Any = method
+        self.properties: BasicProperties = properties
+        self.body: bytes = body
 
 
 class BlockingChannel:

@@ -49,4 +49,4 @@ class ClosableDeferredQueue(defer.DeferredQueue[Any]):
         self.closed = reason
         while self.waiting:
             self.waiting.pop().errback(reason)
-        self.pending = []
+        self.pending: list[Any] = []

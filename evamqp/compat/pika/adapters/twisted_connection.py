@@ -124,20 +124,20 @@ class TwistedChannel:
 
     # Requests
 
-    exchange_bind = _asking(Channel.exchange_bind)
-    exchange_declare = _asking(Channel.exchange_declare)
-    exchange_delete = _asking(Channel.exchange_delete)
-    exchange_unbind = _asking(Channel.exchange_unbind)
-    queue_bind = _asking(Channel.queue_bind)
-    queue_declare = _asking(Channel.queue_declare)
-    queue_purge = _asking(Channel.queue_purge)
-    queue_unbind = _asking(Channel.queue_unbind)
-    basic_qos = _asking(Channel.basic_qos)
-    basic_recover = _asking(Channel.basic_recover)
-    flow = _asking(Channel.flow)
-    tx_select = _asking(Channel.tx_select)
-    tx_commit = _asking(Channel.tx_commit)
-    tx_rollback = _asking(Channel.tx_rollback)
+    exchange_bind: Callable[..., Any] = _asking(Channel.exchange_bind)
+    exchange_declare: Callable[..., Any] = _asking(Channel.exchange_declare)
+    exchange_delete: Callable[..., Any] = _asking(Channel.exchange_delete)
+    exchange_unbind: Callable[..., Any] = _asking(Channel.exchange_unbind)
+    queue_bind: Callable[..., Any] = _asking(Channel.queue_bind)
+    queue_declare: Callable[..., Any] = _asking(Channel.queue_declare)
+    queue_purge: Callable[..., Any] = _asking(Channel.queue_purge)
+    queue_unbind: Callable[..., Any] = _asking(Channel.queue_unbind)
+    basic_qos: Callable[..., Any] = _asking(Channel.basic_qos)
+    basic_recover: Callable[..., Any] = _asking(Channel.basic_recover)
+    flow: Callable[..., Any] = _asking(Channel.flow)
+    tx_select: Callable[..., Any] = _asking(Channel.tx_select)
+    tx_commit: Callable[..., Any] = _asking(Channel.tx_commit)
+    tx_rollback: Callable[..., Any] = _asking(Channel.tx_rollback)
 
     def _ask(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> defer.Deferred[Any]:
         if self._reason is not None:

@@ -61,7 +61,7 @@ class AMQPConnectionWorkflowFailed(AMQPConnectorException):
 
     def __init__(self, exceptions: Sequence[BaseException], *args: Any) -> None:
         super().__init__(*args)
-        self.exceptions = tuple(exceptions)
+        self.exceptions: tuple[BaseException, ...] = tuple(exceptions)
 
     def __repr__(self) -> str:
         first = self.exceptions[0] if len(self.exceptions) > 1 else None
