@@ -176,6 +176,15 @@ class CoroutineRunner(Generic[T]):
         else:
             self.result.cancel()
 
+    def interrupt(self, error: BaseException) -> bool:
+        """Raise an error in the coroutine where it waits; whether it has yet to end."""
+        awaited, self._awaited = self._awaited, None
+        if awaited is None or self.result.done():
+            return False
+        self._run(lambda: self._coroutine.throw(error))
+        awaited.cancel()
+        return not self.result.done()
+
     def _step(self) -> None:
         if not self._is_closed:
             self._run(lambda: self._coroutine.send(None))
@@ -193,10 +202,14 @@ class CoroutineRunner(Generic[T]):
         else:
             self._wait_for(awaited)
 
+    def _resume(self, awaited: Result[Any]) -> None:
+        if awaited is self._awaited:  # or it was interrupted
+            self._step()
+
     def _wait_for(self, awaited: object) -> None:
         if isinstance(awaited, Result):
             self._awaited = awaited
-            awaited.add_done_callback(lambda _: self._step())
+            awaited.add_done_callback(self._resume)
         else:
             foreign = BadType(f"run_until() cannot await {awaited!r}; it belongs to another loop")
             self._run(lambda: self._coroutine.throw(foreign))
@@ -217,14 +230,23 @@ def run_awaitable(
 
 
 @contextmanager
-def started(awaited: Awaitable[T], call_soon: CallSoon) -> Iterator[Result[T]]:
-    """Start what run_until() was given; yield its Result, and close a coroutine at the end."""
+def started(
+    awaited: Awaitable[T], call_soon: CallSoon, finish: Callable[[Result[T]], object]
+) -> Iterator[Result[T]]:
+    """Start what run_until() was given; yield its Result, and close a coroutine at the end.
+
+    On KeyboardInterrupt a coroutine gets it where it waits; ``finish`` runs the loop until it ends.
+    """
     if not isinstance(awaited, Coroutine):
         yield result_of(awaited)
         return
     runner: CoroutineRunner[T] = CoroutineRunner(awaited, call_soon)
     try:
         yield runner.result
+    except KeyboardInterrupt as interrupt:
+        if runner.interrupt(interrupt):
+            finish(runner.result)
+        raise
     finally:
         runner.close()
 

@@ -143,7 +143,7 @@ class MemoryAdapter:
             BadType: ``awaited`` belongs to another loop.
             Exception: Whatever ``awaited`` failed with.
         """
-        with self._looping(), started(awaited, self.call_soon) as result:
+        with self._looping(), started(awaited, self.call_soon, self._run_until) as result:
             return self._run_until(result)
 
     def run(self) -> None:

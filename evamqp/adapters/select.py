@@ -135,7 +135,8 @@ class SelectAdapter(SelectorNetwork, FileWatcher):
         Args:
             awaited: A request, a Result, or a coroutine that awaits those.
             timeout: Seconds; None waits for ever.  On timeout a coroutine is closed, a request is
-                left as it is.
+                left as it is.  On Ctrl-C a coroutine gets KeyboardInterrupt where it waits, and
+                runs to its end.
 
         Raises:
             TimeoutError: It took too long.
@@ -143,8 +144,12 @@ class SelectAdapter(SelectorNetwork, FileWatcher):
             BadType: ``awaited`` belongs to another loop.
             Exception: Whatever ``awaited`` failed with.
         """
-        with self._turning(), started(awaited, self.call_soon) as result:
+        with self._turning(), started(awaited, self.call_soon, self._finish) as result:
             return self._turn_until(result, timeout)
+
+    def _finish(self, result: Result[Any]) -> None:
+        """Turn until what Ctrl-C interrupted has ended, or until the next Ctrl-C."""
+        self._turn_until(result, None)
 
     def run_nested(self) -> None:
         """Run a nested loop inside a callback, until stop(); then the outer loop goes on.

@@ -99,21 +99,37 @@ class TwistedAdapter(SelectorNetwork):
     def run(self) -> None:
         """Run the reactor until stop(); a reactor can be run once only.
 
-        SIGINT and SIGTERM stop it too, unless you installed handlers of your own before.
+        SIGTERM stops it too, and Ctrl-C, which then raises KeyboardInterrupt as on other loops,
+        unless you installed handlers of your own before.
         """
+        self._run(self.stop)
+
+    def _run(self, on_interrupt: Callable[[], object]) -> None:
+        """Run the reactor; call ``on_interrupt`` at the first Ctrl-C, stop at the second."""
         main = threading.current_thread() is threading.main_thread()
+        interrupts: list[int] = []
+
+        def interrupted(number: int, frame: object) -> None:
+            interrupts.append(number)
+            self.reactor.callFromThread(self.stop if len(interrupts) > 1 else on_interrupt)
+
         for number in (signal.SIGINT, signal.SIGTERM) if main else ():
             handler = signal.getsignal(number)
-            if handler not in (signal.SIG_DFL, signal.default_int_handler):
+            if handler is signal.default_int_handler:
+                handler = interrupted
+            if handler != signal.SIG_DFL:
                 self.reactor.callWhenRunning(signal.signal, number, handler)
         self.reactor.run(installSignalHandlers=main)
+        if interrupts:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            raise KeyboardInterrupt
 
     def run_until(self, awaited: Awaitable[T], timeout: float | None = None) -> T:
         """Run the reactor until ``awaited`` has ended, and return its value.  Once only, as run().
 
         Args:
-            awaited: A request, a Deferred or a coroutine.  A coroutine that a timeout cuts short
-                is cancelled.
+            awaited: A request, a Deferred or a coroutine.  A coroutine that a timeout or Ctrl-C
+                cuts short is cancelled; after Ctrl-C it runs to its end.
             timeout: Seconds; None waits for ever.
 
         Raises:
@@ -123,6 +139,7 @@ class TwistedAdapter(SelectorNetwork):
         """
         ends: list[object] = []
         expired: list[bool] = []
+        running: list[defer.Deferred[object]] = []  # a coroutine
 
         def ended(value: object) -> None:
             ends.append(value)
@@ -132,6 +149,8 @@ class TwistedAdapter(SelectorNetwork):
             is_request = hasattr(awaited, "future")
             given: Any = awaited
             deferred = given.future if is_request else defer.ensureDeferred(given)
+            if not is_request:
+                running.append(deferred)
             deferred.addBoth(ended)
             if timeout is not None:
                 self.reactor.callLater(timeout, expire, None if is_request else deferred)
@@ -142,8 +161,14 @@ class TwistedAdapter(SelectorNetwork):
             if deferred is not None:
                 deferred.cancel()
 
+        def interrupt() -> None:
+            if running:
+                running[0].cancel()
+            else:
+                self.stop()
+
         self.reactor.callWhenRunning(begin)
-        self.run()
+        self._run(interrupt)
         if expired:
             raise TimeoutError(f"no result within {timeout:g} s")
         if not ends:

@@ -115,7 +115,7 @@ def test_run_until_ends_alike_on_every_loop(adapter: str, case: str) -> None:
     assert child.returncode == 0
 
 
-@pytest.mark.parametrize("adapter", ["asyncio", "tornado"])
+@pytest.mark.parametrize("adapter", ADAPTERS)
 def test_an_interrupt_lets_the_coroutine_clean_up(adapter: str) -> None:
     program = """
 async def work():
@@ -134,5 +134,46 @@ adapter.run_until(work())
         child.send_signal(signal.SIGINT)
         out, err = child.communicate(timeout=60)
     assert out == "cleaned\n"
+    assert "KeyboardInterrupt" in err
+    assert child.returncode == -signal.SIGINT
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("what", ["adapter.run()", "adapter.run_until(later(1000))"])
+def test_an_interrupt_ends_the_program_alike_on_every_loop(adapter: str, what: str) -> None:
+    program = f"""
+adapter.call_soon(lambda: print("begun", flush=True))
+{what}
+"""
+    with start(adapter, program) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "begun\n"
+        time.sleep(0.1)
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=60)
+    assert out == ""
+    assert err.rstrip().endswith("KeyboardInterrupt")
+    assert child.returncode == -signal.SIGINT
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_a_second_interrupt_ends_what_does_not_clean_up(adapter: str) -> None:
+    program = """
+async def work():
+    try:
+        print("begun", flush=True)
+        await later(1000)
+    finally:
+        print("cleaning", flush=True)
+        await later(1000)
+adapter.run_until(work())
+"""
+    with start(adapter, program) as child:
+        assert child.stdout is not None
+        for line in ("begun\n", "cleaning\n"):
+            assert child.stdout.readline() == line
+            time.sleep(0.1)
+            child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=60)
     assert "KeyboardInterrupt" in err
     assert child.returncode == -signal.SIGINT
