@@ -67,10 +67,10 @@ format: $(STAMP)
 
 types: $(STAMP)
 	@$(VENV)/bin/python -m mypy --strict --no-error-summary evamqp pytest_evamqp.py tests tools examples
-	@tools/quietly.sh "pyright on programs" $(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
+	@tools/quietly.sh "pyright on programs" $(VENV)/bin/basedpyright --pythonpath $(VENV)/bin/python
 	@PYTHONPATH="$(CURDIR):$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
 	    tools/quietly.sh "pyright: types of the package" \
-	    $(VENV)/bin/pyright --verifytypes evamqp --ignoreexternal
+	    $(VENV)/bin/basedpyright --verifytypes evamqp --ignoreexternal
 
 demo: $(STAMP)
 	@$(VENV)/bin/python tools/demo.py --adapter $(ADAPTER) $(DEMO_OPTIONS)
