@@ -106,6 +106,7 @@ class Publisher(ReconnectingClient[list[Publication]]):
             from the start.  Opened and read at once, in this call; then a thread writes.
 
     Attributes:
+        is_writable: Whether publishing makes sense now: see ``on_writable``.
         unmatched_returns: Returns so far whose message could not be determined.  After one,
             everything outstanding is published again, one message at a time.
 

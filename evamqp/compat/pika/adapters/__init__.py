@@ -10,6 +10,7 @@ _LAZY = {
     "AsyncioConnection": "asyncio_connection",
     "BaseConnection": "base_connection",
     "BlockingConnection": "blocking_connection",
+    "Connection": "thread_safe_connection",
     "GeventConnection": "gevent_connection",
     "IOLoop": "select_connection",
     "SelectConnection": "select_connection",
