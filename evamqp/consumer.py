@@ -474,7 +474,7 @@ class Consumer(ReconnectingClient[int]):
     def _forget_channel(self) -> None:
         self._channel = None
         self._tag = ""
-        self._slow.stop()
+        self._slow.forget()
         # The broker requeues them.
         self._handlers.forget()
         if self._collector is not None:
@@ -644,6 +644,7 @@ class Consumer(ReconnectingClient[int]):
             self._copies.clock.end()
         self._finish(cancelled)
         self._forget_channel()
+        self._slow.end()
         self._handlers.detach()
 
 

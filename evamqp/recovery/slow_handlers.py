@@ -40,12 +40,16 @@ class SlowHandlers:
         self._timer: Handle | None = None
 
     def start(self) -> None:
-        """There is a channel."""
-        self.stop()
-        self._timer = self._adapter.call_later(INTERVAL, self._check)
+        """Begin to check, at the first channel.  Idempotent."""
+        if self._timer is None:
+            self._timer = self._adapter.call_later(INTERVAL, self._check)
 
-    def stop(self) -> None:
-        """The channel is gone, and the broker delivers its messages again.  Idempotent."""
+    def forget(self) -> None:
+        """The channel is gone, and the broker delivers its messages again."""
+        self._checks.clear()
+
+    def end(self) -> None:
+        """Check no more.  Idempotent."""
         cancel_all(self._timer)
         self._timer = None
         self._checks.clear()
