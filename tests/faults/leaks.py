@@ -27,6 +27,9 @@ QUEUE = "leaks"
 WARM = 50
 # Reconnections, and bare connections, whose garbage is counted.
 COUNTED = 50
+# Connections in a row at which is counted, at the start and at the end: the least counts, because
+# what is under way differs by some objects.
+SAMPLES = 30
 # Turns of the loop in which it lets go of what has ended.
 TURNS = 10
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -91,6 +94,8 @@ class Counting:
         self._name = name
         self._count = count
         self._bare_left = COUNTED
+        self._least: Count | None = None
+        self._start: Count | None = None
         self.figures: dict[str, int] = {}
         self._port = port
 
@@ -132,9 +137,23 @@ class Counting:
         self._clients.when = {
             WARM: self._pause(self._begin_garbage),
             WARM + COUNTED: self._pause(self._end_garbage),
-            self._count // 4: self._pause(self._note_start),
-            self._count: self._pause(self._note_end),
+            self._count // 4: self._pause(partial(self._sample, SAMPLES, self._begin_ends)),
         }
+
+    def _begin_ends(self) -> None:
+        self._least, self._start = None, self._least
+        first = self._count - SAMPLES
+        self._clients.when[first] = self._pause(partial(self._sample, SAMPLES, self._compare))
+
+    def _sample(self, left: int, done: Done) -> None:
+        """Count at this connection and at those that follow; keep the least of each."""
+        now = Count.take()
+        self._least = Count(*map(min, now, self._least or now))
+        if left == 1:
+            done()
+        else:
+            following = self._clients.connections + 1
+            self._clients.when[following] = self._pause(partial(self._sample, left - 1, done))
 
     def _pause(self, work: Done) -> Done:
         """Count while a connection is open and the one before it has been let go."""
@@ -153,13 +172,11 @@ class Counting:
         self.figures["garbage"] = gc.collect()
         gc.enable()
 
-    def _note_start(self) -> None:
-        self._start = Count.take()
-
-    def _note_end(self) -> None:
-        end = Count.take()
-        for key, after, before in zip(Count._fields, end, self._start, strict=True):
-            self.figures[key] = after - before
+    def _compare(self) -> None:
+        assert self._least is not None
+        assert self._start is not None
+        for key, first, last in zip(Count._fields, self._start, self._least, strict=True):
+            self.figures[key] = last - first
         self._adapter.stop()
 
 
