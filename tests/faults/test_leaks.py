@@ -17,7 +17,7 @@ from tests.support.scripted_broker import Publish, ScriptedBroker, Wire
 from tests.support.server_thread import ServerThread
 
 ROOT = Path(__file__).resolve().parents[2]
-RECONNECTIONS = 2000 if ALL else 800
+RECONNECTIONS = 2000 if ALL else 500
 # Bytes.  Allocators do not give every page back; a leak of one connection each would be more.
 GROWTH_MAX = 1024 * 1024
 
