@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from evamqp.builds import implementation  # first: it chooses what the others are
 from evamqp.codec.properties import Properties
 from evamqp.core.channel import Channel, Message
 from evamqp.core.connection import Connection
@@ -147,6 +148,7 @@ __all__ = [
     "WrongThread",
     "__version__",
     "connect",
+    "implementation",
 ]
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from evamqp.codec.fields import encode_shortstr
 from evamqp.codec.properties import SMALL, Properties
-from evamqp.core.channel import copy_body
+from evamqp.core.publishing import copy_body
 from evamqp.core.request import Request
 from evamqp.errors import (
     AmqpError,

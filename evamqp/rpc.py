@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from evamqp.codec.fields import encode_shortstr
 from evamqp.codec.properties import Properties
 from evamqp.consumer import Consumer
-from evamqp.core.channel import copy_body
+from evamqp.core.publishing import copy_body
 from evamqp.core.request import Request, check_callbacks
 from evamqp.errors import (
     BadArgument,

@@ -40,6 +40,8 @@ FLOORS = {
     "evamqp.credentials": 0,
     "evamqp.url": 0,
     "evamqp.version": 0,
+    "evamqp.builds": 0,
+    "evamqp.__main__": 7,
     "evamqp.abc": 0,
 }
 # Where another's package may be imported.  Tornado's loop is asyncio underneath.
@@ -308,7 +310,7 @@ HOT_READS = {
     ("evamqp.core.parser", "_settled"),
     ("evamqp.core.parser", "_properties"),
     # What basic_publish puts on the wire, found without a call where it was checked before.
-    ("evamqp.core.channel", "_sendable"),
+    ("evamqp.core.publishing", "_sendable"),
 }
 # Where nothing of the core's that begins with an underscore may be read.  The core itself is one.
 ABOVE_THE_CORE = (

@@ -19,4 +19,6 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
 fi
 set -e
 "$python" -m venv "$folder"
+# Whoever develops wants the source to run, and no newcomer waits for a compiler.
+export EVAMQP_COMPILED=0
 "$folder/bin/python" -m pip install --disable-pip-version-check --quiet -e "$(cd "$here/.." && pwd)[$extra]"

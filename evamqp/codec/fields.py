@@ -14,6 +14,7 @@ from struct import Struct
 from struct import error as StructError
 from typing import TYPE_CHECKING, Any, cast
 
+import evamqp.codec.native as native
 from evamqp.errors import BadArgument, BadType, MalformedData, UsageError
 from evamqp.types import FieldValue, Table
 
@@ -34,6 +35,10 @@ LONG_MAX = 0xFFFFFFFF
 _MEMORY_MAX = 1024
 _known_keys: dict[str, bytes] = {}
 _known_entries: dict[bytes, _Entry] = {}
+# The names alone, where a compiled build looks first.
+_known_names: list[str | None] = [None] * 256
+
+_COMPILED = native.COMPILED
 
 _UTC = timezone.utc
 _EPOCH = datetime(1970, 1, 1, tzinfo=_UTC)
@@ -237,6 +242,8 @@ def _fill_table(
     A value may be read past ``end``, even past the data: slices and structs stay within the data,
     and the position is compared with ``end`` before anything comes of it.
     """
+    if _COMPILED:
+        position = native.fill_plain(table, data, position, end, _known_names)
     known = _known_entries
     while position < end:
         start = position + data[position] + 2
@@ -383,6 +390,10 @@ def encode_table(table: Mapping[str, object] | None, what: str = "table") -> byt
     try:
         if not isinstance(table, (dict, Mapping)):  # dict first: checking against an ABC is slow
             raise _Refused(BadType, f"must be a mapping, not {type(table).__name__}")
+        if _COMPILED and type(table) is dict:
+            encoded = native.encode_plain(table)
+            if encoded is not None:
+                return encoded
         return _encode_entries(table, 1)
     except _Refused as refused:
         raise refused.named(what) from None

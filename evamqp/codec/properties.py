@@ -8,22 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from operator import attrgetter
 from struct import Struct
 from struct import error as StructError
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from evamqp.codec.fields import (
-    decode_table,
-    decode_timestamp,
-    encode_shortstr,
-    encode_table,
-    encode_timestamp,
-    skip_table,
-)
+import evamqp.codec.fields as fields
+import evamqp.codec.native as native
 from evamqp.errors import BadArgument, BadType, MalformedData
 from evamqp.types import FieldValue
+
+if TYPE_CHECKING:
+    from inspect import Signature
+
+_COMPILED = native.COMPILED
 
 _pack_flags = Struct(">H").pack
 _unpack_long = Struct(">I").unpack_from
@@ -62,6 +60,18 @@ _before: dict[int, tuple[int, ...]] = {}
 _present: dict[int, tuple[tuple[str, int], ...]] = {}
 
 
+class _Signature:
+    """What inspect.signature() finds of Properties: compiled classes have none that it can read."""
+
+    def __get__(self, instance: object, owner: object) -> Signature:
+        if not native.COMPILED:
+            raise AttributeError  # it reads the source's
+        from inspect import Parameter, Signature  # heavy, and rarely needed
+
+        kind = Parameter.KEYWORD_ONLY
+        return Signature([Parameter(name, kind, default=None) for name, _, _ in _LAYOUT])
+
+
 class Properties:
     """The properties of a message; read-only, and equal when their bytes are.
 
@@ -91,21 +101,12 @@ class Properties:
     """
 
     __slots__ = ("_headers", "_raw", "_sendable")
+    __signature__: _Signature = _Signature()
 
-    # The same bytes if they need no check before they are published: small, and made or checked
-    # here.  Unset otherwise, so that the check costs other messages nothing.
-    _sendable: bytes
-    _raw: bytes
-    _headers: Mapping[str, FieldValue] | None
-
-    if TYPE_CHECKING:
-
-        @property
-        def raw(self) -> bytes:
-            """The encoded bytes: flags and values."""
-    else:
-        # Read often; a Python property would cost ten times as much.
-        raw = property(attrgetter("_raw"), doc="The bytes of the wire: the flags and the values.")
+    @property
+    def raw(self) -> bytes:
+        """The encoded bytes: flags and values."""
+        return self._raw
 
     def __init__(
         self,
@@ -125,18 +126,27 @@ class Properties:
         app_id: str | None = None,
         cluster_id: str | None = None,
     ) -> None:
+        self._headers: Mapping[str, FieldValue] | None = None
+        if _COMPILED:
+            plain = native.encode_properties(
+                content_type, content_encoding, headers, delivery_mode, priority, correlation_id,
+                reply_to, expiration, message_id, timestamp, type, user_id, app_id, cluster_id,
+            )  # fmt: skip
+            if plain is not None:
+                self._raw = self._sendable = plain
+                return
         # Unrolled, since it runs for each message that has properties of its own.
         flags = 0
         values = b""
         if content_type is not None:
             flags = 0x8000
-            values = encode_shortstr(content_type, "content_type")
+            values = fields.encode_shortstr(content_type, "content_type")
         if content_encoding is not None:
             flags |= 0x4000
-            values += encode_shortstr(content_encoding, "content_encoding")
+            values += fields.encode_shortstr(content_encoding, "content_encoding")
         if headers is not None:
             flags |= 0x2000
-            values += encode_table(headers, "headers")
+            values += fields.encode_table(headers, "headers")
         if delivery_mode is not None:
             flags |= 0x1000
             values += _encode_octet(delivery_mode, 1, 2, "delivery_mode")
@@ -145,43 +155,42 @@ class Properties:
             values += _encode_octet(priority, 0, 255, "priority")
         if correlation_id is not None:
             flags |= 0x0400
-            values += encode_shortstr(correlation_id, "correlation_id")
+            values += fields.encode_shortstr(correlation_id, "correlation_id")
         if reply_to is not None:
             flags |= 0x0200
-            values += encode_shortstr(reply_to, "reply_to")
+            values += fields.encode_shortstr(reply_to, "reply_to")
         if expiration is not None:
             flags |= 0x0100
             values += _encode_expiration(expiration)
         if message_id is not None:
             flags |= 0x0080
-            values += encode_shortstr(message_id, "message_id")
+            values += fields.encode_shortstr(message_id, "message_id")
         if timestamp is not None:
             flags |= 0x0040
-            values += encode_timestamp(timestamp, "timestamp")
+            values += fields.encode_timestamp(timestamp, "timestamp")
         if type is not None:
             flags |= 0x0020
-            values += encode_shortstr(type, "type")
+            values += fields.encode_shortstr(type, "type")
         if user_id is not None:
             flags |= 0x0010
-            values += encode_shortstr(user_id, "user_id")
+            values += fields.encode_shortstr(user_id, "user_id")
         if app_id is not None:
             flags |= 0x0008
-            values += encode_shortstr(app_id, "app_id")
+            values += fields.encode_shortstr(app_id, "app_id")
         if cluster_id is not None:
             flags |= 0x0004
-            values += encode_shortstr(cluster_id, "cluster_id")
-        self._raw = raw = _pack_flags(flags) + values
-        self._headers = None
+            values += fields.encode_shortstr(cluster_id, "cluster_id")
+        raw = _pack_flags(flags) + values
+        self._raw = raw
+        # The same bytes if they need no check before they are published: small, and made or
+        # checked here.  Unset otherwise, so that the check costs other messages nothing.
         if len(raw) <= SMALL:
             self._sendable = raw
 
     @staticmethod
     def from_raw(raw: bytes) -> Properties:
         """Wrap encoded properties; each is decoded only when read."""
-        properties = _new(Properties)
-        properties._raw = raw
-        properties._headers = None
-        return properties
+        return wrap(raw)
 
     def check(self) -> bytes:
         """Check that a broker would accept these properties, and return ``raw``.
@@ -209,16 +218,16 @@ class Properties:
         unknown = changes.keys() - _NAMES
         if unknown:
             raise BadType(f"there is no property {', '.join(sorted(unknown))}")
-        fields = _split(self._raw)
-        fields.update(_split(Properties(**changes)._raw))  # type: ignore[arg-type]
+        kept = _split(self._raw)
+        kept.update(_split(Properties(**changes)._raw))  # type: ignore[arg-type]
         for name, value in changes.items():
             if value is None:
-                fields.pop(name, None)
+                kept.pop(name, None)
         flags, values = 0, []
         for name, flag, _ in _LAYOUT:
-            if name in fields:
+            if name in kept:
                 flags |= flag
-                values.append(fields[name])
+                values.append(kept[name])
         return Properties.from_raw(_pack_flags(flags) + b"".join(values))
 
     def to_dict(self) -> dict[str, object]:
@@ -293,7 +302,7 @@ class Properties:
             offset = self._find(0x2000, "headers")
             if offset:
                 try:
-                    self._headers = MappingProxyType(decode_table(self._raw, offset)[0])
+                    self._headers = MappingProxyType(fields.decode_table(self._raw, offset)[0])
                 except MalformedData as error:
                     raise MalformedData(f"headers: {error}") from None
         return self._headers
@@ -329,7 +338,7 @@ class Properties:
         if not offset:
             return None
         try:
-            return decode_timestamp(_unpack_timestamp(self._raw, offset)[0])
+            return fields.decode_timestamp(_unpack_timestamp(self._raw, offset)[0])
         except StructError:
             raise _ends_within("timestamp") from None
 
@@ -419,7 +428,14 @@ class Properties:
         return self._raw[offset]
 
 
-_new = object.__new__
+def wrap(raw: bytes) -> Properties:
+    """``Properties.from_raw``, for whoever is in a hurry."""
+    properties = Properties.__new__(Properties)
+    properties._raw = raw
+    properties._headers = None
+    return properties
+
+
 _OCTETS = tuple(bytes((octet,)) for octet in range(256))
 
 
@@ -438,7 +454,7 @@ def _encode_expiration(value: str | int) -> bytes:
         value = str(int(value))
     if not isinstance(value, str):
         raise BadType(f"expiration must be str or int, not {type(value).__name__}")
-    return encode_shortstr(value, "expiration")
+    return fields.encode_shortstr(value, "expiration")
 
 
 def _list_before(key: int) -> tuple[int, ...]:
@@ -460,15 +476,15 @@ def _list_present(flags: int) -> tuple[tuple[str, int], ...]:
 def _split(raw: bytes) -> dict[str, bytes]:
     """The bytes of each property that is set, by name."""
     properties = Properties.from_raw(raw)
-    fields = {}
+    found = {}
     for name, flag, size in _LAYOUT:
         start = properties._find(flag, name)
         if start:
             end = _step(raw, start, size)
             if end > len(raw):
                 raise _ends_within(name)
-            fields[name] = raw[start:end]
-    return fields
+            found[name] = raw[start:end]
+    return found
 
 
 def _check(raw: bytes) -> None:
@@ -481,7 +497,7 @@ def _check(raw: bytes) -> None:
     offset = 2
     for name, flag, size in _LAYOUT:
         if flags & flag:
-            offset = skip_table(raw, offset) if size == _TABLE else _step(raw, offset, size)
+            offset = fields.skip_table(raw, offset) if size == _TABLE else _step(raw, offset, size)
             if offset > len(raw):
                 raise _ends_within(name)
     if offset < len(raw):

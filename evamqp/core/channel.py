@@ -12,21 +12,8 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from evamqp import checks
-from evamqp.codec.frames import FRAME_OVERHEAD, body_frames, content_header_frame, method_frame
+from evamqp.codec.frames import method_frame
 from evamqp.codec.methods import pack_ack, pack_nack, pack_reject
-from evamqp.codec.properties import Properties
-from evamqp.codec.templates import (
-    CLASS_BASIC,
-    FRAME_END,
-    NO_PROPERTIES,
-    body_prefix,
-    pack_header,
-    pack_size,
-    publish_ends,
-    publish_head,
-    publish_prefix,
-    without_header,
-)
 from evamqp.core.async_block import AsyncBlock
 from evamqp.core.channel_machine import Consumer
 from evamqp.core.confirms import Confirms
@@ -35,10 +22,11 @@ from evamqp.core.delivery_template import DeliveryTemplate, no_message
 from evamqp.core.handshake import release_of
 from evamqp.core.iteration import Inbox, MessageIterator, Messages
 from evamqp.core.message import STREAM_OFFSET, Delivery
+from evamqp.core.publishing import Publishing
 from evamqp.core.request import ConsumerTag, Request, check_callbacks, check_reason, check_text
 from evamqp.core.state import ChannelState
 from evamqp.errors import BadArgument, BadType, ChannelClosed, NotExecuted, WrongState, WrongThread
-from evamqp.types import Body, Callback, DeclareOk, ErrorCallback, TableLike, Tags
+from evamqp.types import Callback, DeclareOk, ErrorCallback, TableLike, Tags
 
 if TYPE_CHECKING:
     from evamqp.core.channel_machine import ChannelMachine
@@ -46,14 +34,6 @@ if TYPE_CHECKING:
     from evamqp.core.content import Content
 
 log: logging.Logger = logging.getLogger(__name__)
-
-# Bytes: a body above this is queued as it is and copied once, when the output is joined.
-_JOINED_BODY = 16 * 1024
-# What stands before the routing key depends on the exchange and the key's length alone, so that
-# any number of routing keys costs the same.  With more of these than here the table stops filling.
-_MAX_PREFIXES = 256
-# Where nothing was published yet: no argument is this.
-_NOWHERE: Any = object()
 
 
 class Message(Delivery):
@@ -72,7 +52,7 @@ class Message(Delivery):
         return channel
 
 
-class Channel(AsyncBlock):
+class Channel(Publishing, AsyncBlock):
     """A channel: usable at once, since requests are pipelined behind ``channel.open``.
 
     A method that asks the broker something returns a ``Request``: await it, take its ``future``,
@@ -83,40 +63,12 @@ class Channel(AsyncBlock):
     nothing), and OutputFull at the output cap; then nothing was sent.
     """
 
-    __slots__ = (
-        "_body_prefix",
-        "_joined_body",
-        "_last_exchange",
-        "_last_head",
-        "_last_key",
-        "_last_mandatory",
-        "_last_prefixes",
-        "_machine",
-        "_output",
-        "_prefix_count",
-        "_prefixes",
-        "_publish_ends",
-        "connection",
-        "number",
-    )
+    __slots__ = ("_machine", "connection")
 
     def __init__(self, connection: Connection, machine: ChannelMachine) -> None:
+        super().__init__(machine, connection.context.limits)
         self.connection: Connection = connection
-        number = machine.number
-        self.number: int = number
         self._machine = machine
-        self._output = connection.context.output
-        self._prefixes: dict[str, dict[int, bytes]] = {}  # by exchange, then by length of the key
-        self._prefix_count = 0
-        self._publish_ends = publish_ends(number)
-        # Where the last message went, since the next mostly goes there too.
-        self._last_exchange: str = _NOWHERE
-        self._last_key: str = _NOWHERE
-        self._last_mandatory = False
-        self._last_prefixes: dict[int, bytes] = {}
-        self._last_head = b""
-        self._body_prefix = body_prefix(number).to_bytes(4, "big")
-        self._joined_body = min(_JOINED_BODY, connection.frame_max - FRAME_OVERHEAD)
         machine.request("channel.open", finish=_none)
         machine.channel = self
 
@@ -365,135 +317,6 @@ class Channel(AsyncBlock):
         )  # fmt: skip
 
     # Publishing
-
-    def basic_publish(
-        self,
-        exchange: str,
-        routing_key: str,
-        body: Body,
-        properties: Properties | None = None,
-        mandatory: bool = False,
-    ) -> int:
-        """Publish a message.
-
-        Args:
-            exchange: Name; "" is the default exchange, which routes to the queue of that name.
-            routing_key: Up to 255 bytes of UTF-8.
-            body: Bytes-like; anything but bytes is copied at the call.
-            properties: None sends none.
-            mandatory: If no queue takes it, the broker returns it (``on_return``) instead of
-                dropping it.
-
-        Returns:
-            The tag that ``on_delivery_confirmation`` will name, counted from the sending of
-            ``confirm_select``; 0 outside confirm mode.
-
-        Raises:
-            OutputFull: The output buffer is at its cap, or the broker stopped this channel's
-                flow; nothing was sent, and no tag was taken.
-            BadArgument: The properties do not fit a frame (``connection.frame_max``), or a name
-                is too long; the same.
-            MalformedData: The properties came from a broker and are broken; the same.
-
-        Spec: basic.publish (60, 40).
-        """
-        machine = self._machine
-        if machine.publisher != get_ident():
-            raise machine.unusable("basic.publish")
-        if type(body) is not bytes:
-            body = copy_body(body)
-        try:
-            raw = NO_PROPERTIES if properties is None else properties._sendable
-            header_size = len(raw) + 12
-        except (AttributeError, TypeError):
-            raw = self._look_at(properties)
-            header_size = len(raw) + 12
-        if (
-            routing_key is self._last_key
-            and exchange is self._last_exchange
-            and mandatory is self._last_mandatory
-        ):
-            head = self._last_head
-        else:
-            head = self._make_head(exchange, routing_key, mandatory)
-        size = len(body)
-        output = self._output
-        if 0 < size <= self._joined_body:
-            frames = b"".join(
-                (
-                    head,
-                    pack_header(header_size, CLASS_BASIC, size),
-                    raw,
-                    self._body_prefix,
-                    pack_size(size),
-                    body,
-                    FRAME_END,
-                )
-            )
-            total = output.size + len(frames)
-            if total > output.threshold:
-                total = output.admit(len(frames))
-            output.pieces.append(frames)
-            output.size = total
-        else:
-            self._publish_pieces(head, raw, body)
-        tag = machine.next_tag
-        if tag:
-            machine.next_tag = tag + 1
-        else:
-            machine.unconfirmed_published += 1
-        return tag
-
-    def _look_at(self, properties: object) -> bytes:
-        """The bytes of properties that came from a broker, or are big, if they can be sent."""
-        if not isinstance(properties, Properties):
-            kind = type(properties).__name__
-            raise BadType(f"basic.publish: properties must be Properties, not {kind}")
-        raw = properties.check()
-        self.connection.context.limits.check_frame("basic.publish: its properties", 12 + len(raw))
-        return raw
-
-    def _publish_pieces(self, head: bytes, raw: bytes, body: bytes) -> None:
-        """Queue an empty or a big body; a big one is not copied here."""
-        number = self.number
-        pieces: list[bytes | memoryview] = [without_header(head)]
-        pieces.append(content_header_frame(number, raw, len(body)))
-        pieces += body_frames(number, body, self.connection.frame_max)
-        output = self._output
-        total = output.admit(sum(map(len, pieces)))
-        output.pieces += pieces
-        output.size = total
-
-    def _make_head(self, exchange: str, routing_key: str, mandatory: bool) -> bytes:
-        """The frame of basic.publish, and the type and channel of the frame behind it."""
-        try:
-            if exchange is not self._last_exchange:
-                self._turn_to(exchange)
-            key = routing_key.encode()
-            prefix = self._last_prefixes.get(len(key)) or self._make_prefix(exchange, len(key))
-            head = prefix + key + self._publish_ends[mandatory]
-        except (AttributeError, LookupError, TypeError, UnicodeEncodeError):
-            # Says what is bad; or encodes what only looked so, such as surrogates.
-            head = publish_head(self.number, exchange, routing_key, mandatory)
-        self._last_key = routing_key
-        self._last_mandatory = mandatory
-        self._last_head = head
-        return head
-
-    def _turn_to(self, exchange: str) -> None:
-        """From here messages go to this exchange; the last head belongs to another."""
-        self._last_prefixes = self._prefixes.get(exchange, {})
-        self._last_exchange = exchange
-        self._last_key = _NOWHERE
-
-    def _make_prefix(self, exchange: str, size: int) -> bytes:
-        """The frame of basic.publish up to a routing key of ``size`` bytes."""
-        prefix = publish_prefix(self.number, exchange, size)
-        if self._prefix_count < _MAX_PREFIXES:
-            self._prefix_count += 1
-            self._last_prefixes[size] = prefix
-            self._prefixes[exchange] = self._last_prefixes
-        return prefix
 
     def confirm_select(
         self,
@@ -944,14 +767,6 @@ def _give_back(auto_ack: bool, message: Message | None) -> None:
     """Requeue what a cancelled basic_get brought."""
     if message is not None and not auto_ack:
         message.nack()
-
-
-def copy_body(body: object) -> bytes:
-    if isinstance(body, str):
-        raise BadType("body is a str: encode it first, as body.encode()")
-    if not isinstance(body, (bytes, bytearray, memoryview)):
-        raise BadType(f"body must be bytes-like, not {type(body).__name__}")
-    return bytes(body)
 
 
 def _check_on_message(on_message: object) -> None:

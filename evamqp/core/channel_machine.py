@@ -9,24 +9,19 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from weakref import WeakSet
 
 from evamqp.codec.frames import method_frame
 from evamqp.codec.methods import decode_arguments
 from evamqp.codec.properties import Properties
 from evamqp.codec.spec import BY_KEY, BY_NAME, Method
-from evamqp.codec.templates import (
-    confirm_key,
-    delivery_head,
-    raw_delivery,
-    settle_frame,
-    settle_head,
-)
+from evamqp.codec.templates import delivery_head, raw_delivery, settle_frame
 from evamqp.core.confirms import Confirms
 from evamqp.core.content import Content
-from evamqp.core.delivery_template import DeliveryTarget, DeliveryTemplate, confirm_template
+from evamqp.core.delivery_template import DeliveryTemplate, confirm_template
 from evamqp.core.message import Delivery, Returned
+from evamqp.core.outlet import Outlet
 from evamqp.core.request import Request, check_callbacks
 from evamqp.core.state import CHANNEL, ChannelState, resolve
 from evamqp.errors import (
@@ -49,7 +44,6 @@ from evamqp.types import Callback, ErrorCallback, T, Tags
 if TYPE_CHECKING:
     from evamqp.abc import Promise
     from evamqp.core.context import Context, Recorder
-    from evamqp.core.output import Output
 
 # What a broker's channel.close may blame that is no request of ours.
 _UNANSWERED = ("basic.publish", "basic.ack", "basic.nack", "basic.reject")
@@ -82,7 +76,7 @@ class Consumer(NamedTuple):
     on_end: Callable[[], object] | None = None  # of ours: cancelled by us, or its channel ended
 
 
-class ChannelMachine:
+class ChannelMachine(Outlet):
     """One channel's state, behind the Channel that the user holds.
 
     Args:
@@ -94,10 +88,6 @@ class ChannelMachine:
 
     Attributes:
         channel: The user's Channel, which callbacks get; it enters itself.
-        owner: The thread that may use the channel; 0 if none may.
-        publisher: The same for publishing, which the broker may stop on its own (channel.flow).
-        next_tag: Of the next publish; 0 outside confirm mode.
-        unconfirmed_published: Publishes outside confirm mode.
         on_oversized_rejected: Called instead of closing the channel when a body is above the limit;
             None closes it.
     """
@@ -111,23 +101,14 @@ class ChannelMachine:
         "_of_streams",
         "_skipped_left",
         "cancelling",
-        "channel",
         "confirms",
         "consumers",
-        "content",
         "context",
         "handler",
-        "next_tag",
-        "number",
         "on_oversized_rejected",
-        "output",
-        "owner",
-        "publisher",
         "reason",
         "requests",
-        "settle_head",
         "state",
-        "unconfirmed_published",
     )
 
     def __init__(
@@ -138,19 +119,14 @@ class ChannelMachine:
         reused: bool,
         make_reporter: Callable[..., Callable[[BaseException], object]],
     ) -> None:
-        self.channel: Any = None  # also at the end, so that no reference cycle is left
+        super().__init__(number, context.output, context.callbacks.owner)
         self.context: Context = context
-        self.number: int = number
         self.handler: Any = handler
         self._make_reporter = make_reporter
         self.state = ChannelState.REOPENING if reused else ChannelState.OPENING
         self.reason: ChannelClosed | None = None
-        self.owner: int = context.callbacks.owner
-        self.publisher: int = self.owner
-        self.output: Output = context.output
         self.requests: deque[Request[Any]] = deque()
         self._close_waiters: list[Request[ChannelClosed]] = []
-        self.content: Content | None = None
         self.consumers: dict[str, Consumer] = {}
         self.cancelling: set[str] = set()
         self._former_tags: dict[str, None] = {}
@@ -158,11 +134,8 @@ class ChannelMachine:
         self.confirms: Confirms | None = None
         self._confirm_waiters: deque[tuple[int, Request[list[int]]]] = deque()
         self._nacked: deque[int] = deque(maxlen=NACKS_KEPT)
-        self.next_tag: int = 0
         self.on_oversized_rejected: Callable[[str], object] | None = None
         self._skipped_left = 0  # bytes of body still to come that are dropped
-        self.unconfirmed_published: int = 0
-        self.settle_head: bytes = settle_head(number)
 
     def __repr__(self) -> str:
         return f"<Channel {self.number} {self.state.value}>"
@@ -181,18 +154,6 @@ class ChannelMachine:
     def published(self) -> int:
         """Publishes that were accepted so far."""
         return self.unconfirmed_published + max(self.next_tag - 1, 0)
-
-    def disown(self) -> None:
-        """Let no thread use the channel any more."""
-        self.owner = self.publisher = 0
-
-    def bind_owner(self, owner: int) -> None:
-        """Move the channel to another thread, unless no thread may use it."""
-        # 0 where none may: a channel that is closing, or whose flow the broker stopped.
-        if self.owner:
-            self.owner = owner
-        if self.publisher:
-            self.publisher = owner
 
     # Sending
 
@@ -449,7 +410,7 @@ class ChannelMachine:
             if consumer.is_stream:
                 self._of_streams.setdefault(consumer.tag, WeakSet()).add(template)
             if not self.cancelling:
-                parser.add_template(head, template)
+                parser.add_template(template)
         return template
 
     def message(self, template: DeliveryTemplate, content: Content, skip: int) -> Delivery:
@@ -476,7 +437,7 @@ class ChannelMachine:
 
     def _recv_ack(self, delivery_tag: int, multiple: bool) -> None:
         # From here such frames take the fast path.
-        self.context.parser.add_template(confirm_key(self.number), confirm_template(self))
+        self.context.parser.add_template(confirm_template(self))
         self.confirm(delivery_tag, multiple, True)
 
     def _recv_nack(self, delivery_tag: int, multiple: bool, requeue: bool) -> None:
@@ -560,7 +521,7 @@ class ChannelMachine:
         It has forgotten them, and RabbitMQ 3.x ends the connection over their acks (541).
         """
         for template in self._of_streams.pop(consumer_tag, ()):
-            template.target = cast(DeliveryTarget, _LeftStream(self))
+            template.target = _LeftStream(self)
 
     def _forget_consumer(self, consumer_tag: str) -> Consumer | None:
         self.context.parser.clear_templates()
@@ -576,7 +537,7 @@ class ChannelMachine:
 
     def _recv_flow(self, active: bool) -> None:
         self.reply("channel.flow-ok", active)
-        self.publisher = self.owner if active else 0
+        self.set_flow(active)
         self.context.backpressure.set_flow(self.number, active)
 
     def _recv_close(self, code: int, text: str, class_id: int, method_id: int) -> None:
@@ -652,7 +613,7 @@ class ChannelMachine:
     def _enter(self, state: ChannelState) -> None:
         self.state = state
         if state is ChannelState.CLOSING or state is ChannelState.CLOSED:
-            self.owner = self.publisher = 0
+            self.disown()
             self.context.parser.clear_templates()
             self.context.backpressure.set_flow(self.number, True)
 
@@ -687,7 +648,8 @@ class ChannelMachine:
         try:
             self.invoke("on_channel_close", self.handler.on_channel_close, self.channel, reason)
         finally:
-            self.channel = self.handler = None
+            self.detach()
+            self.handler = None
 
     # The host of requests, and the source of callbacks
 
@@ -720,21 +682,23 @@ class ChannelMachine:
 _STEPS = resolve(CHANNEL, ChannelMachine)
 
 
-class _LeftStream:
+class _LeftStream(Outlet):
     """A channel to the messages of a stream whose consumer is gone: settling them sends nothing."""
 
-    owner = 0
+    __slots__ = ("_machine",)
 
     def __init__(self, machine: ChannelMachine) -> None:
+        super().__init__(machine.number, machine.output, owner=0)
         self._machine = machine
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._machine, name)
 
     def settle(self, method: bytes, tag: bytes, flags: bytes) -> bool:
         """See ChannelMachine.settle."""
         self._machine.check_caller("settling a message")
         return False
+
+    def reporter(self, name: str, message: Any) -> Callable[[BaseException], object]:
+        """See ChannelMachine.reporter."""
+        return self._machine.reporter(name, message)
 
 
 def _record(

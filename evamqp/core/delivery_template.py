@@ -5,60 +5,29 @@ No bytes are parsed here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from evamqp.codec.templates import HEADER_GAP, body_prefix, header_prefix
+from evamqp.codec.templates import HEADER_GAP, body_prefix, confirm_key, header_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from evamqp.core.content import Content
-    from evamqp.core.output import Output
-
-
-class DeliveryTarget(Protocol):
-    """What settles the messages of a channel, and takes its deliveries and confirms.
-
-    Attributes:
-        owner: The thread that may settle; 0 if none may.
-        output: Where acknowledgements are queued.
-        settle_head: A frame of basic.ack up to the delivery tag.
-        content: The content that is under way; None between contents.
-        channel: The user's Channel, until its end.
-    """
-
-    owner: int
-    output: Output
-    settle_head: bytes
-    content: Content | None
-    channel: Any
-
-    @property
-    def number(self) -> int: ...
-    def settle(self, method: bytes, tag: bytes, flags: bytes) -> bool:
-        """Settle one message; False if the channel is gone."""
-
-    def recv_deliver(self, content: Content) -> object:
-        """A message that took the slow path is complete."""
-
-    def confirm(self, delivery_tag: int, multiple: bool, acked: bool) -> object:
-        """The broker confirms publishes."""
-
-    def reporter(self, name: str, message: Any) -> Callable[[BaseException], object]: ...
+    from evamqp.core.outlet import Outlet
 
 
 class DeliveryTemplate:
     """What all deliveries of one consumer share, when their method frames have one length.
 
     Attributes:
-        target: Settles the messages.
+        target: Settles the messages, and takes deliveries and confirms.
         channel: The user's Channel.
         consumer_tag: The consumer's tag; "" for basic_get.
         on_message: The consumer's callback.
         auto_ack: Whether such a message needs no acknowledgement.
         length: Bytes of the whole basic.deliver frame; 0 marks a template that is not a delivery.
         tag_at: Offset of the delivery tag in that frame.
-        head: The bytes of that frame up to there, by which the template is found.
+        head: The bytes of that frame up to there, by which the template is found; "" if it
+            never is.
         properties_at: Offset of the properties behind the delivery tag.
         header_prefix: Frame end, type and channel of the content header, as one integer.
         body_prefix: The same of a body frame.
@@ -83,7 +52,7 @@ class DeliveryTemplate:
 
     def __init__(
         self,
-        target: DeliveryTarget,
+        target: Outlet,
         consumer_tag: str,
         on_message: Callable[[Any], object],
         auto_ack: bool,
@@ -92,7 +61,7 @@ class DeliveryTemplate:
         head: bytes = b"",
         is_stream: bool = False,
     ) -> None:
-        self.target: DeliveryTarget = target
+        self.target: Outlet = target
         self.channel: Any = target.channel
         self.consumer_tag: str = consumer_tag
         self.on_message: Callable[[Any], object] = on_message
@@ -106,9 +75,10 @@ class DeliveryTemplate:
         self.body_prefix: int = body_prefix(target.number)
 
 
-def confirm_template(target: DeliveryTarget) -> DeliveryTemplate:
+def confirm_template(target: Outlet) -> DeliveryTemplate:
     """The template of a channel's confirms, which are no deliveries."""
-    return DeliveryTemplate(target, "", no_message, False, 0, 0)
+    head = confirm_key(target.number)
+    return DeliveryTemplate(target, "", no_message, False, 0, 0, head)
 
 
 def no_message(message: object) -> None:

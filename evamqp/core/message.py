@@ -6,9 +6,10 @@ No state machine and no I/O lives here; settling is a call of the channel's mach
 from __future__ import annotations
 
 from struct import Struct
-from threading import get_ident
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+import evamqp.codec.native as native
+import evamqp.codec.properties as properties_of
 from evamqp.codec.properties import Properties
 from evamqp.codec.templates import (
     ACK_END,
@@ -35,6 +36,8 @@ STREAM_OFFSET = "x-stream-offset"
 
 _unpack_tag = Struct(">Q").unpack_from
 _unpack_count = Struct(">I").unpack_from
+_COMPILED = native.COMPILED
+_get_ident = native.get_ident()
 
 
 D = TypeVar("D", bound="Delivery")
@@ -135,7 +138,7 @@ class Delivery:
         properties = self._properties
         if properties is None:
             raw = self._raw[self._template.properties_at :]
-            properties = self._properties = Properties.from_raw(raw)
+            properties = self._properties = properties_of.wrap(raw)
         return properties
 
     @property
@@ -161,8 +164,12 @@ class Delivery:
         target = self._template.target
         output = target.output
         size = output.size + SETTLE_SIZE
-        if target.owner == get_ident() and size <= output.threshold:
-            output.pieces.append(target.settle_head + self._raw[:8] + ACK_END)
+        if target.owner == _get_ident() and size <= output.threshold:
+            if _COMPILED:
+                frame = native.pack_ack(target.settle_head, self._raw)
+            else:  # the same without a call
+                frame = target.settle_head + self._raw[:8] + ACK_END
+            output.pieces.append(frame)
             output.size = size
             self._settled = True
             return True

@@ -14,8 +14,9 @@ FLUSH_AT = 64 * 1024
 # The threshold of IDLE: any append passes it.
 IDLE = 0
 # Bytes taken at once.  More at the end of a long pause would only move the whole buffer into the
-# transport's, and let this one fill again beside it.
-TAKE_AT_MOST = 1024 * 1024
+# transport's, and let this one fill again beside it; and memory of more than that is mapped and
+# unmapped by the C library for each piece, which costs more than the rest of the way.
+TAKE_AT_MOST = 128 * 1024
 # Bytes that acks, heartbeats and replies may take above the cap, before the peer that reads none
 # of them is given up: some 200,000 acks.
 UNCAPPED_ROOM = 4 * 1024 * 1024
