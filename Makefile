@@ -6,6 +6,8 @@
 # make demo      a publisher and a consumer for ten seconds, on the embedded broker or on AMQP_URL
 # make demo-rabbitmq  the same on a private RabbitMQ
 # make test-all  the tests on every CPython from 3.10 up that the machine has
+# make test-compiled  the tests on a compiled copy of this tree: TESTS=tests/core
+# make sanitize  the tests of what is compiled, with ASAN and UBSAN: TESTS=...
 # make coverage  the tests with branch coverage
 # make faults    every fault on every loop, a cluster included; some minutes
 # make brokers   the tests that need RabbitMQ on 3.8, 4.0 and 4.3, from Debian releases in .brokers/;
@@ -20,6 +22,7 @@
 # make profile   where one scenario spends its time: SCENARIO=S3 DRIVER=evamqp-select
 # make instructions  machine instructions per message beside another commit: BASE=HEAD~1; valgrind
 # make fuzz      feed the readers of bytes with nonsense; MINUTES=10, led by coverage with atheris
+# make fuzz-compiled  the same to both builds, which have to see the same
 # make docs      rewrite the pages of docs/ that are made from the code
 # make changelog-draft  what the next release would say; make changelog writes it
 # make release-check    build, check and try the distributions, each in a fresh virtual environment
@@ -47,9 +50,11 @@ WORLDS ?= 2000
 KILLS ?= 200
 SEED ?=
 DRIVER ?= evamqp-select
+SANITIZED := tests/codec tests/core tests/compiled tests/hostile/test_cases.py \
+    tests/hostile/test_every_state.py tests/hostile/test_regressions.py tests/hostile/test_sessions.py
 
 .DEFAULT_GOAL := help
-.PHONY: help test format docs changelog changelog-draft release-check lint-workflows instructions celery outbox demo demo-rabbitmq test-all coverage lint types rabbitmq faults brokers soak cluster-soak simulate plant-bugs bench profile fuzz clean
+.PHONY: help test test-compiled sanitize fuzz-compiled format docs changelog changelog-draft release-check lint-workflows instructions celery outbox demo demo-rabbitmq test-all coverage lint types rabbitmq faults brokers soak cluster-soak simulate plant-bugs bench profile fuzz clean
 
 help:
 	@sed -n 's/^# \(make .*\|   .*\)/\1/p' $(firstword $(MAKEFILE_LIST))
@@ -81,6 +86,13 @@ demo-rabbitmq: $(STAMP)
 
 test-all: rabbitmq
 	@$(PYTHON) tools/test_all.py
+
+test-compiled: $(STAMP) rabbitmq
+	@$(VENV)/bin/python tools/compiled_tree.py -m pytest -m "not cluster" $(TESTS)
+
+sanitize: $(STAMP)
+	@$(VENV)/bin/python tools/compiled_tree.py --sanitize -m pytest -m "not cluster" \
+	    -o faulthandler_timeout=900 $(or $(TESTS),$(SANITIZED))
 
 coverage: $(STAMP) rabbitmq
 	@$(VENV)/bin/python -m coverage run -m pytest
@@ -136,6 +148,10 @@ $(STAMP): pyproject.toml setup.py
 
 fuzz: $(STAMP)
 	@$(VENV)/bin/python -m tests.hostile.fuzz --minutes $(MINUTES)
+
+fuzz-compiled: $(STAMP)
+	@EVAMQP_FUZZ_HOME="$(CURDIR)" $(VENV)/bin/python tools/compiled_tree.py \
+	    -m tests.hostile.fuzz --minutes $(MINUTES)
 
 docs: $(STAMP)
 	@$(VENV)/bin/python tools/make_docs.py

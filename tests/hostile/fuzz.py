@@ -5,10 +5,14 @@ honest broker sends.  An input that breaks something is written to tests/hostile
 the tests play it from then on.  The corpus stays in .fuzz/ and is gone on from; ``--keep`` puts the
 few inputs that reach all of it into tests/hostile/corpus/.
 
+Where the compiled build runs, each input is given to both builds, which have to see the same; the
+pure one, whose branches are the same, leads.
+
     python -m tests.hostile.fuzz --minutes 10
     python -m tests.hostile.fuzz --minutes 1 --target tables
     python -m tests.hostile.fuzz --keep
     python -m tests.hostile.fuzz --replay tests/hostile/regressions/tables-0123.bin
+    EVAMQP_FUZZ_HOME=$PWD python tools/compiled_tree.py -m tests.hostile.fuzz --minutes 10
 """
 
 from __future__ import annotations
@@ -16,20 +20,24 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib.util
+import os
 import re
 import shlex
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
 ROOT = Path(__file__).resolve().parents[2]
 # How this program runs itself, from ROOT.
 AGAIN = (sys.executable, "-m", "tests.hostile.fuzz")
-CORPUS = ROOT / ".fuzz"
-REGRESSIONS = ROOT / "tests" / "hostile" / "regressions"
+# The checkout that corpus and findings are kept in, if this one does not last.
+HOME = Path(os.environ.get("EVAMQP_FUZZ_HOME", ROOT))
+CORPUS = HOME / ".fuzz"
+REGRESSIONS = HOME / "tests" / "hostile" / "regressions"
 NAMES = ("session", "tables", "properties", "frames")
 #: Bytes of an input.  Short ones go many times as fast, and find most of what there is to find;
 #: of a session the longest ones say nothing new.
@@ -60,17 +68,34 @@ def _honest(name: str) -> list[bytes]:
     return [raw] if name == "properties" else [Properties(headers=headers).raw[6:]]
 
 
+def target(name: str) -> Callable[[bytes], object]:
+    """What an input is given to; on the compiled build that is both builds."""
+    from evamqp import implementation
+    from tests.hostile.targets import TARGETS
+    from tests.support.builds import on_source
+
+    run = TARGETS[name]
+    if implementation == "pure":
+        return run
+    pure: Callable[[bytes], object] = on_source("tests.hostile.targets").TARGETS[name]
+
+    def both(data: bytes) -> None:
+        assert run(data) == pure(data)
+
+    return both
+
+
 def work(name: str, arguments: list[str]) -> None:
     """Have atheris run one target, led by coverage; it ends the process."""
     import atheris  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
     # The whole package, and the oracle, whose branches tell sessions apart.
     with atheris.instrument_imports(include=["evamqp", "tests.hostile"]):
-        from tests.hostile.targets import TARGETS
+        run = target(name)
 
     # A merge runs this command again, in a shell, after each input that ends it.
     command = shlex.join([*AGAIN, "--worker", name])
-    atheris.Setup([command, *arguments], TARGETS[name])
+    atheris.Setup([command, *arguments], run)
     atheris.Fuzz()
 
 
@@ -127,8 +152,9 @@ def _atheris(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def unled(name: str, seconds: int, seed: int) -> tuple[int, int]:
     """Fuzz one target with mutations: executions, and findings.  Ends at the first."""
-    from tests.hostile import mutator, targets
+    from tests.hostile import mutator
 
+    run = target(name)
     rng = Random(seed)
     honest = seeds(name)
     end = time.monotonic() + seconds
@@ -140,11 +166,11 @@ def unled(name: str, seconds: int, seed: int) -> tuple[int, int]:
             data += piece if rng.random() < 0.5 else mutator.mutated(piece, rng)
         count += 1
         try:
-            targets.TARGETS[name](bytes(data))
+            run(bytes(data))
         except Exception:
             path = REGRESSIONS / f"{name}-{hashlib.sha1(data).hexdigest()[:12]}.bin"
             path.write_bytes(data)
-            print(f"{path.relative_to(ROOT)} (seed {seed})")
+            print(f"{path.relative_to(HOME)} (seed {seed})")
             replay(path)
             return count, 1
     return count, 0
@@ -152,9 +178,7 @@ def unled(name: str, seconds: int, seed: int) -> tuple[int, int]:
 
 def replay(path: Path) -> None:
     """Play one kept input; what it breaks is raised."""
-    from tests.hostile.targets import TARGETS
-
-    TARGETS[path.name.partition("-")[0]](path.read_bytes())
+    target(path.name.partition("-")[0])(path.read_bytes())
 
 
 def main() -> int:

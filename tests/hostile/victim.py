@@ -161,15 +161,17 @@ class Witness(Handler):
             self.bodies.append(body)
 
 
-def read_all(properties: Any) -> None:
+def read_all(properties: Any) -> list[str]:
     """Read every property; a bad one raises MalformedData and nothing else."""
     assert isinstance(properties.raw, bytes)
     assert repr(properties)
+    seen = []
     for name in PROPERTIES:
         try:
-            getattr(properties, name)
-        except MalformedData:
-            continue
+            seen.append(repr(getattr(properties, name)))
+        except MalformedData as error:
+            seen.append(str(error))
+    return seen
 
 
 class Outcome:
