@@ -4,7 +4,7 @@ A core is fed and emptied in memory, without sockets and loop, under valgrind's 
 difference between a long and a short run is divided by the messages between them.
 
     python benchmarks/instructions.py --base HEAD~1          # this tree beside that commit
-    python benchmarks/instructions.py --scenarios S1,S3
+    python benchmarks/instructions.py --scenarios S1,S3 --compiled
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class Work:
         self._consume(count, compare, True)
 
 
-def count(tree: Path, scenario: str, messages: int) -> int:
+def count(tree: Path, scenario: str, messages: int, build: str) -> int:
     """Instructions of a whole process that does the scenario with the package in ``tree``."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
@@ -149,6 +149,7 @@ def count(tree: Path, scenario: str, messages: int) -> int:
             *(sys.executable, "-S", str(HERE), "--work", scenario, "--messages", str(messages)),
         ]
         environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONHASHSEED": "0"}
+        environment["EVAMQP_IMPL"] = build
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         total = re.search(r"Collected : (\d+)", done.stderr)
         if done.returncode or total is None:
@@ -156,8 +157,10 @@ def count(tree: Path, scenario: str, messages: int) -> int:
         return int(total.group(1))
 
 
-def per_message(tree: Path, scenario: str) -> float:
-    return (count(tree, scenario, LONG) - count(tree, scenario, SHORT)) / (LONG - SHORT)
+def per_message(tree: Path, scenario: str, build: str = "pure") -> float:
+    """Instructions of one message more."""
+    few, many = (count(tree, scenario, messages, build) for messages in (SHORT, LONG))
+    return (many - few) / (LONG - SHORT)
 
 
 def export(commit: str, folder: Path) -> Path:
@@ -169,9 +172,18 @@ def export(commit: str, folder: Path) -> Path:
     return folder
 
 
+def compile_copy(folder: Path) -> Path:
+    """This tree, compiled."""
+    sys.path.insert(0, str(PROJECT / "tools"))
+    from compiled_tree import make
+
+    return make(folder)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--base", help="a commit to compare with")
+    parser.add_argument("--compiled", action="store_true", help="the compiled build as well")
     parser.add_argument("--scenarios", default=",".join(SCENARIOS))
     parser.add_argument("--work", help=argparse.SUPPRESS)
     parser.add_argument("--messages", type=int, default=SHORT, help=argparse.SUPPRESS)
@@ -179,14 +191,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.work:
         Work().run(options.work, options.messages)
         return
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as copy:
         base = export(options.base, Path(folder)) if options.base else None
+        compiled = compile_copy(Path(copy)) if options.compiled else None
         for scenario in options.scenarios.split(","):
             now = per_message(PROJECT, scenario)
             line = f"{scenario:4} {now:9.0f}"
             if base is not None:
                 before = per_message(base, scenario)
                 line += f"   before {before:9.0f}   {100 * (now / before - 1):+.1f} %"
+            if compiled is not None:
+                there = per_message(compiled, scenario, "compiled")
+                line += f"   compiled {there:9.0f}   {now / there:.1f} times fewer"
             print(line, flush=True)
 
 

@@ -7,9 +7,11 @@ RabbitMQ's; here they are only started, interleaved and compared.  See README.md
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import os
 import pstats
+import shutil
 import statistics
 import subprocess
 import sys
@@ -17,15 +19,18 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
+from chart import draw
 from imports import run_imports
 
 HERE = Path(__file__).resolve().parent
 DRIVERS = HERE / "drivers"
 ROOT = HERE.parent
+sys.path.insert(0, str(ROOT / "tools"))
 BASELINE = "evamqp-select"
 # Seconds after which a run counts as hanging.
 TIMEOUT = 60.0
@@ -46,6 +51,8 @@ class Scenario:
         first: Messages of the first, calibrating run.
         fixed: Messages of every run; 0 chooses them by time.
         alone: Whether the other clients' drivers do not know it.
+        tls: Whether it goes over TLS, to the drivers that know that.
+        connections: Whether each message is a connection, which the embedded broker takes.
     """
 
     title: str
@@ -54,15 +61,21 @@ class Scenario:
     first: int = 500
     fixed: int = 0
     alone: bool = False
+    tls: bool = False
+    connections: bool = False
 
     @property
     def is_consuming(self) -> bool:
         return "op=consume" in self.driver
 
 
-# Drivers and sink find each other's modules and this evamqp, installed or not.
-PATHS = os.pathsep.join((str(DRIVERS), str(ROOT)))
-ENVIRONMENT = {**os.environ, "PYTHONPATH": PATHS}
+def environment(tree: Path, implementation: str) -> dict[str, str]:
+    """Drivers and sink find each other's modules, and the evamqp in ``tree``, installed or not."""
+    paths = os.pathsep.join((str(DRIVERS), str(tree)))
+    return {**os.environ, "PYTHONPATH": paths, "EVAMQP_IMPL": implementation}
+
+
+ENVIRONMENT = environment(ROOT, "pure")
 
 KIB_64 = 64 * 1024
 MIB = 1024 * 1024
@@ -100,6 +113,30 @@ SCENARIOS = {
         "--count={n} --consumers=1000",
         2000,
     ),
+    "S2t": Scenario("S2 over TLS", "op=confirm window=1000 n={n}", tls=True),
+    "S3t": Scenario("S3 over TLS", "op=consume n={n}", "--count={n}", tls=True),
+    "S6pt": Scenario(
+        "publish 64 KiB over TLS", f"op=publish body={KIB_64} n={{n}}", "", 100, tls=True
+    ),
+    "S6ct": Scenario(
+        "consume 64 KiB over TLS",
+        f"op=consume body={KIB_64} n={{n}}",
+        f"--count={{n}} --body={KIB_64}",
+        100,
+        tls=True,
+    ),
+    "S10": Scenario(
+        "an idle connection with a channel, opened 10 at a time",
+        "op=idle window=10 n={n}",
+        fixed=500,
+        connections=True,
+    ),
+    "S11": Scenario(
+        "1,000 connections with a channel, opened at once",
+        "op=idle window=1000 n={n}",
+        fixed=1000,
+        connections=True,
+    ),
 }
 # What RabbitMQ can be asked as well: it makes up no deliveries of a wanted shape.
 ON_RABBIT = ("S1", "S1p", "S2", "S3", "S4", "S5", "S6p64k", "S6p1m", "S8")
@@ -108,7 +145,8 @@ DEFAULT = "S1,S1p,S2,S3,S4,S5,S7,S8,S8i"
 IMPORTS = "S8i"
 
 Outcome = dict[str, Any]
-# Of each driver and round: CPU microseconds per message of the client, and of the sink.
+# Of each driver and round: CPU microseconds per message of the client, and of the sink; where each
+# message is a connection, KiB of the client's memory in place of the sink's time.
 Costs = dict[str, list[tuple[float, float]]]
 
 
@@ -120,27 +158,48 @@ class Driver:
         name: As the tables say.
         path: The program.
         options: What it is called with in any scenario.
+        knows: What of a scenario it knows that not every driver does: ``tls``, ``connections``.
+        tree: The evamqp that it uses.
     """
 
     name: str
     path: Path
     options: tuple[str, ...] = ()
+    knows: tuple[str, ...] = ()
+    tree: Path = ROOT
 
     @property
     def is_peer(self) -> bool:
         return self.path.parent.name == "peers"
 
+    def takes(self, scenario: Scenario) -> bool:
+        """Whether it can play the scenario at all."""
+        wanted = [name for name in ("tls", "connections") if getattr(scenario, name)]
+        return all(name in self.knows for name in wanted) and not (
+            scenario.alone and self.is_peer and "alone" not in self.knows
+        )
 
-def find_drivers() -> dict[str, Driver]:
-    """All that there are, evamqp's first."""
+
+def find_drivers(compiled: Path | None = None) -> dict[str, Driver]:
+    """All that there are, evamqp's first.
+
+    Args:
+        compiled: Where a compiled copy of this tree is; None if there is none.
+    """
     found: list[tuple[int, Driver]] = []
     for path in sorted([*DRIVERS.glob("[!_]*.py"), *DRIVERS.glob("peers/*.py")]):
         with path.open(encoding="utf-8") as lines:
             about = json.loads(next(lines).removeprefix("# bench: "))
-        found.append((about["order"], Driver(about["name"], path)))
+        name, knows = about["name"], tuple(about.get("knows", ()))
+        drivers = [Driver(name, path, (), knows)]
         for variant, options in about.get("variants", {}).items():
             pairs = tuple(f"{key}={value}" for key, value in options.items())
-            found.append((about["order"], Driver(f"{about['name']}+{variant}", path, pairs)))
+            drivers.append(Driver(f"{name}+{variant}", path, pairs, knows))
+        if compiled is not None and about.get("evamqp", not drivers[0].is_peer):
+            drivers += [
+                replace(driver, name=f"{driver.name}+compiled", tree=compiled) for driver in drivers
+            ]
+        found += [(about["order"], driver) for driver in drivers]
     return {driver.name: driver for _, driver in sorted(found, key=lambda pair: pair[0])}
 
 
@@ -154,6 +213,8 @@ class Sink:
     def serving(self, scenario: Scenario, count: int) -> Iterator[Sink]:
         """A sink for one run; ``port`` is where it listens, and ``seen`` what it saw."""
         options = scenario.sink.format(n=count).split()
+        if scenario.tls:
+            options.append(f"--certificate={certificates()[1]}")
         command = [sys.executable, str(HERE / "sink.py"), *options]
         with subprocess.Popen(
             command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
@@ -211,7 +272,50 @@ class Rabbit:
         return outcome
 
 
-Broker = Sink | Rabbit
+class Embedded:
+    """The embedded broker, which takes many clients, in a process of its own for each run."""
+
+    kind = "embedded"
+    cpu = 0.0
+
+    @contextmanager
+    def serving(self, scenario: Scenario, count: int) -> Iterator[Embedded]:
+        """A broker for one run."""
+        program = (
+            "from evamqp.testing import Broker; import sys\n"
+            "with Broker().serve() as broker: print(broker.port, flush=True); sys.stdin.read()"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", program],
+            env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        ) as process:  # fmt: skip
+            assert process.stdout is not None
+            try:
+                self.port = int(process.stdout.readline())
+                yield self
+            finally:
+                process.kill()
+
+    def check(self, scenario: Scenario, count: int, driver: Driver) -> str:
+        """The driver has checked all that there is."""
+        return ""
+
+
+Broker = Sink | Rabbit | Embedded
+
+
+@lru_cache
+def certificates() -> tuple[Path, Path]:
+    """An authority's certificate, and a server's with its key; made for this run."""
+    import trustme
+
+    folder = Path(tempfile.mkdtemp(prefix="evamqp-bench-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost", "127.0.0.1")
+    authority.cert_pem.write_to_path(folder / "authority.pem")
+    issued.private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
+    return folder / "authority.pem", folder / "server.pem"
 
 
 def call(driver: Driver, port: int, options: Sequence[str], profile: str = "") -> Outcome:
@@ -221,7 +325,7 @@ def call(driver: Driver, port: int, options: Sequence[str], profile: str = "") -
     try:
         done = subprocess.run(
             command,
-            env=ENVIRONMENT,
+            env=environment(driver.tree, "pure" if driver.tree == ROOT else "compiled"),
             capture_output=True,
             text=True,
             timeout=TIMEOUT,
@@ -241,6 +345,10 @@ def measure(
 ) -> Outcome:
     """One run."""
     options = [*scenario.driver.format(n=count).split(), f"exact={int(broker.kind == 'sink')}"]
+    if scenario.connections:
+        broker = Embedded()
+    if scenario.tls:
+        options.append(f"ca={certificates()[0]}")
     with broker.serving(scenario, count):
         outcome = call(driver, broker.port, options, profile)
         if outcome["ok"] and (wrong := broker.check(scenario, count, driver)):
@@ -272,7 +380,7 @@ def run_scenario(
     scenario = SCENARIOS[name]
     counts: dict[Driver, int] = {}
     for driver in drivers:
-        if scenario.alone and driver.is_peer:
+        if not driver.takes(scenario):
             continue
         count, why = calibrate(broker, scenario, driver, seconds)
         if count:
@@ -287,7 +395,10 @@ def run_scenario(
             outcome = measure(broker, scenario, driver, counts[driver])
             if outcome["ok"]:
                 each = 1e6 / counts[driver]
-                costs[driver.name].append((outcome["cpu"] * each, outcome["broker"] * each))
+                beside = outcome["broker"] * each
+                if scenario.connections:
+                    beside = outcome["memory"] / counts[driver]
+                costs[driver.name].append((outcome["cpu"] * each, beside))
             else:
                 print(f"  {name} {driver.name}: {outcome['error']}", flush=True)
     return costs
@@ -296,7 +407,8 @@ def run_scenario(
 def show(name: str, costs: Costs, baseline: str) -> None:
     """Print the table of one scenario."""
     print(f"\n{name}  {SCENARIOS[name].title}")
-    head = f"{'CPU us/message':>16}{'min':>10}{'max':>10}{'sink':>10}"
+    of = ("us/connection", "KiB") if SCENARIOS[name].connections else ("us/message", "sink")
+    head = f"{f'CPU {of[0]}':>16}{'min':>10}{'max':>10}{of[1]:>10}"
     print(f"  {'':24}{head}{'x ' + baseline:>18}")
     base = statistics.median(cpu for cpu, _ in costs[baseline]) if costs.get(baseline) else 0.0
     for driver, rounds in costs.items():
@@ -327,7 +439,6 @@ def profile(broker: Broker, name: str, driver: Driver, seconds: float) -> None:
 
 @contextmanager
 def a_rabbit() -> Iterator[Rabbit]:
-    sys.path.insert(0, str(ROOT / "tools"))
     from rabbitmq_node import RabbitNode
 
     with RabbitNode() as node:
@@ -343,6 +454,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=0.5, help="about how long a run takes")
     parser.add_argument("--baseline", default=BASELINE, help="whom the ratios refer to")
     parser.add_argument("--rabbit", action="store_true", help="against a private RabbitMQ")
+    parser.add_argument("--pure", action="store_true", help="without the compiled build's rows")
+    parser.add_argument("--chart", type=Path, help="an SVG file that shows the tables")
     parser.add_argument("--profile", action="store_true", help="profile the first driver named")
     arguments = parser.parse_args()
     arguments.scenarios = arguments.scenarios.split(",")
@@ -355,23 +468,49 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
-    drivers = find_drivers()
+    with ExitStack() as stack:
+        run(arguments, stack)
+
+
+def compiled_copy(stack: ExitStack) -> Path | None:
+    """This tree, compiled; None, after a line that says why, where that cannot be."""
+    from compiled_tree import make
+
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="evamqp-compiled-")))
+    try:
+        return make(folder)
+    except SystemExit as error:
+        why = str(error).strip().splitlines()[-1:] or ["no reason given"]
+        print(f"without the compiled build: {why[0]}", flush=True)
+        return None
+
+
+def run(arguments: argparse.Namespace, stack: ExitStack) -> None:
+    """Measure and show what was asked for."""
+    drivers = find_drivers(None if arguments.pure else compiled_copy(stack))
     names = arguments.drivers.split(",") if arguments.drivers else list(drivers)
     if unknown := set(names) - set(drivers):
         raise SystemExit(f"benchmark: no such driver: {', '.join(sorted(unknown))}")
     chosen = [drivers[name] for name in names]
-    with ExitStack() as stack:
-        broker = stack.enter_context(a_rabbit()) if arguments.rabbit else Sink()
-        started = time.monotonic()
-        for name in arguments.scenarios:
-            if name == IMPORTS:
-                run_imports(arguments.rounds, ENVIRONMENT)
-            elif arguments.profile:
-                profile(broker, name, chosen[0], arguments.seconds)
-            else:
-                costs = run_scenario(broker, name, chosen, arguments.rounds, arguments.seconds)
-                show(name, costs, arguments.baseline)
-        print(f"\n{time.monotonic() - started:.0f} s; load {os.getloadavg()[0]:.1f}")
+    broker = stack.enter_context(a_rabbit()) if arguments.rabbit else Sink()
+    started = time.monotonic()
+    shown: dict[str, dict[str, float]] = {}
+    for name in arguments.scenarios:
+        if name == IMPORTS:
+            run_imports(arguments.rounds, ENVIRONMENT)
+        elif arguments.profile:
+            profile(broker, name, chosen[0], arguments.seconds)
+        else:
+            costs = run_scenario(broker, name, chosen, arguments.rounds, arguments.seconds)
+            show(name, costs, arguments.baseline)
+            shown[f"{name}: {SCENARIOS[name].title}"] = {
+                driver: statistics.median(cpu for cpu, _ in rounds)
+                for driver, rounds in costs.items()
+                if rounds
+            }
+    if arguments.chart:
+        arguments.chart.write_text(draw(shown), encoding="utf-8")
+    print(f"\n{time.monotonic() - started:.0f} s; load {os.getloadavg()[0]:.1f}")
 
 
 if __name__ == "__main__":

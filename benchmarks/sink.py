@@ -13,6 +13,7 @@ import json
 import random
 import select
 import socket
+import ssl
 import time
 from struct import Struct
 
@@ -87,6 +88,7 @@ class Options(argparse.Namespace):
         headers: Whether deliveries have headers.
         varied: Whether routing keys and sizes differ.
         batch: Publishes that one confirm covers.
+        certificate: A PEM file with certificate and key, for TLS; "" for none.
     """
 
     body: int
@@ -95,6 +97,7 @@ class Options(argparse.Namespace):
     headers: int
     varied: int
     batch: int
+    certificate: str
 
 
 class Channel:
@@ -138,9 +141,14 @@ class Client:
             self.deliver()
             idle = IDLE if self.owes_confirms() else None
             writing = [self.socket] if self.unsent else []
+            if self.has_pending():
+                idle = 0.0
             readable, writable, _ = select.select([self.socket], writing, [], idle)
-            if readable:
-                data = self.socket.recv(RECV_SIZE)
+            if readable or self.has_pending():
+                try:
+                    data = self.socket.recv(RECV_SIZE)
+                except ssl.SSLWantReadError:
+                    continue
                 if not data:
                     return
                 self.receive(data)
@@ -148,15 +156,20 @@ class Client:
             if self.unsent:
                 self.send()
 
+    def has_pending(self) -> bool:
+        """Whether TLS holds bytes that no select() tells of."""
+        return isinstance(self.socket, ssl.SSLSocket) and self.socket.pending() > 0
+
     def send(self) -> None:
         try:
-            sent = self.socket.send(self.unsent)
-        except BlockingIOError:
+            # A TLS socket wants the same bytes again after a refusal, and takes a record at a time.
+            sent = self.socket.send(memoryview(self.unsent)[:RECV_SIZE])
+        except (BlockingIOError, ssl.SSLWantWriteError):
             return
         del self.unsent[:sent]
 
     def expect_header(self) -> None:
-        header = self.socket.recv(len(PROTOCOL_HEADER), socket.MSG_WAITALL)
+        header = self.socket.recv(len(PROTOCOL_HEADER))
         if header not in (PROTOCOL_HEADER, OLDER_HEADER):
             raise Wrong(f"protocol header {header!r}")
         names = ("publisher_confirms", "basic.nack", "consumer_cancel_notify", "connection.blocked")
@@ -325,16 +338,23 @@ def parse_options() -> Options:
         parser.add_argument(f"--{name}", type=int, default=default)
     for name in ("headers", "varied"):
         parser.add_argument(f"--{name}", type=int, default=0)
+    parser.add_argument("--certificate", default="")
     return parser.parse_args(namespace=Options())
 
 
 def main() -> None:
     options = parse_options()
+    context = None
+    if options.certificate:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(options.certificate)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         print(f"PORT {listener.getsockname()[1]}", flush=True)
         while True:
             connection, _ = listener.accept()
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if context is not None:
+                connection = context.wrap_socket(connection, server_side=True)
             client = Client(connection, options)
             told: dict[str, object] = {}
             with connection:

@@ -63,7 +63,12 @@ class Scenario(evamqp.Handler):
     def connect(self) -> None:
         config = self.config
         credentials = evamqp.Credentials(config.user, config.password)
-        target = evamqp.Parameters(host=config.host, port=config.port, credentials=credentials)
+        options: dict[str, Any] = {}
+        if getattr(config, "ca", ""):
+            options = {"tls": True, "cacertfile": config.ca}
+        target = evamqp.Parameters(
+            host=config.host, port=config.port, credentials=credentials, **options
+        )
         evamqp.connect(target, self, adapter=self.adapter)
 
     def begin(self, channel: evamqp.Channel) -> None:
@@ -127,6 +132,35 @@ class Connect(Scenario):
 
     def check(self) -> None:
         self.result = {"first": self.times[0] * 1e6, **percentiles(self.times[1:])}
+
+
+class Idle(Scenario):
+    """Open ``n`` connections with a channel each, at most ``window`` at a time; then close them."""
+
+    def connect(self) -> None:
+        self.opened: list[evamqp.Connection] = []
+        self.begun = 0
+        self.meter.start()
+        for _ in range(self.config.window):
+            self.begin_one()
+
+    def begin_one(self) -> None:
+        if self.begun < self.config.n:
+            self.begun += 1
+            super().connect()
+
+    def on_channel_open(self, channel: evamqp.Channel) -> None:
+        self.opened.append(channel.connection)
+        self.begin_one()
+        if len(self.opened) == self.config.n:
+            self.meter.stop()
+            for connection in self.opened:
+                connection.close()
+
+    def on_close(self, connection: evamqp.Connection, reason: evamqp.ConnectionClosed) -> None:
+        self.opened.remove(connection)
+        if reason.by != "client" or not self.opened:
+            super().on_close(connection, reason)
 
 
 class Publish(Scenario):
@@ -365,6 +399,7 @@ class Delete(Scenario):
 
 SCENARIOS: dict[str, type[Scenario]] = {
     "connect": Connect,
+    "idle": Idle,
     "publish": Publish,
     "confirm": Confirm,
     "latency": Latency,

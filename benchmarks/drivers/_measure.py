@@ -38,14 +38,15 @@ class Config:
     """The command line of a driver: ``key=value`` for each of these attributes.
 
     Attributes:
-        op: connect, publish, confirm, latency, consume or delete.
+        op: connect, publish, confirm, latency, consume, idle or delete.
         n: Messages.
         body: Bytes of a message.
         window: Publishes that may be unconfirmed at a time.
-        repeat: Connections, of ``connect``.
+        repeat: Connections, of ``connect``; ``idle`` opens ``n``, at most ``window`` at a time.
         varied: 10,000 routing keys and sizes up to 2 * body instead of one of each.
         fresh: New properties with headers for each publish.
         exact: Whether the broker counts publishes without delay, so that they can be checked.
+        ca: The certificate of the broker's authority, where it speaks TLS.
         loop: ``"uvloop"`` where the driver knows it.
         robust: A connection that reconnects, where the driver knows one.
     """
@@ -60,6 +61,7 @@ class Config:
         self.no_ack, self.prefetch, self.headers, self.channels = 1, 0, 0, 1
         self.varied = self.fresh = self.robust = 0
         self.exact = 1
+        self.ca = ""
         self.loop = ""
         for argument in arguments:
             key, _, value = argument.partition("=")
@@ -68,19 +70,23 @@ class Config:
 
 
 class Meter:
-    """CPU time of this process, user and system together, between start() and stop()."""
+    """CPU time of this process, user and system together, between start() and stop().
+
+    The result has the growth of its memory in KiB as well.
+    """
 
     def __init__(self) -> None:
         self.result: Result = {}
-        self._started: tuple[float, float] = (0.0, 0.0)
+        self._started: tuple[float, float, int] = (0.0, 0.0, 0)
 
     def start(self) -> None:
         gc.collect()
-        self._started = self.mark()[:2]
+        self._started = self.mark()
 
     def stop(self) -> None:
-        wall, cpu, _ = self.mark()
-        self.result = {"wall": wall - self._started[0], "cpu": cpu - self._started[1]}
+        names = ("wall", "cpu", "memory")
+        pairs = zip(self.mark(), self._started, strict=True)
+        self.result = {name: end - start for name, (end, start) in zip(names, pairs, strict=True)}
 
     def mark(self) -> tuple[float, float, int]:
         """Wall seconds, CPU seconds and KiB of memory, now."""

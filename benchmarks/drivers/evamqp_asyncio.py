@@ -1,4 +1,4 @@
-# bench: {"name": "evamqp-asyncio", "order": 4, "variants": {"uvloop": {"loop": "uvloop"}}}
+# bench: {"name": "evamqp-asyncio", "order": 4, "variants": {"uvloop": {"loop": "uvloop"}}, "knows": ["tls", "connections"]}
 """evamqp on asyncio, and on uvloop with ``loop=uvloop``."""
 
 from __future__ import annotations

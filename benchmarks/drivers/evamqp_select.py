@@ -1,4 +1,4 @@
-# bench: {"name": "evamqp-select", "order": 3}
+# bench: {"name": "evamqp-select", "order": 3, "knows": ["tls", "connections"]}
 """evamqp on its built-in loop."""
 
 from __future__ import annotations

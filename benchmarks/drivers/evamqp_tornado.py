@@ -1,4 +1,4 @@
-# bench: {"name": "evamqp-tornado", "order": 5}
+# bench: {"name": "evamqp-tornado", "order": 5, "knows": ["tls", "connections"]}
 """evamqp on Tornado's IOLoop."""
 
 from __future__ import annotations

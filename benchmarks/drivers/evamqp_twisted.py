@@ -1,4 +1,4 @@
-# bench: {"name": "evamqp-twisted", "order": 6}
+# bench: {"name": "evamqp-twisted", "order": 6, "knows": ["tls", "connections"]}
 """evamqp on Twisted's default reactor."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# bench: {"name": "kombu-alone", "order": 24}
+# bench: {"name": "kombu-alone", "order": 24, "evamqp": false}
 """kombu without a transport's work: what is left of a kombu row without this is the transport's.
 
 The broker is served beforehand, unmeasured, by evamqp.blocking, so that it sees what it checks.

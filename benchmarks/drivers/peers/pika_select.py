@@ -1,4 +1,4 @@
-# bench: {"name": "pika-select", "order": 20}
+# bench: {"name": "pika-select", "order": 20, "knows": ["tls", "connections"]}
 """pika on its own select loop, by callbacks.
 
 pika tells nothing of backpressure there, so publishing goes on a slice per turn of the loop, while
@@ -7,6 +7,7 @@ little waits in the transport.
 
 from __future__ import annotations
 
+import ssl
 import time
 from typing import Any
 
@@ -36,7 +37,10 @@ class Scenario:
         self.arrived = -1
 
     def run(self) -> Result:
-        self.connect()
+        if self.config.op == "idle":
+            self.begin_idle()
+        else:
+            self.connect()
         self.connection.ioloop.start()
         if self.failure is not None:
             raise self.failure
@@ -48,11 +52,36 @@ class Scenario:
             check(not config.headers or self.right == 8 * config.n, "wrong headers")
         return percentiles(self.times[config.op == "connect" :]) if self.times else {}
 
+    def begin_idle(self) -> None:
+        self.meter.start()
+        self.begun = 0
+        self.open_another(None)
+        for _ in range(1, self.config.window):
+            self.open_another(self.connection.ioloop)
+
+    def open_another(self, loop: Any) -> None:
+        if self.begun < self.config.n:
+            self.begun += 1
+            self.connect(loop)
+
+    def idle(self, connection: Any) -> None:
+        """One more has its channel; the last stops the clock, and all are closed."""
+        self.opened.append(connection)
+        self.open_another(connection.ioloop)
+        if len(self.opened) == self.config.n:
+            self.meter.stop()
+            for each in self.opened:
+                each.close()
+
     def connect(self, loop: Any = None) -> None:
         if self.config.op == "connect" and len(self.times) == 1:
             self.meter.start()
         self.started = time.perf_counter()
-        parameters = pika.ConnectionParameters(self.config.host, self.config.port)
+        options = {}
+        if self.config.ca:
+            context = ssl.create_default_context(cafile=self.config.ca)
+            options = {"ssl_options": pika.SSLOptions(context, "localhost")}
+        parameters = pika.ConnectionParameters(self.config.host, self.config.port, **options)
         self.connection: Any = pika.SelectConnection(
             parameters,
             on_open_callback=lambda connection: connection.channel(on_open_callback=self.ready),
@@ -68,6 +97,10 @@ class Scenario:
             return
         if self.config.op == "connect":
             self.meter.stop()
+        if self.config.op == "idle" and ours:
+            self.opened.remove(connection)
+            if self.opened:
+                return
         self.failure = None if ours else reason
         connection.ioloop.stop()
 
@@ -75,6 +108,9 @@ class Scenario:
         if self.config.op == "connect":
             self.times.append(time.perf_counter() - self.started)
             self.connection.close()
+            return
+        if self.config.op == "idle":
+            self.idle(channel.connection)
             return
         if self.config.op == "consume" and len(self.opened) + 1 < self.config.channels:
             self.opened.append(channel)
