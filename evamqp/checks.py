@@ -28,6 +28,13 @@ def type_name(value: object) -> str:
     return type(value).__name__
 
 
+def implements(value: object, *methods: str) -> bool:
+    """Whether ``value`` is an object, and no class, that has these methods."""
+    return not isinstance(value, type) and all(
+        callable(getattr(value, method, None)) for method in methods
+    )
+
+
 def optional(check: Check) -> Check:
     """The same check, and None as well."""
 

@@ -13,6 +13,7 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+from evamqp import checks
 from evamqp.abc import Adapter, Handle, Promise, Transport
 from evamqp.core.connection import Connection
 from evamqp.core.output import FLUSH_AT
@@ -399,7 +400,7 @@ def chosen_adapter(adapter: Adapter | None) -> Adapter:
     """
     if adapter is None:
         return _running_adapter()
-    if isinstance(adapter, type) or not callable(getattr(adapter, "connect", None)):
+    if not checks.implements(adapter, "connect"):
         raise BadType(f"adapter must be one, such as SelectAdapter(), not {adapter!r:.80}")
     return adapter
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from time import time
 from typing import NamedTuple
@@ -127,19 +127,14 @@ class SqliteStore:
             StoreFailed: It cannot be opened: no such directory, not writable, not an SQLite file of
                 this kind, damaged.
         """
-        with self._explained("cannot be opened"):
+        with self._explained("cannot be opened"), ExitStack() as opened:
             owner = self._lock()
-            try:
-                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-                connection = self._connect()
-                try:
-                    left = self._prepare(connection)
-                except BaseException:
-                    connection.close()
-                    raise
-            except BaseException:
-                owner.close()
-                raise
+            opened.callback(owner.close)
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            connection = self._connect()
+            opened.callback(connection.close)
+            left = self._prepare(connection)
+            opened.pop_all()
         self._owner, self._connection = owner, connection
         return left
 

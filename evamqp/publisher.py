@@ -25,7 +25,6 @@ from evamqp.errors import (
     NotReady,
     OutputFull,
     PublishNacked,
-    PublishReturned,
     RequestTimeout,
     StoreFailed,
     WrongState,
@@ -530,7 +529,7 @@ class Publisher(ReconnectingClient[list[Publication]]):
     def _log_return(self, entry: Publication, returned: Returned) -> None:
         """Log a return for which no callback was given."""
         if not entry.is_watched:
-            words = PublishReturned(*returned[:4])
+            words = returned.as_error()
             self._log.write(logging.WARNING, "return", f"a message was returned: {words}")
 
     def _returned(self, returned: Returned) -> None:
@@ -538,7 +537,7 @@ class Publisher(ReconnectingClient[list[Publication]]):
         if ledger.match_return(returned):
             return
         self.unmatched_returns += 1
-        words = PublishReturned(*returned[:4])
+        words = returned.as_error()
         text = f"a return matches no single publish: {words}"
         self._log.write(logging.ERROR, "unmatched return", text)
         if ledger.may_be_returned:

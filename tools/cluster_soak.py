@@ -24,8 +24,9 @@ from functools import partial
 
 import evamqp
 from evamqp import Outcome
-from rabbitmq_cluster import ClusterNode, cluster
+from rabbitmq_cluster import ClusterNode, cluster, leader
 from rabbitmq_node import RabbitFailed, RabbitNotFound
+from traffic import Impatient
 
 QUEUE = "work"
 DEAD = "work.dead"
@@ -47,10 +48,6 @@ SLOW_EVERY = 10_000
 FAIL_EVERY = 500
 #: What fails always, and ends as a dead letter.
 DOOMED_EVERY = 2_000
-
-
-class Impatient(Exception):
-    """Something that must come never came."""
 
 
 class Soak:
@@ -195,7 +192,7 @@ class Soak:
         for kill in range(self._kills):
             share = 0.95 * (kill + self._chance.uniform(0.2, 0.8)) / self._kills
             await self._until(partial(self._has_published, share), "the next kill", 3600)
-            node = await asyncio.to_thread(self._leader)
+            node = await asyncio.to_thread(leader, self._nodes, QUEUE)
             await asyncio.to_thread(node.kill)
             self.killed += 1
             await self._until(partial(self._has_handled_more_than, self.done), "another leader")
@@ -208,11 +205,6 @@ class Soak:
 
     def _has_handled_more_than(self, count: int) -> bool:
         return self.done > count
-
-    def _leader(self) -> ClusterNode:
-        listed = self._nodes[0].ctl("list_queues", "name", "leader")
-        names = dict(line.split("\t") for line in listed.splitlines() if "\t" in line)
-        return next(node for node in self._nodes if node.name == names[QUEUE])
 
     async def _look(self) -> None:
         """Compare the broker's consumers with the program's, once both have come to rest."""

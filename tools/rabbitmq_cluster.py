@@ -5,7 +5,7 @@ It holds no tests.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from rabbitmq_node import RabbitNode
@@ -67,3 +67,10 @@ def cluster() -> Iterator[list[ClusterNode]]:
             first = first or node
             nodes.append(node)
         yield nodes
+
+
+def leader(nodes: Sequence[ClusterNode], queue: str) -> ClusterNode:
+    """The node that leads a quorum queue."""
+    listed = nodes[0].ctl("list_queues", "name", "leader")
+    names = dict(line.split("\t") for line in listed.splitlines() if "\t" in line)
+    return next(node for node in nodes if node.name == names[queue])

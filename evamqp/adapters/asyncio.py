@@ -73,9 +73,8 @@ class AsyncioAdapter:
             self._end.__anext__().send(None)
 
     def _report_end(self) -> None:
-        callbacks, self._when_closed = self._when_closed, set()
-        for callback in callbacks:
-            callback(self)
+        while self._when_closed:
+            self._when_closed.pop()(self)
 
     def call_soon_threadsafe(self, callback: LoopCallback) -> None:
         """Call back on the loop, from any thread or signal handler.

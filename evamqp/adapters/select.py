@@ -144,12 +144,8 @@ class SelectAdapter(SelectorNetwork, FileWatcher):
             BadType: ``awaited`` belongs to another loop.
             Exception: Whatever ``awaited`` failed with.
         """
-        with self._turning(), started(awaited, self.call_soon, self._finish) as result:
+        with self._turning(), started(awaited, self.call_soon, self._turn_until) as result:
             return self._turn_until(result, timeout)
-
-    def _finish(self, result: Result[Any]) -> None:
-        """Turn until what Ctrl-C interrupted has ended, or until the next Ctrl-C."""
-        self._turn_until(result, None)
 
     def run_nested(self) -> None:
         """Run a nested loop inside a callback, until stop(); then the outer loop goes on.
@@ -255,9 +251,8 @@ class SelectAdapter(SelectorNetwork, FileWatcher):
         """
         if self._is_running:
             raise WrongState("the loop runs; stop() it first")
-        callbacks, self._when_closed = self._when_closed, set()
-        for callback in callbacks:
-            callback(self)
+        while self._when_closed:
+            self._when_closed.pop()(self)
         for key in list((self._selector.get_map() or {}).values()):
             if isinstance(key.fileobj, socket.socket):  # a descriptor is the program's own
                 key.fileobj.close()
@@ -283,7 +278,7 @@ class SelectAdapter(SelectorNetwork, FileWatcher):
             restore_interrupt()
             self._interrupt.raise_pending()
 
-    def _turn_until(self, result: Result[T], timeout: float | None) -> T:
+    def _turn_until(self, result: Result[T], timeout: float | None = None) -> T:
         deadline = None if timeout is None else self.time() + timeout
         waker = None if timeout is None else self.call_later(timeout, lambda: None)
         try:

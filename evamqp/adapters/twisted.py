@@ -153,19 +153,19 @@ class TwistedAdapter(SelectorNetwork):
                 running.append(deferred)
             deferred.addBoth(ended)
             if timeout is not None:
-                self.reactor.callLater(timeout, expire, None if is_request else deferred)
+                self.reactor.callLater(timeout, expire)
 
-        def expire(deferred: defer.Deferred[object] | None) -> None:
+        def expire() -> None:
             expired.append(True)
             self.stop()
-            if deferred is not None:
+            for deferred in running:
                 deferred.cancel()
 
         def interrupt() -> None:
-            if running:
-                running[0].cancel()
-            else:
+            if not running:
                 self.stop()
+            for deferred in running:
+                deferred.cancel()
 
         self.reactor.callWhenRunning(begin)
         self._run(interrupt)

@@ -523,7 +523,7 @@ class _Events(evamqp.Handler):
     def on_return(self, channel: evamqp.Channel, returned: evamqp.Returned) -> None:
         for publication in self._channel._publications.values():
             if publication.is_returned(returned):
-                publication.error = evamqp.PublishReturned(*returned[:4])
+                publication.error = returned.as_error()
                 return
         self._defer("on_return", returned)
 

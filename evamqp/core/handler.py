@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 from weakref import WeakKeyDictionary
 
 from evamqp.core.log_limit import LogLimit
-from evamqp.errors import BadArgument, BadType, ConnectionClosed, PublishReturned, shown
+from evamqp.errors import BadArgument, BadType, ConnectionClosed, shown
 
 if TYPE_CHECKING:
     from evamqp.core.channel import Channel, Message
@@ -132,7 +132,7 @@ class Handler:
         connection = channel.connection
         limit = _returns.setdefault(connection, LogLimit(RETURNS_AT_ONCE, RETURNS_INTERVAL))
         if limit.admits(connection.context.clock.time()):
-            words = PublishReturned(*returned[:4])
+            words = returned.as_error()
             log.warning("%r: a message was returned: %s%s", connection, words, limit.suffix())
         return None
 

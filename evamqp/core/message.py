@@ -24,7 +24,7 @@ from evamqp.codec.templates import (
 from evamqp.core import deaths
 from evamqp.core.coroutines import is_interruption
 from evamqp.core.deaths import Death
-from evamqp.errors import AlreadySettled, BadType
+from evamqp.errors import AlreadySettled, BadType, PublishReturned
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -256,3 +256,7 @@ class Returned(NamedTuple):
     routing_key: str
     properties: Properties
     body: bytes
+
+    def as_error(self) -> PublishReturned:
+        """The error that this return is for whoever published."""
+        return PublishReturned(self.code, self.text, self.exchange, self.routing_key)

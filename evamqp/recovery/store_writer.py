@@ -14,8 +14,9 @@ from threading import Condition, Thread
 from typing import TYPE_CHECKING, TypeAlias
 from weakref import WeakSet, finalize, ref
 
+from evamqp import checks
 from evamqp.core.message import Returned
-from evamqp.errors import BadType, PublishReturned, StoreFailed
+from evamqp.errors import BadType, StoreFailed
 from evamqp.recovery.ledger import Outcome
 from evamqp.recovery.store import StoredMessage, StoredOutcome
 
@@ -66,9 +67,8 @@ class StoreWriter:
     )
 
     def __init__(self, store: Store) -> None:
-        for name in ("open", "commit", "close"):
-            if isinstance(store, type) or not callable(getattr(store, name, None)):
-                raise BadType(f"store must be a Store, not {store!r}")
+        if not checks.implements(store, "open", "commit", "close"):
+            raise BadType(f"store must be a Store, not {store!r}")
         try:
             self.left: list[tuple[int, StoredMessage]] = list(store.open())
         except StoreFailed:
@@ -300,7 +300,7 @@ def _failure(error: Exception) -> StoreFailed:
 def _words(detail: Returned | AmqpError | None) -> str:
     if detail is None:
         return ""
-    return str(PublishReturned(*detail[:4]) if isinstance(detail, Returned) else detail)
+    return str(detail.as_error() if isinstance(detail, Returned) else detail)
 
 
 def _ignore(*arguments: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import evamqp
-from rabbitmq_cluster import ClusterNode, cluster
+from rabbitmq_cluster import cluster, leader
 from tests.faults.playing import play
 from tests.support.loops import Loop
 from traffic import Traffic, wait_until
@@ -19,13 +19,6 @@ QUEUE = "votes"
 HEARTBEAT = 2
 
 
-def leader(nodes: list[ClusterNode]) -> ClusterNode:
-    """The node that leads the queue."""
-    listed = nodes[0].ctl("list_queues", "name", "leader")
-    names = dict(line.split("\t") for line in listed.splitlines() if line.startswith(QUEUE))
-    return next(node for node in nodes if node.name == names[QUEUE])
-
-
 def test_nothing_is_lost_when_the_leader_of_a_quorum_queue_is_killed(loop: Loop) -> None:
     with cluster() as nodes:
         targets = [evamqp.Parameters.from_url(node.url, heartbeat=HEARTBEAT) for node in nodes]
@@ -36,7 +29,7 @@ def test_nothing_is_lost_when_the_leader_of_a_quorum_queue_is_killed(loop: Loop)
 
         def hurt() -> None:
             wait_until(lambda: traffic.confirmed, "messages are confirmed")
-            killed = leader(nodes)
+            killed = leader(nodes, QUEUE)
             assert not traffic.is_done
             killed.kill()
             confirmed = traffic.confirmed
