@@ -83,8 +83,9 @@ except evamqp.WrongState as error:
     ),
 }
 BEGINNING = """
-import importlib, logging, sys
+import importlib, logging, signal, sys
 logging.disable()
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
 name = sys.argv[1]
 module = importlib.import_module("evamqp.adapters." + name)
 adapter = getattr(module, name.capitalize() + "Adapter")()

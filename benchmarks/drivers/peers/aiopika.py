@@ -1,4 +1,4 @@
-# bench: {"name": "aio-pika", "order": 21, "variants": {"uvloop": {"loop": "uvloop"}}}
+# bench: {"name": "aio-pika", "order": 21, "variants": {"uvloop": {"loop": "uvloop"}, "robust": {"robust": 1}}}
 """aio-pika: coroutines; ``window`` workers publish with confirms, cheaper than a task each."""
 
 from __future__ import annotations
