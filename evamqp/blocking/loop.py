@@ -148,10 +148,13 @@ class SharedLoop:
     def _give_up(self) -> None:
         """A signal handler raised during a call, which may have lost bytes: end the connection."""
         if not self.is_over:
-            self.connection.bind_thread()
-            self.connection.connection_lost(
-                evamqp.ConnectionClosed("a signal interrupted a call halfway", by="client")
-            )
+            reason = evamqp.ConnectionClosed("a signal interrupted a call halfway", by="client")
+            connection = self.connection
+            connection.bind_thread()
+            # Aborted first, since connection_lost() would parse what came behind the lost bytes,
+            # and blame the broker for it.
+            connection.abort(reason)
+            connection.connection_lost(reason)
             self.end()
         self.adapter.close()
         self._is_inside = False  # only now, since this may be interrupted as well

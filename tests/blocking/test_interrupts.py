@@ -1,0 +1,238 @@
+"""Ctrl-C at any moment of a blocking call: the connection works on, or is closed and says why.
+
+Random moments here, then each function in turn; the selector's own sleep is tests/adapters/.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+import pytest
+
+import evamqp.blocking
+from evamqp.blocking import Channel, Connection
+from evamqp.testing.fixtures import ServedVhost
+
+SECONDS = 2.0  # of the attack at random moments
+ROUNDS = 50  # that it makes at the least
+WHY = "a signal interrupted a call halfway"
+
+
+class Attack:
+    """A program that goes on after each Ctrl-C, and remembers what it was promised."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.random = random.Random(12)
+        self.confirmed: set[int] = set()
+        self.received: set[int] = set()
+        self.interrupts = self.survived = 0
+        self._published = 0
+        self.connection = evamqp.blocking.connect(url)
+        self.connection.channel().queue_declare("attacked", durable=True)
+
+    def round(self) -> None:
+        """Work until a Ctrl-C, then see what is left."""
+        delay = 1e-5 + self.random.random() * self.random.choice([0.0005, 0.003, 0.01])
+        work = self.random.choice([self._publish, self._batch, self._consume, self._get])
+        try:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, delay, self.random.choice([0.0, 0.0007]))
+                work(self.connection.channel())
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        except KeyboardInterrupt:
+            self.interrupts += 1
+        except evamqp.AmqpError as error:
+            self._reconnect(error)
+        try:
+            self._round_trip()
+            self.survived += 1
+        except evamqp.AmqpError as error:
+            self._reconnect(error)
+
+    def _reconnect(self, error: evamqp.AmqpError) -> None:
+        assert not self.connection.is_open
+        assert WHY in str(error)
+        self.connection.close()
+        self.connection = evamqp.blocking.connect(self.url)
+
+    def _next(self) -> int:
+        self._published += 1
+        return self._published
+
+    def _publish(self, channel: Channel) -> None:
+        for _ in range(100):
+            number = self._next()
+            channel.publish("", "attacked", str(number).encode())
+            self.confirmed.add(number)
+
+    def _batch(self, channel: Channel) -> None:
+        batch, numbers = channel.batch(50), [self._next() for _ in range(200)]
+        for number in numbers:
+            batch.publish("", "attacked", str(number).encode())
+        batch.wait()
+        self.confirmed.update(numbers)
+
+    def _consume(self, channel: Channel) -> None:
+        for message in channel.consume("attacked", prefetch=20, inactivity_timeout=0.02):
+            self.received.add(int(message.body))
+            message.ack()
+
+    def _get(self, channel: Channel) -> None:
+        while (message := channel.basic_get("attacked")) is not None:
+            self.received.add(int(message.body))
+            message.ack()
+
+    def _round_trip(self) -> None:
+        connection, ran = self.connection, list[bool]()
+        connection.channel().close()
+        connection.call_soon_threadsafe(lambda: ran.append(True))
+        connection.call_later(0.0, lambda: ran.append(True))
+        while len(ran) < 2:
+            connection.process_events(5.0)
+
+    def drain(self) -> None:
+        """Receive what is left, once the broker has requeued all."""
+        self.connection.close()
+        with evamqp.blocking.connect(self.url) as self.connection:
+            self._consume_all(self.connection.channel())
+
+    def _consume_all(self, channel: Channel) -> None:
+        for message in channel.consume("attacked", inactivity_timeout=1.0):
+            self.received.add(int(message.body))
+            message.ack()
+        channel.queue_delete("attacked")
+
+
+@pytest.fixture
+def finalizers() -> Iterator[None]:
+    """Python drops what is raised inside a finalizer: a Ctrl-C, or a generator's cleanup."""
+
+    def drop(unraisable: sys.UnraisableHookArgs) -> None:
+        if not isinstance(unraisable.exc_value, KeyboardInterrupt | evamqp.AmqpError):
+            before(unraisable)
+
+    before, sys.unraisablehook = sys.unraisablehook, drop
+    yield
+    gc.collect()
+    sys.unraisablehook = before
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """The timer's signal comes as SIGINT does."""
+    before = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+    yield None
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("ctrl_c", "finalizers")
+def test_interrupts_at_random_moments_lose_nothing_that_was_confirmed(url: str) -> None:
+    attack = Attack(url)
+    deadline = time.monotonic() + SECONDS
+    rounds = 0
+    while time.monotonic() < deadline or rounds < ROUNDS:
+        attack.round()
+        rounds += 1
+    attack.drain()
+    assert attack.interrupts > ROUNDS / 2
+    assert attack.survived > ROUNDS / 2
+    assert attack.confirmed <= attack.received
+
+
+class Tripwire:
+    """Raises KeyboardInterrupt where one function of evamqp's begins: the one with this number.
+
+    That is where Python itself looks for signals, besides the end of a call and of a loop's turn.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._left = number
+        self.is_tripped = False
+
+    def __enter__(self) -> Tripwire:
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(None)
+
+    def _trace(self, frame: FrameType, event: str, argument: Any) -> None:
+        if "/evamqp/" in frame.f_code.co_filename and not self.is_tripped:
+            self._left -= 1
+            if self._left < 0:
+                self.is_tripped = True
+                raise KeyboardInterrupt
+
+
+def get(connection: Connection, channel: Channel) -> None:
+    message = channel.basic_get("q")
+    assert message is not None
+    message.nack()
+
+
+def publish(connection: Connection, channel: Channel) -> None:
+    channel.publish("", "q", b"1")
+
+
+def declare(connection: Connection, channel: Channel) -> None:
+    channel.queue_declare("q", durable=True)
+
+
+def iterate(connection: Connection, channel: Channel) -> None:
+    next(iter(channel.consume("q"))).nack()
+
+
+def call_back(connection: Connection, channel: Channel) -> None:
+    ran: list[bool] = []
+    connection.call_soon_threadsafe(lambda: ran.append(True))
+    connection.call_later(0.0, lambda: ran.append(True))
+    while len(ran) < 2:
+        connection.process_events(5.0)
+
+
+@pytest.mark.usefixtures("finalizers")
+@pytest.mark.parametrize("work", [get, publish, declare, iterate, call_back])
+def test_interrupt_of_any_function_leaves_it_usable_or_closed_by_the_client(
+    amqp_broker: ServedVhost, work: Callable[[Connection, Channel], None]
+) -> None:
+    connection = evamqp.blocking.connect(amqp_broker.url)
+    number = survived = closed = 0
+    while True:
+        channel = connection.channel()
+        channel.queue_declare("q", durable=True)
+        channel.publish("", "q", b"1")
+        try:
+            with Tripwire(number) as wire:
+                work(connection, channel)
+        except KeyboardInterrupt:
+            pass
+        except evamqp.AmqpError as error:  # a cleanup on the way out may be what says it
+            assert WHY in str(error)
+        try:
+            call_back(connection, channel)
+            channel.close()  # with whatever consumer is left on it
+            survived += 1
+        except evamqp.AmqpError as error:
+            assert WHY in str(error)
+            assert connection.reason is not None
+            assert connection.reason.by == "client"
+            closed += 1
+        if not connection.is_open:
+            connection.close()
+            connection = evamqp.blocking.connect(amqp_broker.url)
+        if not wire.is_tripped:
+            break
+        number += 1
+    connection.close()
+    assert survived
+    assert closed
