@@ -70,6 +70,7 @@ class Connection:
     __slots__ = ("__weakref__", "_callbacks", "_core", "_dispatcher", "_due", "_loop")
 
     _core: evamqp.Connection
+    _loop_kind: type[SharedLoop] = SharedLoop
 
     def __init__(
         self,
@@ -79,7 +80,7 @@ class Connection:
         self._callbacks = checked(callbacks, ConnectionCallbacks)
         self._due: deque[Callable[[], object]] = deque()
         self._dispatcher = 0  # the thread that calls back now
-        self._loop = SharedLoop()
+        self._loop = self._loop_kind()
         try:
             self._open(target)
         except BaseException:

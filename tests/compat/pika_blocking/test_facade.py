@@ -18,6 +18,7 @@ from evamqp.compat.pika import exceptions, spec
 from evamqp.compat.pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 from evamqp.compat.pika.frame import Method
 from evamqp.testing.fixtures import ServedVhost
+from rabbitmq_node import RabbitNode
 
 TIMEOUT = 10.0
 
@@ -541,6 +542,76 @@ def test_thread_safe_connection_is_given_up_when_its_callbacks_are_too_slow(url:
     release.set()
     assert [type(error) for error in errors] == [module.WorkQueueFullError]
     connection.close()
+
+
+@pytest.mark.rabbitmq
+def test_thread_safe_request_ends_at_its_timeout_and_its_channel_lives_on(
+    rabbit: RabbitNode,
+) -> None:
+    from evamqp.compat.pika.adapters.thread_safe_connection import Connection
+
+    with Connection(pika.URLParameters(rabbit.url)) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery(lambda frame: None)
+        requests: list[tuple[str, Callable[[], object]]] = [
+            ("queue_declare", lambda: channel.queue_declare("timed", exclusive=True, timeout=0.05)),
+            ("basic_qos", lambda: channel.basic_qos(prefetch_count=1, timeout=0.05)),
+            ("basic_get", lambda: channel.basic_get("timed", timeout=0.05)),
+            ("channel open", lambda: connection.channel(timeout=0.05)),
+        ]
+        rabbit.freeze()
+        try:
+            for name, request in requests:
+                with pytest.raises(TimeoutError, match=f"^{name} timed out after 0.05 seconds$"):
+                    request()
+        finally:
+            rabbit.thaw()
+        # The late replies are nobody's, and the next request gets its own.
+        ok = channel.queue_declare("timed", exclusive=True, timeout=None)
+        assert ok.method.queue == "timed"
+        assert channel.is_open
+
+
+def test_thread_safe_connection_that_does_not_open_in_time_raises_timeout_error() -> None:
+    from evamqp.compat.pika.adapters.thread_safe_connection import Connection
+
+    told: list[BaseException] = []
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        parameters = pika.ConnectionParameters("127.0.0.1", silent.getsockname()[1])
+        with pytest.raises(TimeoutError, match=r"timed out after 0\.1 seconds"):
+            Connection(parameters, lambda _, error: told.append(error), timeout=0.1)
+    assert [type(error) for error in told] == [TimeoutError]
+    for bad in ({"work_queue_put_timeout": None}, {"shutdown_drain_timeout": -1}):
+        with pytest.raises(ValueError, match=next(iter(bad))):
+            Connection(parameters, **bad)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_thread_safe_close_lets_waiting_callbacks_acknowledge(url: str, whole: bool) -> None:
+    from evamqp.compat.pika.adapters.thread_safe_connection import Connection
+
+    connection = Connection(pika.URLParameters(url))
+    channel = connection.channel()
+    channel.queue_declare("kept", durable=True)
+    for _ in range(5):
+        channel.basic_publish("", "kept", "text")
+    started, got = threading.Event(), []
+
+    def on_message(source: Any, method: Any, properties: Any, body: bytes) -> None:
+        started.set()
+        time.sleep(0.05)
+        got.append(body)
+        source.basic_ack(method.delivery_tag)
+
+    channel.basic_consume("kept", on_message)
+    assert started.wait(TIMEOUT)
+    (connection if whole else channel).close()
+    connection.close()
+    with BlockingConnection(pika.URLParameters(url)) as check:
+        left = check.channel().queue_delete
+        declared = check.channel().queue_declare("kept", durable=True)
+        assert declared.method.message_count == 5 - len(got)
+        left("kept")
 
 
 def test_handler_that_works_longer_than_the_heartbeat_keeps_its_connection(

@@ -41,6 +41,7 @@ class BlockingConnection:
     """
 
     _channel_kind = BlockingChannel
+    _impl_kind = blocking.Connection
 
     def __init__(
         self,
@@ -83,7 +84,7 @@ class BlockingConnection:
         raise failure
 
     def _try(self, parameters: Parameters) -> blocking.Connection:
-        impl = blocking.connect(
+        impl = self._impl_kind(
             self._target(parameters),
             on_blocked=self._on_blocked,
             on_unblocked=self._on_unblocked,

@@ -11,11 +11,14 @@ import logging
 import queue as queues
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
 import evamqp
+from evamqp import blocking
+from evamqp.blocking.loop import SharedLoop
 
 from .. import exceptions, spec, validators
 from .._properties import BasicProperties, to_wire
@@ -34,6 +37,8 @@ DEFAULT_RPC_TIMEOUT = 10
 DEFAULT_WORK_QUEUE_MAXSIZE = 1000
 DEFAULT_WORK_QUEUE_PUT_TIMEOUT = 30.0
 DEFAULT_SHUTDOWN_DRAIN_TIMEOUT = 30.0
+#: Seconds that the broker has to answer channel.close, however long the callbacks took.
+CLOSE_SECONDS = 1.0
 
 _numbers = itertools.count(1)
 
@@ -66,6 +71,47 @@ class _Worker:
                 LOGGER.exception("a callback raised")
 
 
+class _TimedLoop(SharedLoop):
+    """A shared loop where each thread may limit its own waits."""
+
+    __slots__ = ("_limits",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._limits = threading.local()
+
+    @contextmanager
+    def limited(self, what: str, timeout: float | None) -> Iterator[None]:
+        """Have this thread's waits inside the ``with`` block end in time.
+
+        Raises:
+            TimeoutError: They did not; the channel is as it was, and a late reply is dropped.
+        """
+        before = getattr(self._limits, "current", None)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        self._limits.current = (deadline, f"{what} timed out after {timeout} seconds")
+        try:
+            yield
+        finally:
+            self._limits.current = before
+
+    def drive(self, done: Callable[[], object], deadline: float | None = None) -> bool:
+        limit, text = getattr(self._limits, "current", None) or (None, "")
+        if deadline is not None or limit is None:
+            return super().drive(done, deadline)
+        if not super().drive(done, limit) and not self.is_over:
+            raise TimeoutError(text)
+        return bool(done())
+
+
+class _TimedConnection(blocking.Connection):
+    """A blocking connection on such a loop."""
+
+    __slots__ = ()
+
+    _loop_kind = _TimedLoop
+
+
 class _ServedChannel(BlockingChannel):
     """The channel below, whose publishes do not wait for their confirms."""
 
@@ -82,7 +128,8 @@ class _ServedChannel(BlockingChannel):
 class Channel:
     """A channel that any thread may use.  ``Connection.channel`` makes it.
 
-    A request waits as long as the connection's ``timeout`` says; its own is accepted.
+    A request waits for ``timeout`` seconds, or for ever with None.  Then it raises TimeoutError;
+    the channel stays as it is, and the broker may carry the request out all the same.
     """
 
     def __init__(
@@ -166,6 +213,9 @@ class Channel:
 
         self._wrapper._call_soon(call)
 
+    def _limited(self, what: str, timeout: float | None) -> AbstractContextManager[None]:
+        return self._wrapper._connection._limited(what, timeout)
+
     # Requests
 
     def confirm_delivery(
@@ -176,7 +226,8 @@ class Channel:
         """Have publishes confirmed: a frame with ``Basic.Ack`` or ``Basic.Nack`` for each."""
         validators.require_callback(ack_nack_callback, "ack_nack_callback")
         self._channel._on_confirmation = partial(self._confirmed, ack_nack_callback)
-        self._channel.confirm_delivery()
+        with self._limited("confirm_delivery", timeout):
+            self._channel.confirm_delivery()
         self._is_confirming = True
         return Method(self.channel_number, spec.Confirm.SelectOk())
 
@@ -201,22 +252,25 @@ class Channel:
         def on_message(_: Any, *message: Any) -> None:
             self._worker.submit(partial(on_message_callback, self, *message))
 
-        return self._channel.basic_consume(
-            queue, on_message, auto_ack, exclusive, consumer_tag, arguments
-        )
+        with self._limited("basic_consume", timeout):
+            return self._channel.basic_consume(
+                queue, on_message, auto_ack, exclusive, consumer_tag, arguments
+            )
 
     def basic_cancel(
         self, consumer_tag: str, timeout: float | None = DEFAULT_RPC_TIMEOUT
     ) -> Method:
         """Stop a consumer."""
-        self._channel.basic_cancel(consumer_tag)
+        with self._limited("basic_cancel", timeout):
+            self._channel.basic_cancel(consumer_tag)
         return Method(self.channel_number, spec.Basic.CancelOk(consumer_tag))
 
     def basic_get(
         self, queue: str, auto_ack: bool = False, timeout: float | None = DEFAULT_RPC_TIMEOUT
     ) -> tuple[Any, Any, Any]:
         """Take one message; three None if the queue is empty."""
-        return self._channel.basic_get(queue, auto_ack)
+        with self._limited("basic_get", timeout):
+            return self._channel.basic_get(queue, auto_ack)
 
     def basic_qos(
         self,
@@ -226,7 +280,8 @@ class Channel:
         timeout: float | None = DEFAULT_RPC_TIMEOUT,
     ) -> Method:
         """Limit what the broker sends before it is acknowledged."""
-        self._channel.basic_qos(prefetch_size, prefetch_count, global_qos)
+        with self._limited("basic_qos", timeout):
+            self._channel.basic_qos(prefetch_size, prefetch_count, global_qos)
         return Method(self.channel_number, spec.Basic.QosOk())
 
     def exchange_declare(
@@ -241,9 +296,10 @@ class Channel:
         timeout: float | None = DEFAULT_RPC_TIMEOUT,
     ) -> Method:
         """Create an exchange, or check that it is there."""
-        return self._channel.exchange_declare(
-            exchange, exchange_type, passive, durable, auto_delete, internal, arguments
-        )
+        with self._limited("exchange_declare", timeout):
+            return self._channel.exchange_declare(
+                exchange, exchange_type, passive, durable, auto_delete, internal, arguments
+            )
 
     def exchange_delete(
         self,
@@ -252,7 +308,8 @@ class Channel:
         timeout: float | None = DEFAULT_RPC_TIMEOUT,
     ) -> Method:
         """Delete an exchange."""
-        return self._channel.exchange_delete(exchange, if_unused)
+        with self._limited("exchange_delete", timeout):
+            return self._channel.exchange_delete(exchange, if_unused)
 
     def exchange_bind(
         self,
@@ -263,7 +320,8 @@ class Channel:
         timeout: float | None = DEFAULT_RPC_TIMEOUT,
     ) -> Method:
         """Route messages from one exchange to another."""
-        return self._channel.exchange_bind(destination, source, routing_key, arguments)
+        with self._limited("exchange_bind", timeout):
+            return self._channel.exchange_bind(destination, source, routing_key, arguments)
 
     def exchange_unbind(
         self,
@@ -274,7 +332,8 @@ class Channel:
         timeout: float | None = DEFAULT_RPC_TIMEOUT,
     ) -> Method:
         """Undo exchange_bind."""
-        return self._channel.exchange_unbind(destination, source, routing_key, arguments)
+        with self._limited("exchange_unbind", timeout):
+            return self._channel.exchange_unbind(destination, source, routing_key, arguments)
 
     def queue_declare(
         self,
@@ -287,9 +346,10 @@ class Channel:
         timeout: float | None = DEFAULT_RPC_TIMEOUT,
     ) -> Method:
         """Create a queue, or check that it is there."""
-        return self._channel.queue_declare(
-            queue, passive, durable, exclusive, auto_delete, arguments
-        )
+        with self._limited("queue_declare", timeout):
+            return self._channel.queue_declare(
+                queue, passive, durable, exclusive, auto_delete, arguments
+            )
 
     def queue_bind(
         self,
@@ -300,7 +360,8 @@ class Channel:
         timeout: float | None = DEFAULT_RPC_TIMEOUT,
     ) -> Method:
         """Route messages from an exchange to a queue."""
-        return self._channel.queue_bind(queue, exchange, routing_key, arguments)
+        with self._limited("queue_bind", timeout):
+            return self._channel.queue_bind(queue, exchange, routing_key, arguments)
 
     def queue_unbind(
         self,
@@ -311,11 +372,13 @@ class Channel:
         timeout: float | None = DEFAULT_RPC_TIMEOUT,
     ) -> Method:
         """Undo queue_bind."""
-        return self._channel.queue_unbind(queue, exchange, routing_key, arguments)
+        with self._limited("queue_unbind", timeout):
+            return self._channel.queue_unbind(queue, exchange, routing_key, arguments)
 
     def queue_purge(self, queue: str, timeout: float | None = DEFAULT_RPC_TIMEOUT) -> Method:
         """Drop what stands ready in a queue."""
-        return self._channel.queue_purge(queue)
+        with self._limited("queue_purge", timeout):
+            return self._channel.queue_purge(queue)
 
     def queue_delete(
         self,
@@ -325,7 +388,8 @@ class Channel:
         timeout: float | None = DEFAULT_RPC_TIMEOUT,
     ) -> Method:
         """Delete a queue."""
-        return self._channel.queue_delete(queue, if_unused, if_empty)
+        with self._limited("queue_delete", timeout):
+            return self._channel.queue_delete(queue, if_unused, if_empty)
 
     # Callbacks, and the end
 
@@ -349,10 +413,36 @@ class Channel:
         reply_text: str = "Normal shutdown",
         timeout: float | None = DEFAULT_RPC_TIMEOUT,
     ) -> None:
-        """Close it, and let its callbacks finish; one that has ended is left as it is."""
-        if self._channel.is_open:
-            self._channel.close(reply_code, reply_text)
-        self._end(timeout)
+        """Close it once its callbacks have finished; one that has ended is left as it is.
+
+        What takes longer than ``timeout`` is logged, and goes on without us.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        try:
+            self._quiesce(deadline)
+            if self._channel.is_open:
+                left = _left(deadline)
+                with self._limited("close", None if left is None else max(left, CLOSE_SECONDS)):
+                    self._channel.close(reply_code, reply_text)
+        except TimeoutError as error:
+            LOGGER.warning("channel %d: %s", self.channel_number, error)
+        self._end(_left(deadline))
+
+    def _quiesce(self, deadline: float | None) -> None:
+        """Cancel the consumers, and run the callbacks that wait: their acknowledgements count."""
+        worker = self._worker
+        if worker.thread is threading.current_thread() or not self._channel.is_open:
+            return
+        try:
+            for tag in self._channel.consumer_tags:
+                with self._limited("basic_cancel", _left(deadline)):
+                    self._channel.basic_cancel(tag)
+            done = threading.Event()
+            worker.submit(done.set)
+            done.wait(_left(deadline))
+        except exceptions.AMQPError as error:
+            LOGGER.debug("channel %d: %r", self.channel_number, error)
+        self._wrapper._finish_handed_over(_left(deadline))
 
     def abort(
         self,
@@ -377,6 +467,10 @@ class Channel:
         return not worker.thread.is_alive()
 
 
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
 class Connection:
     """A connection that any thread may use.
 
@@ -384,11 +478,16 @@ class Connection:
         parameters: The broker.
         on_open_error_callback: ``(connection, exception)``, before the exception is raised.
         on_close_callback: ``(connection, exception)``, in the connection's thread.
-        timeout: Seconds for each request; None waits for ever.
+        timeout: Seconds until it is open; None waits as long as the parameters say.
         work_queue_maxsize: Callbacks that may wait in each channel.
         work_queue_put_timeout: Seconds for which that may be full before the connection is given
             up.
         shutdown_drain_timeout: Seconds for the callbacks that wait when it is closed.
+
+    Raises:
+        TimeoutError: It was not open in time.
+        ValueError: One of the last two is None or out of range.
+        AMQPConnectionError: Why the broker could not be reached, or refused us.
     """
 
     def __init__(
@@ -401,6 +500,10 @@ class Connection:
         work_queue_put_timeout: float = DEFAULT_WORK_QUEUE_PUT_TIMEOUT,
         shutdown_drain_timeout: float = DEFAULT_SHUTDOWN_DRAIN_TIMEOUT,
     ) -> None:
+        if work_queue_put_timeout is None or not work_queue_put_timeout > 0:
+            raise ValueError(f"work_queue_put_timeout must be positive: {work_queue_put_timeout!r}")
+        if shutdown_drain_timeout is None or not shutdown_drain_timeout >= 0:
+            raise ValueError(f"shutdown_drain_timeout is negative: {shutdown_drain_timeout!r}")
         self._on_close = on_close_callback
         self._work_queue = (work_queue_maxsize, work_queue_put_timeout)
         self._drain_timeout = shutdown_drain_timeout
@@ -438,9 +541,11 @@ class Connection:
 
         Raises:
             AMQPConnectionError: Why the connection has ended.
+            TimeoutError: It was not open after ``timeout`` seconds.
         """
         self._raise_if_closed()
-        served = self._connection.channel()
+        with self._connection._limited("channel open", timeout):
+            served = self._connection.channel()
         assert isinstance(served, _ServedChannel)
         channel = Channel(served, self, *self._work_queue)
         self._channels.append(channel)
@@ -471,12 +576,13 @@ class Connection:
 
     def close(self, timeout: float | None = DEFAULT_RPC_TIMEOUT) -> None:
         """Close it, and let the callbacks of its channels finish."""
+        deadline = None if timeout is None else time.monotonic() + timeout
         if self._connection.is_open:
-            self._finish_handed_over(timeout)
+            self._finish_callbacks(deadline)
             self._reason = exceptions.ConnectionClosedByClient(200, "Normal shutdown")
             self._connection._close_quietly(200, "Normal shutdown")
         if threading.current_thread() is not self._thread:
-            self._thread.join(timeout)
+            self._thread.join(_left(deadline))
         deadline = time.monotonic() + self._drain_timeout
         for channel in self._channels:
             if not channel._end(max(0.0, deadline - time.monotonic())):
@@ -488,6 +594,19 @@ class Connection:
             self.close(timeout)
         except exceptions.AMQPError as error:
             LOGGER.debug("abort: %r", error)
+
+    def _finish_callbacks(self, deadline: float | None) -> None:
+        """Cancel all consumers, and let their callbacks finish; not from one of those."""
+        here = threading.current_thread()
+        workers = [channel._worker.thread for channel in self._channels]
+        if here is self._thread or here in workers:
+            self._finish_handed_over(_left(deadline))
+            return
+        try:
+            for channel in self._channels:
+                channel._quiesce(deadline)
+        except TimeoutError as error:
+            LOGGER.warning("close: %s", error)
 
     def _finish_handed_over(self, timeout: float | None) -> None:
         """Wait until what was handed to the connection's thread before is sent."""
@@ -527,14 +646,39 @@ class Connection:
 
 
 class _Served(BlockingConnection):
-    """The connection below, whose requests have a time limit."""
+    """The connection below, whose waits have time limits."""
 
     _channel_kind = _ServedChannel
+    _impl_kind = _TimedConnection
 
     def __init__(self, parameters: Parameters, timeout: float | None) -> None:
         self._timeout = timeout
+        self._deadline = None if timeout is None else time.monotonic() + timeout
         super().__init__(parameters)
 
+    def _limited(self, what: str, timeout: float | None) -> AbstractContextManager[None]:
+        loop = self._impl._loop
+        assert isinstance(loop, _TimedLoop)
+        return loop.limited(what, timeout)
+
+    def _connect(self, configs: list[Parameters]) -> blocking.Connection:
+        try:
+            return super()._connect(configs)
+        except exceptions.AMQPError as error:
+            if _left(self._deadline) == 0.0:
+                raise self._late() from error
+            raise
+
     def _target(self, parameters: Parameters) -> evamqp.Parameters:
-        target = super()._target(parameters)
-        return target if self._timeout is None else target.replace(request_timeout=self._timeout)
+        target, left = super()._target(parameters), _left(self._deadline)
+        if left is None:
+            return target
+        if not left:
+            raise self._late()
+        return target.replace(
+            connect_timeout=min(left, target.connect_timeout),
+            handshake_timeout=min(left, target.handshake_timeout),
+        )
+
+    def _late(self) -> TimeoutError:
+        return TimeoutError(f"connection open timed out after {self._timeout} seconds")
