@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from threading import get_ident
 from time import time
@@ -159,7 +159,7 @@ class Publisher(ReconnectingClient[list[Publication]]):
         self._mandatory = mandatory
         self._resends = resends
         self._on_writable = on_writable
-        self._ledger = Ledger(max_messages, max_bytes)
+        self._ledger = Ledger(max_messages, max_bytes, is_holding=store is not None)
         self._accepted = 0
         self._ends: Counter[Outcome] = Counter()  # but confirms
         self._confirmed_at: float | None = None
@@ -193,9 +193,9 @@ class Publisher(ReconnectingClient[list[Publication]]):
                 Properties.from_raw(message.properties),
                 message.mandatory,
                 None,
-                expires=message.expires,
-                key=key,
             )
+            entry.expires = message.expires
+            entry.keep(key)
             self._ledger.adopt(entry)
             if message.expires is not None:
                 self._deadlines.add(entry, max(0.0, message.expires - now))
@@ -288,7 +288,7 @@ class Publisher(ReconnectingClient[list[Publication]]):
             encode_shortstr(exchange, "exchange")
             encode_shortstr(routing_key, "routing_key")
             self._names = (exchange, routing_key)
-        message = (
+        entry = (Publication if writer is None else StoredPublication)(
             self._host,
             self._accepted + 1,
             exchange,
@@ -298,21 +298,17 @@ class Publisher(ReconnectingClient[list[Publication]]):
             bool(self._mandatory if mandatory is None else mandatory),
             callback,
         )
-        if writer is None:
-            entry = Publication(*message)
-        else:
-            expires = None if timeout is None else time() + timeout
-            entry = StoredPublication(*message, expires=expires, key=None)
         try:
-            self._ledger.accept(entry, is_held=writer is not None)
+            self._ledger.accept(entry)
         except OutputFull:
             self._refresh_writable()  # so that on_writable(True) follows
             raise
         self._accepted += 1
         if timeout is not None:
             self._deadlines.add(entry, timeout)
-        if isinstance(entry, StoredPublication):
-            assert writer is not None
+        if writer is not None:
+            assert isinstance(entry, StoredPublication)
+            entry.expires = None if timeout is None else time() + timeout
             writer.add(entry)
         self._pump()
         return entry
@@ -437,8 +433,8 @@ class Publisher(ReconnectingClient[list[Publication]]):
         self._acquit(entry)
         if outcome is not Outcome.CONFIRMED:
             self._ends[outcome] += 1
-        if isinstance(entry, StoredPublication):
-            assert self._writer is not None
+        if self._writer is not None:
+            assert isinstance(entry, StoredPublication)
             self._writer.settle(entry, outcome)
         self._ledger.settle(entry, outcome)
 
@@ -494,7 +490,7 @@ class Publisher(ReconnectingClient[list[Publication]]):
         """Why a publish has no outcome yet."""
         if entry.is_sent:
             return RequestTimeout("it was published, and the broker has not confirmed it")
-        if self._writer is not None and entry in self._writer.held:
+        if entry in self._ledger.held:
             return NotReady("its store has not written it yet")
         channel, cause = self._channel, self._readiness.last_error
         if channel is None or not self.is_ready:
@@ -516,7 +512,7 @@ class Publisher(ReconnectingClient[list[Publication]]):
             if isinstance(key, StoreFailed):
                 self._refuse(entry, key)
                 self._log.write(logging.ERROR, "store", f"a message was not accepted: {key}")
-            elif not entry.is_done:
+            else:
                 self._ledger.release(entry)
         self._pump()
 
@@ -662,9 +658,7 @@ class Publisher(ReconnectingClient[list[Publication]]):
     def _give_up(self) -> None:
         if self._is_closed:
             return
-        held: Iterable[Publication] = () if self._writer is None else self._writer.held
-        unfinished = [*self._ledger, *self._resending, *(e for e in held if not e.is_done)]
-        left = sorted(unfinished, key=lambda entry: entry.number)
+        left = sorted([*self._ledger, *self._resending], key=lambda entry: entry.number)
         whys = [self._reason or self._why_pending(entry) for entry in left]
         self._ledger.take_back()
         for entry, why in zip(left, whys, strict=True):

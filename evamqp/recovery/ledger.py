@@ -170,13 +170,16 @@ class StoredPublication(Publication):
 
     __slots__ = ("_stored", "expires", "key")
 
-    def __init__(self, host: Host, *arguments: Any, expires: float | None, key: int | None) -> None:
+    def __init__(self, host: Host, *arguments: Any) -> None:
         super().__init__(host, *arguments)
-        self.expires: float | None = expires
-        self.key: int | None = key
+        self.expires: float | None = None
+        self.key: int | None = None
         self._stored: Request[None] = Request(host, "store")
-        if key is not None:
-            self._stored.resolve(None)
+
+    def keep(self, key: int) -> None:
+        """The store has it, under this key."""
+        self.key = key
+        self._stored.resolve(None)
 
     @property
     def stored(self) -> Request[None]:
@@ -189,15 +192,18 @@ class Ledger:
     Args:
         max_messages: Messages that it accepts.
         max_bytes: Their bytes; an empty ledger accepts any one message.
+        is_holding: Hold each publish that it accepts, unsent, until ``release``.
 
     Attributes:
         last_tag: The last delivery tag on this channel; 0 before the first.
         count: Publishes without an outcome, including those that wait for a resend.
+        held: Publishes that are not to be sent yet, in publish order.
         size: Their bytes.
         repeats: Times that a publish was queued to be sent again.
     """
 
     __slots__ = (
+        "_is_holding",
         "_max_bytes",
         "_max_messages",
         "_returns",
@@ -205,14 +211,17 @@ class Ledger:
         "_unsent",
         "_wanted",
         "count",
+        "held",
         "last_tag",
         "repeats",
         "size",
     )
 
-    def __init__(self, max_messages: int, max_bytes: int) -> None:
+    def __init__(self, max_messages: int, max_bytes: int, *, is_holding: bool = False) -> None:
         self._max_messages = max_messages
         self._max_bytes = max_bytes
+        self._is_holding = is_holding
+        self.held: dict[Publication, None] = {}
         self._unsent: deque[Publication] = deque()  # some may have their outcome
         self._sent: dict[int, Publication] = {}  # by delivery tag, ascending
         self._returns = Returns(self._sent)
@@ -223,9 +232,10 @@ class Ledger:
         self.repeats: int = 0
 
     def __iter__(self) -> Iterator[Publication]:
-        """Every publish without an outcome, sent ones first, in order; not those to be resent."""
+        """Every publish without an outcome: sent, unsent, held; each in order.  Not resends."""
         yield from self.under_way
         yield from [entry for entry in self._unsent if not entry.is_done]
+        yield from list(self.held)
 
     @property
     def under_way(self) -> list[Publication]:
@@ -244,8 +254,8 @@ class Ledger:
             return True
         return self.count < self._max_messages and self.size + self._wanted <= self._max_bytes
 
-    def accept(self, entry: Publication, *, is_held: bool = False) -> None:
-        """Accept a publish; one that is held is not sent before ``release``.
+    def accept(self, entry: Publication) -> None:
+        """Accept a publish.
 
         Raises:
             OutputFull: The ledger is full; only ``has_room`` changed.
@@ -260,7 +270,9 @@ class Ledger:
         self._wanted = 1
         self.count += 1
         self.size += size
-        if not is_held:
+        if self._is_holding:
+            self.held[entry] = None
+        else:
             self._unsent.append(entry)
 
     def adopt(self, entry: Publication) -> None:
@@ -270,8 +282,10 @@ class Ledger:
         self._unsent.append(entry)
 
     def release(self, entry: Publication) -> None:
-        """Let a publish be sent that was held."""
-        self._unsent.append(entry)
+        """Let a publish be sent that was held; nothing if it has its outcome."""
+        if not entry.is_done:
+            del self.held[entry]
+            self._unsent.append(entry)
 
     def settle(self, entry: Publication, outcome: Outcome) -> None:
         """Give a publish its outcome."""
@@ -281,6 +295,8 @@ class Ledger:
             del self._sent[entry._tag]
             self._returns.expire(entry._tag, entry)
             entry._tag = 0
+        elif self.held:
+            self.held.pop(entry, None)
         entry.resolve(outcome)
         if len(self._unsent) > 2 * self.count + ENDED_KEPT:
             self._unsent = deque(entry for entry in self._unsent if not entry.is_done)
@@ -350,6 +366,7 @@ class Ledger:
 
     def clear(self) -> None:
         """Drop everything; all have their outcome."""
+        self.held.clear()
         self._unsent.clear()
         self._sent.clear()
         self._returns.clear()

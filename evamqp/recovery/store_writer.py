@@ -46,7 +46,6 @@ class StoreWriter:
 
     Attributes:
         adapter: The loop; unset before ``start``.
-        held: Publishes that the store does not have yet, in publish order.
         left: What an earlier process left in the store, with its keys.
 
     Raises:
@@ -62,7 +61,6 @@ class StoreWriter:
         "_queue",
         "_store",
         "adapter",
-        "held",
         "left",
     )
 
@@ -76,7 +74,6 @@ class StoreWriter:
         except Exception as error:
             raise StoreFailed(f"the store cannot be opened: {error}") from error
         self._store = store
-        self.held: dict[StoredPublication, None] = {}
         self._on_written: Callable[[Sequence[Written]], object] = _ignore
         self._on_failed: Callable[[StoreFailed], object] = _ignore
         self._on_closed: Callable[[], object] = _ignore
@@ -115,7 +112,6 @@ class StoreWriter:
 
     def add(self, entry: StoredPublication) -> None:
         """Write a publish."""
-        self.held[entry] = None
         self._queue.add(entry)
 
     def settle(self, entry: StoredPublication, outcome: Outcome) -> None:
@@ -132,12 +128,10 @@ class StoreWriter:
 
     def _written(self, group: Sequence[Written]) -> None:
         for entry, key in group:
-            del self.held[entry]
             if isinstance(key, StoreFailed):
                 entry.stored.fail(key)
             else:
-                entry.key = key
-                entry.stored.resolve(None)
+                entry.keep(key)
                 if entry.outcome is not None:  # it expired meanwhile
                     self.settle(entry, entry.outcome)
         self._on_written(group)

@@ -126,6 +126,23 @@ def test_a_return_behind_that_of_a_later_message_is_of_neither() -> None:
     assert found == [True, False, False, True]
 
 
+def test_what_is_held_is_sent_once_it_is_released_and_never_after_its_outcome() -> None:
+    ledger = Ledger(10, 1000, is_holding=True)
+    entries = [entry(number) for number in range(1, 4)]
+    for each in entries:
+        ledger.accept(each)
+    assert list(ledger) == list(ledger.held) == entries
+    assert ledger.next_unsent() is None
+    ledger.settle(entries[0], Outcome.EXPIRED)
+    assert list(ledger) == list(ledger.held) == entries[1:]
+    ledger.release(entries[0])
+    ledger.release(entries[1])
+    assert list(ledger.held) == entries[2:]
+    assert [ledger.next_unsent(), ledger.next_unsent()] == [entries[1], None]
+    ledger.clear()
+    assert not ledger.held
+
+
 def test_unknown_tags_confirm_nothing() -> None:
     ledger = Ledger(10, 1000)
     entries = sent(ledger, 2)
