@@ -309,22 +309,22 @@ def refuse_1(publish: Publish) -> None:
         publish.ack()
 
 
-def bury(stage: Stage, publisher: evamqp.Publisher, count: int) -> None:
-    """Publish 0, 1, ... which the broker returns."""
+def bury(store: SqliteStore, count: int) -> None:
+    """Have a Publisher publish 0, 1, ... which the broker returns."""
+    stage = Stage()
     stage.server.on_publish = give_back
+    publisher = stage.publisher(store=store)
     stage.publish(publisher, numbered(count))
     wait(stage, lambda: not publisher.pending)
+    close(stage, publisher)
 
 
 def test_a_returned_message_is_kept_with_its_reason_and_not_sent_again(
     path: Path, confirming: Stage
 ) -> None:
     store = SqliteStore(path)
-    stage = Stage()
-    publisher = stage.publisher(store=store)
     before = time.time()
-    bury(stage, publisher, 1)
-    close(stage, publisher)
+    bury(store, 1)
     [dead] = store.dead()
     assert (dead.exchange, dead.routing_key, dead.body) == ("", "work", b"0")
     assert dead.outcome is Outcome.RETURNED
@@ -341,10 +341,7 @@ def test_dead_messages_are_published_again_in_order_once_they_are_queued_again(
     path: Path, confirming: Stage
 ) -> None:
     store = SqliteStore(path)
-    stage = Stage()
-    publisher = stage.publisher(store=store)
-    bury(stage, publisher, 4)
-    close(stage, publisher)
+    bury(store, 4)
     keys = [dead.key for dead in store.dead()]
     assert len(store.dead(2)) == 2
     assert store.discard(keys[:1]) == 1
@@ -366,10 +363,7 @@ def test_dead_messages_are_published_again_in_order_once_they_are_queued_again(
 
 def test_dead_messages_are_bounded(path: Path) -> None:
     store = SqliteStore(path, max_dead=3)
-    stage = Stage()
-    publisher = stage.publisher(store=store)
-    bury(stage, publisher, 10)
-    close(stage, publisher)
+    bury(store, 10)
     assert [dead.body for dead in store.dead()] == numbered(3, 7)
 
 

@@ -106,6 +106,20 @@ def start(adapter: str, program: str) -> subprocess.Popen[str]:
     )
 
 
+def interrupted(adapter: str, program: str, *lines: str) -> tuple[str, str]:
+    """Interrupt it after each of these lines, which ends it; what it prints from then on."""
+    with start(adapter, program) as child:
+        assert child.stdout is not None
+        for line in lines:
+            assert child.stdout.readline() == line
+            time.sleep(0.1)  # until it waits; an earlier signal would do as well
+            child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=60)
+    assert "KeyboardInterrupt" in err
+    assert child.returncode == -signal.SIGINT
+    return out, err
+
+
 @pytest.mark.parametrize("adapter", ADAPTERS)
 @pytest.mark.parametrize("case", CASES)
 def test_run_until_ends_alike_on_every_loop(adapter: str, case: str) -> None:
@@ -128,15 +142,8 @@ async def work():
         print("cleaned", flush=True)
 adapter.run_until(work())
 """
-    with start(adapter, program) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "begun\n"
-        time.sleep(0.1)  # until it waits; an earlier signal would do as well
-        child.send_signal(signal.SIGINT)
-        out, err = child.communicate(timeout=60)
+    out, _ = interrupted(adapter, program, "begun\n")
     assert out == "cleaned\n"
-    assert "KeyboardInterrupt" in err
-    assert child.returncode == -signal.SIGINT
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
@@ -146,15 +153,9 @@ def test_an_interrupt_ends_the_program_alike_on_every_loop(adapter: str, what: s
 adapter.call_soon(lambda: print("begun", flush=True))
 {what}
 """
-    with start(adapter, program) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "begun\n"
-        time.sleep(0.1)
-        child.send_signal(signal.SIGINT)
-        out, err = child.communicate(timeout=60)
+    out, err = interrupted(adapter, program, "begun\n")
     assert out == ""
     assert err.rstrip().endswith("KeyboardInterrupt")
-    assert child.returncode == -signal.SIGINT
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
@@ -169,12 +170,4 @@ async def work():
         await later(1000)
 adapter.run_until(work())
 """
-    with start(adapter, program) as child:
-        assert child.stdout is not None
-        for line in ("begun\n", "cleaning\n"):
-            assert child.stdout.readline() == line
-            time.sleep(0.1)
-            child.send_signal(signal.SIGINT)
-        _, err = child.communicate(timeout=60)
-    assert "KeyboardInterrupt" in err
-    assert child.returncode == -signal.SIGINT
+    interrupted(adapter, program, "begun\n", "cleaning\n")
