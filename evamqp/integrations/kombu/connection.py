@@ -82,7 +82,7 @@ class Connection:
         on_blocked: Callable[[str], object] | None = None,
         on_unblocked: Callable[[], object] | None = None,
     ) -> None:
-        self.client: None = client
+        self.client: Any = client
         self.confirm_publish = confirm_publish
         self.on_blocked = on_blocked
         self.on_unblocked = on_unblocked
