@@ -147,12 +147,12 @@ def replay(parameters: evamqp.Parameters, pieces: list[bytes]) -> tuple[list[str
     core = evamqp.Connection(play, Still())
     sent = bytearray()
     core.connection_made(parameters)
-    sent += core.data_to_send()
+    sent += b"".join(iter(core.data_to_send, b""))
     for piece in pieces:
         core.receive_data(piece)
         while core.next_deadline() == 0.0:
             core.handle_timer()
-        sent += core.data_to_send()
+        sent += b"".join(iter(core.data_to_send, b""))
     core.connection_lost(None)
     while core.next_deadline() == 0.0:
         core.handle_timer()
