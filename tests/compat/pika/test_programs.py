@@ -103,6 +103,19 @@ def test_consumers_on_native_loops(url: str, loop: str, peer: str) -> None:
 
 
 @everywhere
+def test_tornado_program_of_0_x_lives_three_times(url: str) -> None:
+    with start("facade", url, "tornado_0x", "3") as program:
+        assert program.end() == {"lives": 3}
+        assert program.lines[-1] == "lives=3 last=(320, 'next life')"
+
+
+@everywhere
+def test_twisted_program_of_0_x_reads_its_queue(url: str) -> None:
+    with start("facade", url, "twisted_0x", str(COUNT)) as program:
+        assert program.end() == {"read": COUNT}
+
+
+@everywhere
 @crossed
 def test_twisted_service_under_twistd(url: str, left: str, right: str) -> None:
     twistd = shutil.which("twistd", path=str(Path(sys.executable).parent))
