@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import evamqp
+from compiled_tree import copy
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -42,18 +43,8 @@ def test_an_implementation_that_does_not_exist_is_refused() -> None:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What setup.py needs of the project, where it may leave something behind."""
-    folder = tmp_path_factory.mktemp("source")
-    names = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "pytest_evamqp.py", "evamqp")
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", *names],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    for name in listed.splitlines():
-        if (ROOT / name).exists():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes((ROOT / name).read_bytes())
-    return folder
+    """The project, where setup.py may leave something behind."""
+    return copy(tmp_path_factory.mktemp("source"))
 
 
 def built(source: Path, **variables: str) -> tuple[list[str], str, int]:

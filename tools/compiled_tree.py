@@ -21,27 +21,29 @@ PROJECT = Path(__file__).resolve().parent.parent
 SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
 
 
-def make(folder: Path, *, flags: str = "", commit: str | None = None) -> Path:
-    """Copy the project into ``folder`` and compile it there.
+def copy(folder: Path) -> Path:
+    """Copy the working tree into ``folder``, without what git ignores."""
+    listed = _git("ls-files", "-co", "--exclude-standard", "-z").split(b"\0")
+    names = [name for name in listed if name and (PROJECT / os.fsdecode(name)).exists()]
+    copied = subprocess.run(
+        ["tar", "-c", "--null", "-T", "-"],
+        cwd=PROJECT, input=b"\0".join(names), capture_output=True, check=True,
+    ).stdout  # fmt: skip
+    subprocess.run(["tar", "-x", "-C", str(folder)], input=copied, check=True)
+    return folder
+
+
+def make(folder: Path, *, flags: str = "") -> Path:
+    """Copy the working tree into an empty folder, and compile it there.
 
     Args:
-        folder: An empty folder.
+        folder: The empty folder.
         flags: More flags for the C compiler and the linker.
-        commit: What is copied; None means the working tree, without what git ignores.
 
     Raises:
         SystemExit: It does not compile; the compiler has said why.
     """
-    if commit is None:
-        listed = _git("ls-files", "-co", "--exclude-standard", "-z").split(b"\0")
-        names = [name for name in listed if name and (PROJECT / os.fsdecode(name)).exists()]
-        copied = subprocess.run(
-            ["tar", "-c", "--null", "-T", "-"],
-            cwd=PROJECT, input=b"\0".join(names), capture_output=True, check=True,
-        ).stdout  # fmt: skip
-    else:
-        copied = _git("archive", commit)
-    subprocess.run(["tar", "-x", "-C", str(folder)], input=copied, check=True)
+    copy(folder)
     built = subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
         cwd=folder, env={**os.environ, "EVAMQP_COMPILED": "1", "EVAMQP_CFLAGS": flags},

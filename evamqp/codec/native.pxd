@@ -198,6 +198,15 @@ cdef inline Py_ssize_t _put_octet(unsigned char *room, Py_ssize_t at, object val
     room[at] = <unsigned char>number
     return at + 1
 
+cdef inline Py_ssize_t _put_property(
+    unsigned char *room, Py_ssize_t at, object text, unsigned int flag, unsigned int *flags
+) noexcept:
+    """A property that is a string, unless it is None, or something before it was left over."""
+    if at < 0 or text is None:
+        return at
+    flags[0] |= flag
+    return _put_short(room, at, text)
+
 cdef inline bytes encode_properties(
     object content_type, object content_encoding, object headers, object delivery_mode,
     object priority, object correlation_id, object reply_to, object expiration, object message_id,
@@ -208,12 +217,8 @@ cdef inline bytes encode_properties(
     cdef Py_ssize_t at = 2
     cdef int overflow
     cdef long long number
-    if content_type is not None:
-        flags = 0x8000
-        at = _put_short(room, at, content_type)
-    if at > 0 and content_encoding is not None:
-        flags |= 0x4000
-        at = _put_short(room, at, content_encoding)
+    at = _put_property(room, at, content_type, 0x8000, &flags)
+    at = _put_property(room, at, content_encoding, 0x4000, &flags)
     if at > 0 and headers is not None:
         if not PyDict_CheckExact(headers):
             return None
@@ -225,18 +230,10 @@ cdef inline bytes encode_properties(
     if at > 0 and priority is not None:
         flags |= 0x0800
         at = _put_octet(room, at, priority, 0, 255)
-    if at > 0 and correlation_id is not None:
-        flags |= 0x0400
-        at = _put_short(room, at, correlation_id)
-    if at > 0 and reply_to is not None:
-        flags |= 0x0200
-        at = _put_short(room, at, reply_to)
-    if at > 0 and expiration is not None:
-        flags |= 0x0100
-        at = _put_short(room, at, expiration)
-    if at > 0 and message_id is not None:
-        flags |= 0x0080
-        at = _put_short(room, at, message_id)
+    at = _put_property(room, at, correlation_id, 0x0400, &flags)
+    at = _put_property(room, at, reply_to, 0x0200, &flags)
+    at = _put_property(room, at, expiration, 0x0100, &flags)
+    at = _put_property(room, at, message_id, 0x0080, &flags)
     if at > 0 and timestamp is not None:
         if not PyLong_CheckExact(timestamp) or at + 8 > ROOM:
             return None
@@ -246,18 +243,10 @@ cdef inline bytes encode_properties(
         flags |= 0x0040
         _put64(room + at, <unsigned long long>number)
         at += 8
-    if at > 0 and type is not None:
-        flags |= 0x0020
-        at = _put_short(room, at, type)
-    if at > 0 and user_id is not None:
-        flags |= 0x0010
-        at = _put_short(room, at, user_id)
-    if at > 0 and app_id is not None:
-        flags |= 0x0008
-        at = _put_short(room, at, app_id)
-    if at > 0 and cluster_id is not None:
-        flags |= 0x0004
-        at = _put_short(room, at, cluster_id)
+    at = _put_property(room, at, type, 0x0020, &flags)
+    at = _put_property(room, at, user_id, 0x0010, &flags)
+    at = _put_property(room, at, app_id, 0x0008, &flags)
+    at = _put_property(room, at, cluster_id, 0x0004, &flags)
     if at < 0:
         return None
     room[0] = <unsigned char>(flags >> 8)
