@@ -40,7 +40,11 @@ class Endpoint(NamedTuple):
 
 
 class Transport(Protocol):
-    """A connected byte stream.  Every method returns at once and never calls the stream."""
+    """A connected byte stream.  Every method returns at once and never calls the stream.
+
+    It may also have ``writelines(pieces)``, which writes a list of bytes and memoryviews that do
+    not change; big bodies then go out without a copy.
+    """
 
     def write(self, data: bytes) -> None:
         """Queue bytes.  After close() or abort() a no-op."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from evamqp import checks
 from evamqp.abc import Adapter, Handle, Promise, Transport
 from evamqp.core.connection import Connection
-from evamqp.core.output import FLUSH_AT
+from evamqp.core.output import FLUSH_AT, size_of
 from evamqp.core.state import TransportAction
 from evamqp.core.thread_bound import runs_elsewhere
 from evamqp.core.unclosed import watch_loop
@@ -48,7 +48,7 @@ class Core(Protocol):
     def set_writable(self, writable: bool) -> None: ...
     def stalled(self, seconds: float, in_callback: bool) -> None: ...
     def connection_lost(self, exc: BaseException | None) -> None: ...
-    def data_to_send(self) -> bytes: ...
+    def pieces_to_send(self) -> list[bytes | memoryview]: ...
     def next_deadline(self) -> float | None: ...
     def handle_timer(self) -> None: ...
 
@@ -321,12 +321,14 @@ class Driver(Generic[C]):
             # not overtake those that were taken.
             self._writing = True
             try:
-                data = core.data_to_send()
+                pieces = core.pieces_to_send()
             finally:
                 self._writing = False
-            self._budget -= len(data)
-            if data:
-                self._transport.write(data)
+            self._budget -= size_of(pieces)
+            if len(pieces) > 1 and (writelines := getattr(self._transport, "writelines", None)):
+                writelines(pieces)
+            elif pieces:
+                self._transport.write(b"".join(pieces))
 
     def _arm(self, at: float) -> None:
         """Have the timer fire at ``at``.  It is moved only to an earlier time."""

@@ -8,12 +8,25 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sys
+import threading
 from collections.abc import Callable
 from typing import cast
 
 from evamqp.abc import Stream
-from evamqp.adapters._flow import HIGH_WATER, LOW_WATER, WriteFlow
+from evamqp.adapters._flow import HIGH_WATER, LOW_WATER, RECV_MUCH, WriteFlow, deliver_much
 from evamqp.adapters._tcp import RECV_SIZE, discard_input, read_rest, set_options, shut_down
+
+
+class _ReadBuffer(threading.local):
+    """What all connections of a thread read into: each read is copied out before the next."""
+
+    def __init__(self) -> None:
+        self.much = memoryview(bytearray(RECV_MUCH))
+        self.usual = self.much[:RECV_SIZE]
+
+
+_shared = _ReadBuffer()
 
 
 class AsyncioTransport(asyncio.BufferedProtocol):
@@ -29,11 +42,12 @@ class AsyncioTransport(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_accepting",
-        "_buffer",
         "_flow",
         "_is_closing",
         "_loop",
         "_made",
+        "_own",
+        "_room",
         "_stream",
         "_transport",
         "_view",
@@ -50,8 +64,10 @@ class AsyncioTransport(asyncio.BufferedProtocol):
         self._flow: WriteFlow
         self._accepting = True  # until close(), abort() or the end
         self._is_closing = False  # from close() on, unless abort() follows
-        self._buffer = bytearray(RECV_SIZE)
-        self._view = memoryview(self._buffer)
+        # On Windows asyncio asks for the buffer long before it has something to read.
+        self._own = memoryview(bytearray(RECV_SIZE)) if sys.platform == "win32" else None
+        self._room = RECV_SIZE  # bytes to read next
+        self._view = memoryview(b"")  # of the read that is under way
         self.is_lost = False
 
     def serve(self, stream: Stream) -> None:
@@ -72,14 +88,23 @@ class AsyncioTransport(asyncio.BufferedProtocol):
         self._transport.set_write_buffer_limits(high=HIGH_WATER, low=LOW_WATER)
         self._made(self)
 
-    def get_buffer(self, sizehint: int) -> bytearray:
-        """Return the one buffer, which every read reuses."""
-        return self._buffer
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the next read goes."""
+        view = self._own
+        if view is None:
+            view = _shared.usual if self._room == RECV_SIZE else _shared.much
+        self._view = view
+        return view
 
     def buffer_updated(self, nbytes: int) -> None:
         """Deliver the ``nbytes`` bytes that were read."""
         if self._accepting and self._stream is not None:
-            self._stream.data_received(self._view[:nbytes].tobytes())
+            data = self._view[:nbytes].tobytes()
+            if nbytes < RECV_SIZE:
+                self._room = RECV_SIZE
+                self._stream.data_received(data)
+            else:
+                self._room = deliver_much(self._stream, data)
 
     def eof_received(self) -> None:
         """Close at once: AMQP peers never half-close, so the peer reads nothing more."""

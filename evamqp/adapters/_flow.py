@@ -1,4 +1,4 @@
-"""Write backpressure: the transports' one way to pause and resume their stream.
+"""Flow: the transports' one way to pause and resume their stream, and how much they read at once.
 
 The transport decides what counts as full.
 """
@@ -6,11 +6,26 @@ The transport decides what counts as full.
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import monotonic
 
 from evamqp.abc import Handle, LoopCallback, Stream
+from evamqp.adapters._tcp import RECV_SIZE
 
+#: Bytes per read while much comes, and is taken quickly.
+RECV_MUCH = 256 * 1024
+#: Seconds in which a stream has to take RECV_SIZE bytes to get RECV_MUCH at once: until it has
+#: taken them no timer runs and no heartbeat is sent.
+QUICK = 0.01
 #: Bytes of unsent output above which a stream is asked to pause, and at which to resume.
 HIGH_WATER, LOW_WATER = 256 * 1024, 64 * 1024
+
+
+def deliver_much(stream: Stream, data: bytes) -> int:
+    """Pass on a read of RECV_SIZE or more, and return how many bytes to read next."""
+    began = monotonic()
+    stream.data_received(data)
+    took = (monotonic() - began) * RECV_SIZE / len(data)
+    return RECV_MUCH if took < QUICK else RECV_SIZE
 
 
 class WriteFlow:

@@ -9,10 +9,13 @@ import errno
 import os
 import selectors
 import socket
-from collections.abc import Callable
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import islice
 
 from evamqp.abc import Endpoint, Handle, LoopCallback, Stream
-from evamqp.adapters._flow import HIGH_WATER, LOW_WATER, WriteFlow
+from evamqp.adapters._flow import HIGH_WATER, LOW_WATER, WriteFlow, deliver_much
 from evamqp.adapters._happy_eyeballs import Address
 from evamqp.adapters._tcp import RECV_SIZE, discard_input, open_socket, read_rest, shut_down
 
@@ -22,7 +25,8 @@ LOST = 4
 
 # EWOULDBLOCK is what Windows says for EINPROGRESS.
 _IN_PROGRESS = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
-_NOTHING = memoryview(b"")
+# Pieces per sendmsg(), below what every kernel takes.
+_PIECES = 256
 
 CallSoon = Callable[[LoopCallback], Handle]
 
@@ -36,15 +40,15 @@ class SocketTransport:
         "_error",
         "_events",
         "_flow",
-        "_head",
         "_is_lost",
         "_recv",
+        "_room",
         "_selector",
         "_send",
         "_sock",
         "_stream",
-        "_tail",
         "_unsent",
+        "_unsent_size",
     )
 
     def __init__(
@@ -63,11 +67,9 @@ class SocketTransport:
         self._accepting = True  # until close(), abort() or an error
         self._is_lost = False
         self._error: OSError | None = None
-        # Unsent output: what send() works on, and what was written after that.  The tail is
-        # joined once the head is sent, so each byte is copied once, however slow the peer is.
-        self._head = _NOTHING
-        self._tail: list[bytes] = []
-        self._unsent = 0
+        self._room = RECV_SIZE  # bytes to read next
+        self._unsent: deque[bytes | memoryview] = deque()
+        self._unsent_size = 0
         self._flow = WriteFlow(call_soon, stream)
         self._events = 0
         self._watch(READ)
@@ -79,8 +81,7 @@ class SocketTransport:
         if not self._accepting:
             return
         if self._unsent:
-            self._tail.append(data)
-            self._keep(len(data))
+            self._keep(data)
             return
         try:
             sent = self._send(data)
@@ -90,8 +91,27 @@ class SocketTransport:
             self._break(error)
             return
         if sent < len(data):
-            self._head = memoryview(data)[sent:]
-            self._keep(len(data) - sent)
+            self._keep(memoryview(data)[sent:])
+
+    def writelines(self, pieces: Sequence[bytes | memoryview]) -> None:
+        """Send as ``write`` does, without joining; the pieces must not change."""
+        if not self._accepting:
+            return
+        sent = 0
+        if not self._unsent:
+            try:
+                sent = _send_first(self._sock, pieces)
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                self._break(error)
+                return
+            if sent == sum(map(len, pieces)):
+                return
+        for piece in pieces:
+            if sent < len(piece):
+                self._keep(memoryview(piece)[sent:])
+            sent = max(0, sent - len(piece))
 
     def pause_reading(self) -> None:
         """Deliver nothing more until resume_reading()."""
@@ -138,32 +158,40 @@ class SocketTransport:
 
     def _fill(self) -> None:
         try:
-            data = self._recv(RECV_SIZE)
+            data = self._recv(self._room)
         except BlockingIOError:
             return
         except OSError as error:
             self._error = error.with_traceback(None)  # whose frames would keep us alive
             self._lose()
             return
-        if data:
+        if len(data) >= RECV_SIZE:
+            self._room = deliver_much(self._stream, data)
+        elif data:
+            self._room = RECV_SIZE
             self._stream.data_received(data)
         else:
             self._lose()
 
     def _flush(self) -> None:
         try:
-            sent = self._send(self._head)
+            sent = _send_first(self._sock, self._unsent)
         except BlockingIOError:
             return
         except OSError as error:
             self._break(error)
             return
-        self._unsent -= sent
-        self._head = self._head[sent:]
-        if not self._head:
-            self._head = memoryview(b"".join(self._tail))
-            self._tail.clear()
+        self._drop(sent)
         self._flushed()
+
+    def _drop(self, sent: int) -> None:
+        """Let go of ``sent`` bytes of the unsent ones."""
+        self._unsent_size -= sent
+        unsent = self._unsent
+        while unsent and sent >= len(unsent[0]):
+            sent -= len(unsent.popleft())
+        if sent:
+            unsent[0] = memoryview(unsent[0])[sent:]
 
     def _flushed(self) -> None:
         if not self._unsent:
@@ -171,13 +199,14 @@ class SocketTransport:
             if not self._accepting:
                 self._end()
                 return
-        if self._flow.is_full and self._unsent <= LOW_WATER:
+        if self._flow.is_full and self._unsent_size <= LOW_WATER:
             self._flow.drain()
 
-    def _keep(self, size: int) -> None:
-        self._unsent += size
+    def _keep(self, data: bytes | memoryview) -> None:
+        self._unsent.append(data)
+        self._unsent_size += len(data)
         self._watch(self._events | WRITE)
-        if self._unsent > HIGH_WATER:
+        if self._unsent_size > HIGH_WATER:
             self._flow.fill()
 
     def _stop_accepting(self) -> None:
@@ -219,9 +248,8 @@ class SocketTransport:
         self._stream.connection_lost(self._error)
 
     def _drop_output(self) -> None:
-        self._head = _NOTHING
-        self._tail.clear()
-        self._unsent = 0
+        self._unsent.clear()
+        self._unsent_size = 0
 
     def _watch(self, events: int) -> None:
         if events == self._events:
@@ -233,6 +261,18 @@ class SocketTransport:
         else:
             self._selector.unregister(self._sock)
         self._events = events
+
+
+if sys.platform == "win32":
+
+    def _send_first(sock: socket.socket, pieces: Sequence[bytes | memoryview]) -> int:
+        return sock.send(pieces[0])
+
+else:
+
+    def _send_first(sock: socket.socket, pieces: Sequence[bytes | memoryview]) -> int:
+        """Send what the kernel takes of the first pieces; how many bytes that is."""
+        return sock.sendmsg(islice(pieces, _PIECES))
 
 
 class SocketConnector:

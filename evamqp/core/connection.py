@@ -29,7 +29,7 @@ from evamqp.core.control_channel import ControlChannel
 from evamqp.core.deadlines import Deadlines
 from evamqp.core.handler import CallbackContext, Handler, answers_for_connection, with_functions
 from evamqp.core.handshake import wrong_peer
-from evamqp.core.output import Output
+from evamqp.core.output import Output, size_of
 from evamqp.core.parser import FrameParser, WrongPeer
 from evamqp.core.request import Request, check_callbacks, check_reason, check_text
 from evamqp.core.stalls import Stalls
@@ -251,17 +251,22 @@ class Connection(Closable, AsyncBlock):
         self._closing.lost(exc)
 
     def data_to_send(self) -> bytes:
-        """Return buffered output, at most about 1 MiB; check ``output_size`` for the rest.
+        """Return what ``pieces_to_send`` does, joined."""
+        return b"".join(self.pieces_to_send())
 
-        Not to be called while the transport is paused.
+    def pieces_to_send(self) -> list[bytes | memoryview]:
+        """Return buffered output, about 128 KiB at most; check ``output_size`` for the rest.
+
+        Mostly it is one piece; big bodies come as they are.  Not to be called while the transport
+        is paused.
         """
-        data = self._output.take()
-        if data:
-            self._callbacks.stats.bytes_sent += len(data)
+        pieces = self._output.take()
+        if pieces:
+            self._callbacks.stats.bytes_sent += size_of(pieces)
             heartbeat = self._control.heartbeat
             if heartbeat is not None:
                 heartbeat.sent = True
-        return data
+        return pieces
 
     def next_deadline(self) -> float | None:
         """When to call handle_timer(), in the runtime's time; None means not at all."""

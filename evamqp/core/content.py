@@ -5,6 +5,7 @@ It collects and counts bytes, and does not know what kind of message they are.
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from evamqp.errors import SYNTAX_ERROR, UNEXPECTED_FRAME, MalformedData
@@ -14,9 +15,11 @@ if TYPE_CHECKING:
 
     from evamqp.core.delivery_template import DeliveryTemplate
 
-# Bytes: pieces below this are copied together, so that a body in one-byte frames costs its own
-# size and not a list entry and an object for each byte.
-SMALL_PIECE = 4096
+# glibc maps every block of 128 KiB and more anew, and gives the end of its heap back, until a
+# program has freed a bigger block; from then on that block's size is the measure.  One is freed
+# here, untouched, since otherwise each page of each big body is paid for again: three times the
+# price of the body.
+len(bytes(4 * 1024 * 1024))
 
 
 class Content:
@@ -30,13 +33,13 @@ class Content:
     """
 
     __slots__ = (
-        "_pieces",
+        "_collected",
         "_received",
+        "_whole",
         "arguments",
         "finish",
         "name",
         "payload",
-        "pinned_bytes",
         "properties",
         "size",
         "template",
@@ -56,9 +59,9 @@ class Content:
         self.properties: bytes = b""
         self.template: DeliveryTemplate | None = None  # by which the content was begun
         self.size: int = -1  # bytes of body announced; -1 before the header
-        self.pinned_bytes: int = 0  # bytes of reads that our views keep in memory for nothing
         self._received = 0
-        self._pieces: list[bytes | bytearray | memoryview] = []
+        self._whole = b""  # a body that came in one piece
+        self._collected: BytesIO | None = None  # one in several, which it gives away uncopied
 
     @property
     def is_complete(self) -> bool:
@@ -71,8 +74,7 @@ class Content:
 
     @property
     def body(self) -> bytes:
-        pieces = self._pieces
-        return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
+        return self._whole if self._collected is None else self._collected.getvalue()
 
     def take_header(self, payload: bytes) -> None:
         """Read a content header frame.
@@ -100,12 +102,13 @@ class Content:
                 f"the body of {self.name} exceeds the {self.size} bytes announced", SYNTAX_ERROR
             )
 
-    def append(self, piece: bytes | memoryview) -> None:
-        self._received += len(piece)
-        pieces = self._pieces
-        if len(piece) >= SMALL_PIECE or not pieces:
-            pieces.append(piece)
-        elif isinstance(last := pieces[-1], bytearray):
-            last += piece
+    def append(self, data: bytes, start: int, stop: int) -> None:
+        """Take the bytes of ``data`` from ``start`` to before ``stop``."""
+        count = stop - start
+        self._received += count
+        if count == self.size:
+            self._whole = data[start:stop]
         else:
-            pieces.append(bytearray(piece))
+            if self._collected is None:
+                self._collected = BytesIO()
+            self._collected.write(memoryview(data)[start:stop])

@@ -14,5 +14,5 @@ cdef class Output:
     cdef _enter_backlog(self, Py_ssize_t size)
     cdef _enter_idle(self)
     cdef _coalesce(self)
-    cpdef bytes take(self)
+    cpdef list take(self)
     cdef list _oldest(self)

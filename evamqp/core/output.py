@@ -25,6 +25,8 @@ UNCAPPED_ROOM = 4 * 1024 * 1024
 COALESCE_AFTER = 512 * 1024
 COALESCE_PIECES = 1024
 SMALL_PIECE = 1024
+# Bytes: pieces that are on average this big are taken as they are; others are joined.
+BIG_PIECE = 8 * 1024
 
 
 class Output:
@@ -156,21 +158,27 @@ class Output:
                 pieces[start:] = [b"".join(pieces[start:])]
             self._coalesced, self._coalesced_size = len(pieces), self.size
 
-    def take(self) -> bytes:
-        """Take the oldest pieces, about TAKE_AT_MOST bytes, joined once; mostly that is all."""
+    def take(self) -> list[bytes | memoryview]:
+        """Take the oldest pieces, about TAKE_AT_MOST bytes; mostly that is all.
+
+        Small pieces are joined into one; big ones, which are bodies, are not copied.
+        """
         pieces = self.pieces
-        if self.size > TAKE_AT_MOST:
+        size = self.size
+        if not size:
+            return []
+        if size > TAKE_AT_MOST:
             pieces = self._oldest()
             del self.pieces[: len(pieces)]
-            self.size -= sum(map(len, pieces))
+            size = sum(map(len, pieces))
         else:
             self.pieces = []
-            self.size = 0
+        self.size -= size
         self._enter_idle()
         if self.is_full and self.size <= self._high_water:
             self.is_full = False
             self.on_pressure()
-        return b"".join(pieces)
+        return pieces if size >= len(pieces) * BIG_PIECE > BIG_PIECE else [b"".join(pieces)]
 
     def _oldest(self) -> list[bytes | memoryview]:
         size = count = 0
@@ -186,6 +194,11 @@ class Output:
         self.pieces = []
         self.size = 0
         self._enter_idle()
+
+
+def size_of(pieces: list[bytes | memoryview]) -> int:
+    """Bytes of all pieces together."""
+    return len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
 
 
 def _ignore() -> None:

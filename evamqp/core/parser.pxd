@@ -19,7 +19,7 @@ cdef class FrameParser:
     cdef public Content _sink
     cdef public bint _greeted, stopped
     cdef public Py_ssize_t frame_max, header_max
-    cdef public long long unfinished, body_bytes, header_bytes, pinned_bytes, frames, heartbeats, messages
+    cdef public long long unfinished, body_bytes, header_bytes, frames, heartbeats, messages
 
     @cython.locals(end=Py_ssize_t, position=Py_ssize_t, need=Py_ssize_t, messages=Py_ssize_t,
         confirms=Py_ssize_t, body_max=Py_ssize_t, header_max=Py_ssize_t, template=DeliveryTemplate,

@@ -49,11 +49,6 @@ GREETING = 8
 # Bytes: a delivery up to this size that the end of a read cuts waits for the rest, which is
 # cheaper than to begin it the slow way; unless a frame of another channel comes before the rest.
 WAITS_WHOLE = 16 * 1024
-# Bytes: pieces of a body from here on are views of their reads, which are copied once, when all
-# are joined.  A view pins the whole read in memory: all views together at most PINNED_MAX bytes
-# more than their own.
-VIEWED = 8 * 1024
-PINNED_MAX = 256 * 1024
 # Templates kept at the most; then the table stops filling, so that a peer that varies its frames
 # costs us the slow path and no memory.
 MAX_TEMPLATES = 4096
@@ -135,7 +130,6 @@ class FrameParser:
         "header_max",
         "heartbeats",
         "messages",
-        "pinned_bytes",
         "stopped",
         "unfinished",
     )
@@ -168,7 +162,6 @@ class FrameParser:
         self.unfinished: int = 0  # contents begun and neither complete nor dropped
         self.body_bytes: int = 0  # of all partial bodies
         self.header_bytes: int = 0  # of the properties of all unfinished contents
-        self.pinned_bytes: int = 0  # bytes of reads that views keep in memory for nothing
         self.frames: int = 0
         self.heartbeats: int = 0
         self.messages: int = 0
@@ -544,13 +537,7 @@ class FrameParser:
         if count:
             self.body_bytes += count
             self._check_partial()
-            pinned_bytes = end - count
-            if count >= VIEWED and self.pinned_bytes + pinned_bytes <= PINNED_MAX:
-                self.pinned_bytes += pinned_bytes
-                sink.pinned_bytes += pinned_bytes
-                sink.append(memoryview(data)[position:last])
-            else:
-                sink.append(data[position:last])
+            sink.append(data, position, last)
         if sink.is_complete and not self._body_left:
             self.finish(sink)
 
@@ -586,7 +573,6 @@ class FrameParser:
     def _release(self, content: Content) -> None:
         self.unfinished -= 1
         self.body_bytes -= content.received
-        self.pinned_bytes -= content.pinned_bytes
         self.header_bytes -= len(content.properties)
 
     def find_template(self, head: bytes) -> DeliveryTemplate | None:

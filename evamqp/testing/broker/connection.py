@@ -179,15 +179,15 @@ class ServerConnection:
         self._end()
         self.broker.forget(self)
 
-    def data_to_send(self) -> bytes:
+    def pieces_to_send(self) -> list[bytes | memoryview]:
         if self.is_stalled or not self._buffer:
-            return b""
+            return []
         data = b"".join(self._buffer)
         self._buffer.clear()
         self._buffered = 0
         if self._heartbeat is not None:
             self._heartbeat.sent = True
-        return data
+        return [data]
 
     def next_deadline(self) -> float | None:
         deadlines = [] if self._deadline is None else [self._deadline]

@@ -5,6 +5,7 @@ The connections here are plain, and how they end is not checked here.
 
 from __future__ import annotations
 
+import itertools
 from contextlib import suppress
 
 from evamqp.testing.contract.rig import TOO_MUCH, Contract, Rig, pattern
@@ -29,6 +30,22 @@ class FlowContract(Contract):
         for start in range(0, len(sent), 1000):
             stream.write(sent[start : start + 1000])
         rig.until(lambda: len(peer.read()) == len(sent))
+        assert peer.data == sent
+
+    def test_pieces_arrive_in_order_with_other_writes(self, rig: Rig) -> None:
+        """What is written by ``writelines``, of a transport that has it."""
+        stream, peer = rig.pair()
+        sent = pattern(TOO_MUCH)
+        rest, sizes = memoryview(sent), itertools.cycle((1, 0, 70_000, 3, 300_000, 20))
+        while rest:
+            pieces = []
+            for size in itertools.islice(sizes, 4):
+                pieces.append(rest[:size])
+                rest = rest[size:]
+            stream.writelines(pieces)
+            stream.write(bytes(rest[:1000]))
+            rest = rest[1000:]
+        rig.until(lambda: len(peer.read()) == TOO_MUCH)
         assert peer.data == sent
 
     def test_much_input_arrives_in_order(self, rig: Rig) -> None:

@@ -57,6 +57,13 @@ class RecordingStream:
     def write(self, data: bytes) -> None:
         self.during("write", lambda: self.transport.write(data))
 
+    def writelines(self, pieces: list[memoryview]) -> None:
+        writelines = getattr(self.transport, "writelines", None)
+        if writelines is None:
+            self.write(b"".join(pieces))
+        else:
+            self.during("writelines", lambda: writelines(pieces))
+
     def close(self) -> None:
         self.during("close", self.transport.close)
 
