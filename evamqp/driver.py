@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from math import inf
@@ -95,7 +94,7 @@ class Driver(Generic[C]):
         self.time: Callable[[], float] = adapter.time
         self._transport: Transport | None = None
         self._attempt: Handle | None = None
-        self._targets: deque[Parameters] = deque()
+        self._targets: list[Parameters] = []
         self._target: Parameters | None = None
         self._failures: list[tuple[str, BaseException]] = []
         self._flush: Handle | None = None
@@ -134,7 +133,7 @@ class Driver(Generic[C]):
         if core is None:
             return
         while self._targets and core.transport_action is TransportAction.KEEP:
-            self._target = self._targets.popleft()
+            self._target = self._targets.pop(0)
             try:
                 self._attempt = self.adapter.connect(self._target.endpoint(), self)
                 return

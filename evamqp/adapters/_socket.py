@@ -10,9 +10,7 @@ import os
 import selectors
 import socket
 import sys
-from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import islice
 
 from evamqp.abc import Endpoint, Handle, LoopCallback, Stream
 from evamqp.adapters._flow import HIGH_WATER, LOW_WATER, WriteFlow, deliver_much
@@ -68,7 +66,7 @@ class SocketTransport:
         self._is_lost = False
         self._error: OSError | None = None
         self._room = RECV_SIZE  # bytes to read next
-        self._unsent: deque[bytes | memoryview] = deque()
+        self._unsent: list[bytes | memoryview] = []  # at most some HIGH_WATER
         self._unsent_size = 0
         self._flow = WriteFlow(call_soon, stream)
         self._events = 0
@@ -188,10 +186,14 @@ class SocketTransport:
         """Let go of ``sent`` bytes of the unsent ones."""
         self._unsent_size -= sent
         unsent = self._unsent
-        while unsent and sent >= len(unsent[0]):
-            sent -= len(unsent.popleft())
-        if sent:
-            unsent[0] = memoryview(unsent[0])[sent:]
+        count = 0
+        for piece in unsent:
+            if sent < len(piece):
+                unsent[count] = memoryview(piece)[sent:]
+                break
+            sent -= len(piece)
+            count += 1
+        del unsent[:count]
 
     def _flushed(self) -> None:
         if not self._unsent:
@@ -272,7 +274,7 @@ else:
 
     def _send_first(sock: socket.socket, pieces: Sequence[bytes | memoryview]) -> int:
         """Send what the kernel takes of the first pieces; how many bytes that is."""
-        return sock.sendmsg(islice(pieces, _PIECES))
+        return sock.sendmsg(pieces[:_PIECES])
 
 
 class SocketConnector:

@@ -125,15 +125,15 @@ class ChannelMachine(Outlet):
         self._make_reporter = make_reporter
         self.state = ChannelState.REOPENING if reused else ChannelState.OPENING
         self.reason: ChannelClosed | None = None
-        self.requests: deque[Request[Any]] = deque()
+        self.requests: list[Request[Any]] = []
         self._close_waiters: list[Request[ChannelClosed]] = []
         self.consumers: dict[str, Consumer] = {}
         self.cancelling: set[str] = set()
         self._former_tags: dict[str, None] = {}
         self._of_streams: dict[str, WeakSet[DeliveryTemplate]] = {}  # by consumer tag
         self.confirms: Confirms | None = None
-        self._confirm_waiters: deque[tuple[int, Request[list[int]]]] = deque()
-        self._nacked: deque[int] = deque(maxlen=NACKS_KEPT)
+        self._confirm_waiters: list[tuple[int, Request[list[int]]]] = []
+        self._nacked: deque[int] | None = None  # a deque is a big thing, and nacks are rare
         self.on_oversized_rejected: Callable[[str], object] | None = None
         self._skipped_left = 0  # bytes of body still to come that are dropped
 
@@ -450,6 +450,8 @@ class ChannelMachine(Outlet):
             self.context.stats.unknown_confirms += 1
             return
         if not acked:
+            if self._nacked is None:
+                self._nacked = deque(maxlen=NACKS_KEPT)
             self._nacked.extend(tags)
         try:
             result = self.handler.on_delivery_confirmation(self.channel, tags, acked)
@@ -477,10 +479,11 @@ class ChannelMachine(Outlet):
     def _settle_confirm_waiters(self) -> None:
         assert self.confirms is not None
         while self._confirm_waiters and self.confirms.lowest >= self._confirm_waiters[0][0]:
-            upto, request = self._confirm_waiters.popleft()
-            nacked = sorted(tag for tag in self._nacked if tag < upto)
-            later = [tag for tag in self._nacked if tag >= upto]
-            self._nacked = deque(later, NACKS_KEPT)
+            upto, request = self._confirm_waiters.pop(0)
+            kept = self._nacked or ()
+            nacked = sorted(tag for tag in kept if tag < upto)
+            if nacked:
+                self._nacked = deque((tag for tag in kept if tag >= upto), NACKS_KEPT)
             self.defer(request.resolve, nacked)
 
     def _recv_cancel(self, consumer_tag: str, no_wait: bool) -> None:

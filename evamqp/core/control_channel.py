@@ -6,7 +6,6 @@ How the connection ends is ``closing.py``; nothing of other channels is known he
 from __future__ import annotations
 
 import weakref
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -110,7 +109,7 @@ class ControlChannel:
         self._secret: Secret | None = None
         self._secret_asked = 0.0  # when
         self.heartbeat: Heartbeat | None = None
-        self._requests: deque[Request[Any]] = deque()
+        self._requests: list[Request[Any]] = []
         self._open_waiters: list[Request[None]] = []
         self.was_open: bool = False
 
@@ -247,7 +246,7 @@ class ControlChannel:
     def _recv_reply(self, method: Method, arguments: tuple[Any, ...]) -> None:
         if not self._requests:
             raise MalformedData(f"{method.name} answers nothing", COMMAND_INVALID)
-        request = self._requests.popleft()
+        request = self._requests.pop(0)
         if self._requests:
             self.context.clock.start(self)
         else:

@@ -5,7 +5,6 @@ It knows nothing of channels, and takes the time as an argument.
 
 from __future__ import annotations
 
-from collections import deque
 
 from evamqp.errors import BadArgument, BadType, WrongState
 
@@ -28,7 +27,7 @@ class ChannelNumbers:
     def __init__(self) -> None:
         self._next = 1  # no number below is fresh
         self._used: set[int] = set()
-        self._free: deque[int] = deque()
+        self._free: list[int] = []
         self._resting: dict[int, float] = {}  # until when; in that order
         self._unanswered: set[int] = set()
 
