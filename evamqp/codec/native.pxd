@@ -75,6 +75,10 @@ cdef inline bint startswith(bytes data, bytes head, Py_ssize_t offset) noexcept:
     cdef Py_ssize_t size = PyBytes_GET_SIZE(head)
     return offset + size <= PyBytes_GET_SIZE(data) and memcmp(_at(data, offset), _at(head, 0), size) == 0
 
+cdef inline Py_ssize_t unpack_channel(bytes data, Py_ssize_t offset) noexcept:
+    cdef const unsigned char *p = _at(data, offset)
+    return p[1] << 8 | p[2]
+
 cdef inline (unsigned int, unsigned int, unsigned int, long long) unpack_header(bytes data, Py_ssize_t offset) noexcept:
     # A body of 2**63 bytes or more is below zero here, and no more welcome.
     cdef const unsigned char *p = _at(data, offset)

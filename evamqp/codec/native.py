@@ -25,6 +25,12 @@ def get_ident() -> Callable[[], int]:
 new: Callable[[type[Any]], Any] = object.__new__
 startswith: Callable[[bytes, bytes, int], bool] = bytes.startswith
 
+
+def unpack_channel(data: bytes, offset: int) -> int:
+    """The channel of the frame that begins there."""
+    return data[offset + 1] << 8 | data[offset + 2]
+
+
 #: Frame end, type and channel of a content header, its size, class and weight, size of the body.
 unpack_header: _Unpack = Struct(">IIIQ").unpack_from
 #: Frame end, type and channel of a body frame, its size.

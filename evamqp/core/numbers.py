@@ -5,7 +5,6 @@ It knows nothing of channels, and takes the time as an argument.
 
 from __future__ import annotations
 
-
 from evamqp.errors import BadArgument, BadType, WrongState
 
 # Seconds.  RabbitMQ sends what a channel's writer still holds after the channel.close that ends

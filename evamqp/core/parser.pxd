@@ -14,6 +14,7 @@ cdef class FrameParser:
     cdef public dict _templates
     cdef public DeliveryTemplate _last
     cdef public bytes _last_head
+    cdef public list _recent
     cdef public Py_ssize_t _max_templates, _need, _position, _fast_body_max
     cdef public object _body_left
     cdef public Content _sink
@@ -30,3 +31,5 @@ cdef class FrameParser:
     cdef _parse(self, bytes data, bint wait_whole)
     cdef Py_ssize_t _read_frame(self, bytes data, Py_ssize_t position, Py_ssize_t end, DeliveryTemplate template, bint wait_whole) except -2
     cdef _forget_last(self)
+    @cython.locals(recent=list, number=Py_ssize_t, template=DeliveryTemplate)
+    cdef DeliveryTemplate _recall(self, bytes data, Py_ssize_t position)

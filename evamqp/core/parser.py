@@ -121,6 +121,7 @@ class FrameParser:
         "_message_type",
         "_need",
         "_position",
+        "_recent",
         "_sink",
         "_templates",
         "body_bytes",
@@ -148,10 +149,11 @@ class FrameParser:
         self._message_type = message_type
         self._templates: dict[bytes, DeliveryTemplate] = {}
         self._max_templates = max_templates
-        # The template of the frame before, which is often that of the next too: a compiled build
-        # sees that in less time than a dict takes.
+        # The template of the frame before, and of each channel's: often that of the next too, and
+        # a compiled build sees that in less time than a dict takes.
         self._last: DeliveryTemplate | None = None
         self._last_head = _NO_HEAD
+        self._recent: list[DeliveryTemplate | None] = []
         self._held: bytes | bytearray = b""  # the beginning of what is not complete yet
         self._need = 0  # bytes that must be held before another look makes sense
         self._position = 0  # in the data being parsed: behind the last frame of the slow path
@@ -190,6 +192,7 @@ class FrameParser:
     def clear_templates(self) -> None:
         """Forget every template: a consumer or channel changed, or reading stops."""
         self._templates.clear()
+        self._recent.clear()
         self._forget_last()
 
     def _forget_last(self) -> None:
@@ -267,11 +270,10 @@ class FrameParser:
                     template = None
                 elif _COMPILED and native.startswith(data, self._last_head, position):
                     template = self._last
+                elif _COMPILED:
+                    template = self._recall(data, position)
                 else:
                     template = find(data[position : position + 12 + data[position + 11]])
-                    if _COMPILED and template is not None:
-                        self._last = template
-                        self._last_head = template.head
                 if template is not None:
                     length = template.length
                     if not length:
@@ -389,6 +391,24 @@ class FrameParser:
             self._forget_last()
             return _NO_TEMPLATES.get
         return self._templates.get
+
+    def _recall(self, data: bytes, position: int) -> DeliveryTemplate | None:
+        """Find a template as ``_finder`` does, of the channel's frame before or by all bytes."""
+        if self.unfinished:
+            return None
+        recent = self._recent
+        number = native.unpack_channel(data, position)
+        template = recent[number] if number < len(recent) else None
+        if template is None or not native.startswith(data, template.head, position):
+            template = self._templates.get(data[position : position + 12 + data[position + 11]])
+            if template is None:
+                return None
+            if number >= len(recent):
+                recent += [None] * (number + 1 - len(recent))
+            recent[number] = template
+        self._last = template
+        self._last_head = template.head
+        return template
 
     def _check_greeting(self, data: bytes) -> bool:
         """Whether the peer's first bytes are those of a method frame; False: too few to tell."""
