@@ -128,6 +128,11 @@ def test_a_traceback_shows_file_line_and_source() -> None:
     assert frames[-1].line == source[line - 1].strip()
 
 
+def take_five(output: Output) -> None:
+    output.size = 5
+    output.take()
+
+
 @pytest.mark.parametrize(
     ("made", "uses"),
     [
@@ -138,9 +143,9 @@ def test_a_traceback_shows_file_line_and_source() -> None:
         (
             Output.__new__(Output),
             (
-                Output.take,
                 lambda output: output.append(b"frame"),
                 lambda output: output.append_uncapped(b"frame"),
+                take_five,
             ),
         ),
     ],
