@@ -16,7 +16,7 @@ from evamqp.codec.frames import method_frame
 from evamqp.codec.methods import pack_ack, pack_nack, pack_reject
 from evamqp.core.async_block import AsyncBlock
 from evamqp.core.channel_machine import Consumer
-from evamqp.core.confirms import Confirms
+from evamqp.core.confirms import Confirms, LateConfirms
 from evamqp.core.coroutines import is_async
 from evamqp.core.delivery_template import DeliveryTemplate, no_message
 from evamqp.core.handshake import release_of
@@ -337,9 +337,15 @@ class Channel(Publishing, AsyncBlock):
         )  # fmt: skip
         machine = self._machine
         if machine.confirms is None:
-            machine.confirms = Confirms()
+            counted = self._count_mandatory() if self._broker_counts_mandatory() else 0
+            machine.confirms = LateConfirms(counted) if counted else Confirms()
             machine.next_tag = 1
         return request
+
+    def _broker_counts_mandatory(self) -> bool:
+        """Whether its tags count mandatory publishes from the opening of the channel."""
+        # Until RabbitMQ 3.10.0, https://github.com/rabbitmq/rabbitmq-server/pull/3870.
+        return () < release_of(self.connection.server_properties) < (3, 10)
 
     def wait_for_confirms(
         self,

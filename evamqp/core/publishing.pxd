@@ -14,6 +14,7 @@ cdef class Publishing:
     cdef public dict _prefixes, _last_prefixes, _publish_ends
     cdef public bytes _last_head, _body_prefix
     cdef public Py_ssize_t _joined_body, _prefix_count
+    cdef public long long _mandatory_ended
     cdef public object _last_exchange, _last_key, _last_mandatory
 
     @cython.locals(outlet=Outlet, given=Properties, raw=bytes, header_size=Py_ssize_t, head=bytes,
@@ -25,4 +26,5 @@ cdef class Publishing:
     @cython.locals(head=bytes, key=bytes, prefix=bytes)
     cdef bytes _make_head(self, object exchange, object routing_key, object mandatory)
     cdef _turn_to(self, object exchange)
+    cdef _turn_mandatory(self, object mandatory)
     cdef bytes _make_prefix(self, object exchange, Py_ssize_t size)

@@ -52,6 +52,7 @@ class Publishing:
         "_last_mandatory",
         "_last_prefixes",
         "_limits",
+        "_mandatory_ended",
         "_outlet",
         "_prefix_count",
         "_prefixes",
@@ -73,6 +74,9 @@ class Publishing:
         self._last_mandatory = False
         self._last_prefixes: dict[int, bytes] = {}
         self._last_head = b""
+        # Of the runs of mandatory publishes outside confirm mode: the counts of publishes at their
+        # ends, less those at their beginnings.
+        self._mandatory_ended = 0
         self._body_prefix = body_prefix(number).to_bytes(4, "big")
         self._joined_body = min(_JOINED_BODY, limits.frame_max - FRAME_OVERHEAD)
 
@@ -193,9 +197,22 @@ class Publishing:
             # Says what is bad; or encodes what only looked so, such as surrogates.
             head = publish_head(self.number, exchange, routing_key, mandatory)
         self._last_key = routing_key
-        self._last_mandatory = mandatory
+        if mandatory is not self._last_mandatory:
+            self._turn_mandatory(mandatory)
         self._last_head = head
         return head
+
+    def _turn_mandatory(self, mandatory: bool) -> None:
+        """From here messages are mandatory, or are not: counted here, no publish has to."""
+        if bool(mandatory) is not bool(self._last_mandatory):
+            published = self._outlet.unconfirmed_published
+            self._mandatory_ended += -published if mandatory else published
+        self._last_mandatory = mandatory
+
+    def _count_mandatory(self) -> int:
+        """How many mandatory messages were published outside confirm mode."""
+        open_run = self._outlet.unconfirmed_published if self._last_mandatory else 0
+        return self._mandatory_ended + open_run
 
     def _turn_to(self, exchange: str) -> None:
         """From here messages go to this exchange; the last head belongs to another."""

@@ -43,6 +43,20 @@ def test_publishes_before_confirm_select_take_no_tag(rig: Rig) -> None:
     assert client.confirms(2) == [(True, 1), (True, 2)]
 
 
+def test_old_release_counts_mandatory_publishes_before_confirm_select(rig: Rig) -> None:
+    client = rig.open()
+    client.declare_queue("q")
+    client.put("q", mandatory=True)
+    client.put("q")
+    client.put("nowhere", mandatory=True)
+    client.confirm()
+    client.put("q")
+    assert client.take().name == "basic.return"
+    first = rig.answer({"3.8": 3, "3.10": 1})
+    ack = client.take()
+    assert (ack.name, *ack.arguments) == ("basic.ack", first, False)
+
+
 def test_return_comes_before_its_ack_with_the_whole_message(rig: Rig) -> None:
     client = rig.open()
     client.confirm()

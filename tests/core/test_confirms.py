@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from evamqp.codec.frames import method_frame
 from evamqp.core.channel import Channel
 from evamqp.core.confirms import Confirms
-from evamqp.errors import NotExecuted, WrongState
+from evamqp.errors import BadArgument, NotExecuted, OutputFull, WrongState
 from tests.perf.steady import count_steps
 from tests.support.client import Client, opened, outcome
-from tests.support.frames import ack, channel_close, nack
+from tests.support.frames import OPEN_OK, ack, channel_close, nack, start, tune
 
 
 def published(count: int) -> tuple[Client, Channel]:
@@ -53,6 +53,95 @@ def test_outside_confirm_mode_nothing_is_unconfirmed() -> None:
     client.feed(ack(1, 1))
     assert client.log == []
     assert client.connection.stats.unknown_confirms == 1
+
+
+# --- publishes before confirm mode, of which old releases count the mandatory ones
+
+
+def connected_to(release: str | None) -> Client:
+    client = Client(output_max=100_000, output_high_water=50_000)
+    client.connect()
+    client.feed(start(release=release), tune(), OPEN_OK)
+    client.recorder.take()
+    client.taken()
+    return client
+
+
+def late_confirms(release: str | None) -> tuple[Client, Channel]:
+    """A channel with two unconfirmed publishes, and before them four mandatory ones."""
+    client = connected_to(release)
+    channel = client.channel()
+    for key, mandatory in [("q", True), ("q", True), ("q", False), ("r", False), ("r", True)]:
+        channel.basic_publish("", key, b"x", mandatory=mandatory)
+    client.fill(channel)
+    with pytest.raises(OutputFull):
+        channel.basic_publish("", "q", b"x", mandatory=True)
+    with pytest.raises(BadArgument):
+        channel.basic_publish("", "k" * 256, b"x", mandatory=True)
+    client.taken()
+    channel.basic_publish("", "q", b"", mandatory=True)
+    before = channel.published
+    channel.confirm_select()
+    channel.confirm_select()
+    assert [channel.basic_publish("", "q", b"x", mandatory=True) for _ in range(2)] == [1, 2]
+    client.serve()
+    assert channel.published == before + 2
+    client.recorder.take()
+    return client, channel
+
+
+@pytest.mark.parametrize("release", ["3.7.0", "3.8.9", "3.9.11"])
+def test_old_release_confirms_behind_the_mandatory_publishes_before(release: str) -> None:
+    client, channel = late_confirms(release)
+    client.feed(ack(1, 5))
+    assert told(client) == [([1], True)]
+    client.feed(nack(1, 6))
+    assert told(client) == [([2], False)]
+    assert list(channel.unconfirmed) == []
+
+
+@pytest.mark.parametrize("tag", [6, 0])
+def test_old_release_may_confirm_several_at_once(tag: int) -> None:
+    client, _ = late_confirms("3.8.9")
+    client.feed(ack(1, tag, multiple=True))
+    assert told(client) == [([1, 2], True)]
+    client.feed(ack(1, tag, multiple=True), ack(1, 5), ack(1, 7))
+    assert told(client) == []
+
+
+@pytest.mark.parametrize("release", ["3.10.0", "3.10.8", "4.3.6", None])
+def test_other_releases_count_from_confirm_select(release: str | None) -> None:
+    client, channel = late_confirms(release)
+    client.feed(ack(1, 1))
+    assert told(client) == [([1], True)]
+    client.feed(ack(1, 5), ack(1, 2))
+    assert told(client) == [([2], True)]
+    assert list(channel.unconfirmed) == []
+
+
+def test_old_release_that_counts_from_confirm_select_is_believed() -> None:
+    client, channel = late_confirms("3.9.29")
+    client.feed(ack(1, 1), ack(1, 2))
+    assert told(client) == [([1], True), ([2], True)]
+    assert list(channel.unconfirmed) == []
+
+
+@pytest.mark.parametrize("publishes", [[], [False, False]])
+def test_old_release_without_mandatory_publishes_before_counts_from_1(
+    publishes: list[bool],
+) -> None:
+    client = connected_to("3.8.9")
+    channel = client.channel()
+    for mandatory in publishes:
+        channel.basic_publish("", "q", b"x", mandatory=mandatory)
+    channel.confirm_select()
+    channel.basic_publish("", "q", b"x", mandatory=True)
+    client.serve()
+    client.feed(ack(1, 1))
+    assert told(client) == [([1], True)]
+
+
+# --- what a confirm settles
 
 
 def test_multiple_settles_everything_up_to_its_tag() -> None:

@@ -304,6 +304,24 @@ class TestConfirms(SharingVhost, OnEveryLoop):
         assert sorted(rig.client_of(channel).confirmed) == tags
         assert not channel.unconfirmed
 
+    def test_confirm_mode_may_begin_behind_mandatory_publishes(self, rig: Rig) -> None:
+        channel = rig.channel()
+        channel.queue_declare("q", durable=True, arguments={"x-max-length": 4})
+        channel.basic_publish("", "q", b"body", mandatory=True)
+        channel.basic_publish("", "q", b"body")
+        channel.basic_publish("", "nowhere", b"body", mandatory=True)
+        channel.confirm_select()
+        tags = [channel.basic_publish("", "q", b"body", mandatory=True) for _ in range(20)]
+        assert tags == list(range(1, 21))
+        assert rig.wait(channel.wait_for_confirms()) == []
+        client = rig.client_of(channel)
+        assert client.confirmed == tags
+        assert channel.connection.stats.unknown_confirms == 0
+        # One by one: the broker confirms the one that it was sent, whose tag it is.
+        for tag in range(21, 24):
+            assert channel.basic_publish("", "q", b"body") == tag
+            rig.until(lambda tag=tag: client.confirmed[-1] == tag)  # type: ignore[misc]
+
     def test_refused_publish_is_nacked(self, rig: Rig) -> None:
         channel = rig.channel()
         channel.confirm_select()

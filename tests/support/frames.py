@@ -114,10 +114,15 @@ def names(sent: Sequence[Sent]) -> list[str]:
 # --- what a broker sends -----------------------------------------------------------------------
 
 
-def start(mechanisms: str = "PLAIN AMQPLAIN", version: tuple[int, int] = (0, 9)) -> bytes:
-    return method_frame(
-        0, "connection.start", *version, SERVER_PROPERTIES, mechanisms.encode(), b"en_US"
-    )
+def start(
+    mechanisms: str = "PLAIN AMQPLAIN",
+    version: tuple[int, int] = (0, 9),
+    release: str | None = None,
+) -> bytes:
+    """The broker's greeting; ``release`` makes it RabbitMQ's."""
+    rabbitmq = {} if release is None else {"product": "RabbitMQ", "version": release}
+    properties = {**SERVER_PROPERTIES, **rabbitmq}
+    return method_frame(0, "connection.start", *version, properties, mechanisms.encode(), b"en_US")
 
 
 def tune(channel_max: int = 2047, frame_max: int = 131_072, heartbeat: int = 60) -> bytes:

@@ -56,9 +56,9 @@ class BaseServerChannel:
     """
 
     __slots__ = (
-        "_confirms", "_connection", "_content", "_held", "_last_queue", "_last_tag", "_limit",
-        "_prefetch", "_release", "_reply_tag", "_transaction", "_unrestricted", "_user", "_vhost",
-        "consumers", "is_open", "number", "replies_as", "unacked", "waiting",
+        "_confirms", "_connection", "_content", "_counted", "_held", "_last_queue", "_last_tag",
+        "_limit", "_prefetch", "_release", "_reply_tag", "_transaction", "_unrestricted", "_user",
+        "_vhost", "consumers", "is_open", "number", "replies_as", "unacked", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -83,6 +83,7 @@ class BaseServerChannel:
         self._limit = 0  # of all consumers together
         self._held = 0  # messages that consumers here have not settled
         self._confirms: Confirms | None = None
+        self._counted = 0  # publishes before confirms that their tags count all the same
         self._transaction: Transaction | None = None
 
     @property

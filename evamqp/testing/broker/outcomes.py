@@ -40,13 +40,16 @@ class Confirms:
     """The outcome of publishes, until it is sent.
 
     Outcomes come in the order of their tags, so that one ack can stand for all before it.
+
+    Args:
+        last: The tag of the last publish before.
     """
 
     __slots__ = ("_has_gaps", "_runs", "last", "taken")
 
-    def __init__(self) -> None:
+    def __init__(self, last: int = 0) -> None:
         self.taken: bytes = b""  # what take() gave last
-        self.last: int = 0  # the tag of the last publish
+        self.last: int = last  # the tag of the last publish
         self._has_gaps = False  # a publish will never be confirmed, so no ack may cover it
         self._runs: list[tuple[bool, int, int]] = []  # acked, first and last tag
 

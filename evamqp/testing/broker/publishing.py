@@ -150,6 +150,8 @@ class PublishingChannel(BaseServerChannel):
             self._return(message)
         if self._confirms is not None:
             self._note_outcome(self._confirms, acked, publish_fault)
+        elif mandatory and self._release.counts_mandatory:
+            self._counted += 1
 
     def _note_outcome(self, confirms: Confirms, acked: bool, publish_fault: str | None) -> None:
         if publish_fault in _UNCONFIRMED:
@@ -203,7 +205,7 @@ class PublishingChannel(BaseServerChannel):
         if self._transaction is not None:
             raise precondition_failed("cannot switch from tx to confirm mode")
         if self._confirms is None:
-            self._confirms = Confirms()
+            self._confirms = Confirms(self._counted)
         self._reply(no_wait, "confirm.select-ok")
 
     def _recv_tx_select(self) -> None:

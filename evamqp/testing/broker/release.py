@@ -19,6 +19,7 @@ class Release(NamedTuple):
         speaks_0_8: Whether it takes the protocol headers of AMQP 0-8.
         header: Answered to a protocol header that it does not take.
         frame_min: Bytes of the smallest frame_max that a client may ask for.
+        counts_mandatory: Whether confirms count mandatory publishes before confirm.select as well.
         names_rights: Whether a refusal says which right was missing.
         passive_needs_right: Whether a passive declare needs any permission at all.
         unknown_exchange_type: The code for it: 503 ends the connection, 406 the channel.
@@ -53,6 +54,7 @@ class Release(NamedTuple):
     speaks_0_8: bool
     header: bytes
     frame_min: int
+    counts_mandatory: bool
     names_rights: bool
     passive_needs_right: bool
     unknown_exchange_type: int
@@ -86,6 +88,7 @@ _3_8 = Release(
     speaks_0_8=True,
     header=PROTOCOL_HEADER,
     frame_min=4096,
+    counts_mandatory=True,
     names_rights=False,
     passive_needs_right=False,
     unknown_exchange_type=503,
@@ -115,6 +118,7 @@ _3_8 = Release(
 )
 _3_10 = _3_8._replace(
     version="3.10.8",
+    counts_mandatory=False,
     old_words=False,
     time_is_limited=True,
     checks_queue_type=True,
