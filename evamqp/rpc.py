@@ -15,11 +15,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from evamqp.codec.fields import encode_shortstr
 from evamqp.codec.properties import Properties
 from evamqp.consumer import Consumer
+from evamqp.core.handler import Handler
+from evamqp.core.handshake import release_of
 from evamqp.core.publishing import copy_body
 from evamqp.core.request import Request, check_callbacks
 from evamqp.errors import (
+    AmqpError,
     BadArgument,
     BadType,
+    NotExecuted,
     OutputFull,
     RequestTimeout,
     RpcError,
@@ -37,8 +41,9 @@ from evamqp.recovery.reconnector import Reconnector, Target
 if TYPE_CHECKING:
     from evamqp.abc import Adapter, Handle
     from evamqp.core.channel import Channel, Message
+    from evamqp.core.connection import Connection
     from evamqp.core.message import Returned
-    from evamqp.errors import AmqpError, ChannelClosed, Closed, ConnectionClosed
+    from evamqp.errors import ChannelClosed, Closed, ConnectionClosed
     from evamqp.recovery.topology import Topology
     from evamqp.types import Body, Callback, ErrorCallback, Tags
 
@@ -48,10 +53,13 @@ log: logging.Logger = logging.getLogger(__name__)
 REPLY_TO = "amq.rabbitmq.reply-to"
 #: The header that marks a reply as an error; its value is the kind, the body its text in UTF-8.
 ERROR_HEADER = "x-rpc-error"
-# A RabbitMQ 4.0 that starts returns replies to callers that are there, for some tenths of a second.
-# Within so many seconds of a new connection a returned reply is sent again, that often.
+# A RabbitMQ 4.0 that starts knows no address of a caller, and loses replies, for some tenths of a
+# second.  Within so many seconds of a new connection a reply waits for its caller, after whom the
+# broker is asked that often; and one that finds no queue is sent again.
 STARTING = 3.0
 REPLY_DELAY = 0.25
+# The reply code of a broker that does not know a queue.
+NOT_FOUND = 404
 # Seconds before a nacked call is sent again: a quorum queue without a leader nacks.
 RESEND_DELAY = 0.1
 
@@ -436,7 +444,7 @@ class RpcServer(ClosedAtExit):
         self.reconnector: Reconnector = (
             target if isinstance(target, Reconnector) else Reconnector(target, adapter=adapter)
         )
-        # A reply to a caller that is gone is returned at once, which does no harm.
+        # Up to RabbitMQ 4.0 every reply by direct reply-to is returned, delivered or not.
         self._publisher = Publisher(self.reconnector, max_messages=65535, persistent=False)
         self._consumer = Consumer(
             self.reconnector,
@@ -446,6 +454,7 @@ class RpcServer(ClosedAtExit):
             prefetch=concurrency,
             on_error="requeue",
         )
+        self._callers = _Callers(self.reconnector)
 
     def __repr__(self) -> str:
         return f"<RpcServer of {self._consumer.queue!r}, {self.reconnector.state.value}>"
@@ -530,16 +539,88 @@ class RpcServer(ClosedAtExit):
         properties = (reply.properties or Properties()).replace(
             correlation_id=message.properties.correlation_id
         )
+        await self._callers.wait_for(reply_to)
         while True:
             outcome = await self._publisher.publish("", reply_to, reply.body, properties)
-            if outcome is not Outcome.RETURNED or self.reconnector.ready_for >= STARTING:
+            if outcome is not Outcome.RETURNED or _is_direct(reply_to):
                 break
-            pause = self.adapter.create_future()
-            self.adapter.call_later(REPLY_DELAY, partial(pause.resolve, None))
-            await pause.future
+            if self.reconnector.ready_for >= STARTING:
+                break
+            await _pause(self.adapter)
         if outcome not in (Outcome.CONFIRMED, Outcome.RETURNED):
             raise WrongState(f"the reply to {message!r} ended as {outcome.name}")
         return Outcome.CONFIRMED
+
+
+class _Callers:
+    """The callers of a server, and whether a broker that starts knows them already.
+
+    Args:
+        reconnector: Makes the connections to the broker.
+    """
+
+    def __init__(self, reconnector: Reconnector) -> None:
+        self._reconnector = reconnector
+        self._known: set[str] = set()  # addresses, of this epoch
+        self._epoch = 0
+
+    async def wait_for(self, address: str) -> None:
+        """Wait until a reply would get there, or the broker has had its time to start."""
+        reconnector = self._reconnector
+        while _is_direct(address) and reconnector.ready_for < STARTING:
+            connection = reconnector.connection
+            if connection is None or not _may_lose_replies(connection):
+                return
+            if self._epoch != reconnector.epoch:
+                self._epoch = reconnector.epoch
+                self._known.clear()
+            if address in self._known:
+                return
+            if await _is_known(connection, address):
+                self._known.add(address)
+                return
+            await _pause(reconnector.adapter)
+
+
+async def _pause(adapter: Adapter) -> None:
+    pause = adapter.create_future()
+    adapter.call_later(REPLY_DELAY, partial(pause.resolve, None))
+    await pause.future
+
+
+def _is_direct(reply_to: str) -> bool:
+    return reply_to.startswith(f"{REPLY_TO}.")
+
+
+def _may_lose_replies(connection: Connection) -> bool:
+    return release_of(connection.server_properties) >= (4, 0)
+
+
+async def _is_known(connection: Connection, address: str) -> bool:
+    """Whether the broker knows the caller; True as well if it cannot be asked.
+
+    A return cannot tell: up to 4.0 every reply is returned, and none from 4.3 on.
+    """
+    try:
+        channel = connection.channel(_Question())
+    except AmqpError:
+        return True
+    try:
+        await channel.queue_declare(address, passive=True)
+    except NotExecuted as error:
+        return error.reason.code != NOT_FOUND
+    except AmqpError:
+        return True
+    finally:
+        channel.close()
+    return True
+
+
+class _Question(Handler):
+    """Of a channel that the broker closes for an answer."""
+
+    def on_channel_close(self, channel: Channel, reason: ChannelClosed) -> None:
+        """Do nothing: the request has it."""
 
 
 def _as_reply(result: Any) -> RpcReply:

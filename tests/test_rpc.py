@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -25,6 +26,10 @@ from evamqp import (
     Topology,
     WrongState,
 )
+from evamqp.adapters.memory import MemoryAdapter
+from evamqp.rpc import REPLY_DELAY, STARTING
+from evamqp.testing.broker.broker import Broker
+from evamqp.testing.broker.release import RELEASES
 from evamqp.testing.fixtures import MemoryBroker
 
 
@@ -318,16 +323,77 @@ def test_call_of_a_server_that_is_closed_amid_work_goes_to_another(bench: Bench)
     assert bench.handled == [b"work", b"work"]
 
 
-def test_reply_that_a_starting_broker_returns_is_sent_again(bench: Bench) -> None:
-    """RabbitMQ 4.0 does so for some tenths of a second, though the caller is there."""
+@pytest.fixture(params=RELEASES)
+def bench_of_release(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    adapter = MemoryAdapter()
+    with Broker(adapter, release=request.param) as broker:
+        broker.listen()
+        yield Bench(MemoryBroker(adapter, broker))
+
+
+def test_reply_is_sent_once_whatever_is_returned(bench_of_release: Bench) -> None:
+    """RabbitMQ up to 4.0 returns every reply, and 4.3 none."""
+    bench = bench_of_release
+    bench.server(concurrency=1)
+    client = bench.client()
+    assert bench.run(client.call("rpc", b"first")).body == b"FIRST"
+    start = bench.adapter.time()
+    calls = [client.call("rpc", b"%d" % number) for number in range(50)]
+    assert [bench.run(call).body for call in calls] == [b"%d" % n for n in range(50)]
+    assert bench.adapter.time() - start < REPLY_DELAY
+    bench.adapter.advance(2 * STARTING)
+    assert client.late_replies == 0
+
+
+@pytest.mark.parametrize("bench_of_release", ["4.0", "4.3"], indirect=True)
+def test_reply_waits_while_a_starting_broker_does_not_know_the_caller(
+    bench_of_release: Bench,
+) -> None:
+    """RabbitMQ 4.0 loses replies for some tenths of a second."""
+    bench = bench_of_release
+    (vhost,) = bench.broker.virtual_hosts.values()
+    known = vhost.reply_channels
 
     def answer(message: evamqp.Message) -> bytes:
-        bench.broker.faults.return_next(2)
+        hidden = dict(known)
+        known.clear()
+        bench.adapter.call_later(2 * REPLY_DELAY, lambda: known.update(hidden))
         return upper(message)
 
-    bench.server(answer)
+    server = bench.server(answer)
     assert bench.run(bench.client().call("rpc", b"x", timeout=5)).body == b"X"
-    assert bench.handled == [b"x"]
+    bench.adapter.advance(STARTING)
+    assert (bench.handled, server.answered) == ([b"x"], 1)
+
+
+@pytest.mark.parametrize("bench_of_release", ["4.0"], indirect=True)
+def test_caller_that_is_gone_keeps_its_call_for_the_time_of_a_start(
+    bench_of_release: Bench,
+) -> None:
+    bench = bench_of_release
+    client = bench.client()
+    client.call("rpc", b"gone")
+    bench.adapter.advance(1.0)
+    bench.run(client.close(timeout=0))
+    server = bench.server()
+    bench.adapter.advance(STARTING - REPLY_DELAY)
+    assert (bench.handled, server.answered) == ([b"gone"], 0)
+    bench.adapter.advance(2 * REPLY_DELAY)
+    assert server.answered == 1
+    assert bench.broker.queue("rpc").bodies == ()
+
+
+def test_reply_to_a_queue_that_comes_late_is_sent_again(bench: Bench) -> None:
+    bench.server()
+    publisher = evamqp.Publisher(bench.memory.url, adapter=bench.adapter)
+    bench.run(publisher.publish("", "rpc", b"x", Properties(reply_to="answers")))
+    bench.adapter.advance(2 * REPLY_DELAY)
+    connection = evamqp.connect(bench.memory.url, adapter=bench.adapter)
+    bench.run(connection.wait_open())
+    channel = connection.channel()
+    bench.run(channel.queue_declare("answers", exclusive=True))
+    bench.adapter.advance(STARTING)
+    assert bench.broker.queue("answers").bodies == (b"X",)
 
 
 def test_caller_that_is_gone_harms_no_server(bench: Bench) -> None:

@@ -47,6 +47,26 @@ def test_nobody_waits_at_an_address_any_more(rig: Rig) -> None:
     assert refused.value.args == (404, f"NOT_FOUND - no queue '{address}' in vhost '{rig.vhost}'")
 
 
+@pytest.mark.parametrize("waits", [True, False])
+def test_mandatory_answer_is_returned_or_not_whoever_waits(rig: Rig, waits: bool) -> None:
+    asker, server = rig.open(), rig.open()
+    server.declare_queue("service")
+    asker.consume(REPLY_TO, no_ack=True)
+    asker.put("service", b"", Properties(reply_to=REPLY_TO))
+    assert server.holds("service", 1)
+    question = server.got("service").properties
+    assert question is not None
+    if not waits:
+        asker.close()
+    server.confirm()
+    server.put(question.reply_to or "", b"answer", mandatory=True)
+    told = [server.take().name]
+    if told == ["basic.return"]:
+        told.append(server.take().name)
+    assert told == rig.answer({"3.8": ["basic.return", "basic.ack"], "4.3": ["basic.ack"]})
+    assert not waits or asker.deliveries(1)[0].body == b"answer"
+
+
 @pytest.mark.parametrize(
     ("no_ack", "before", "text"),
     [

@@ -50,6 +50,17 @@ class TestCalls(SharingVhost, OnEveryLoopPlain):
         pair.close()
 
 
+class TestReturnedReplies(SharingVhost, OnTwoLoops):
+    def test_replies_are_sent_once_though_the_broker_returns_them(self, rig: Rig) -> None:
+        """RabbitMQ up to 4.0 returns every reply, also one that it delivers."""
+        pair = Pair(rig)
+        for number in range(50):
+            assert rig.wait(pair.client.call("q", b"%d" % number)).body == b"%d" % number
+        assert pair.server.reconnector.stats.traffic.messages_published == 50
+        pair.close()
+        assert pair.client.late_replies == 0
+
+
 class TestDeath(OnTwoLoops):
     def test_calls_survive_the_broker_s_death(self, rig: Rig) -> None:
         pair = Pair(rig)

@@ -137,16 +137,18 @@ class PublishingChannel(BaseServerChannel):
         """Bring a message to its queues, return it, and note what its confirm will say."""
         broker = self._connection.broker
         publish_fault = broker.publish_fault(message)
-        answered = False
+        is_reply = False
         if publish_fault not in _ROUTED:
             queues = ()
         elif message.routing_key.startswith(REPLY_TO) and not message.exchange:
-            answered = self._answer(message)
+            is_reply = True
+            self._answer(message)
         broker.record(self, message, mandatory, tuple(queue.name for queue in queues))
         acked = publish_fault != "nack"
         for queue in queues:
             acked = queue.publish(message) and acked
-        if mandatory and acked and not (queues or answered) and publish_fault != "lose":
+        found = queues or (is_reply and not self._release.returns_replies)
+        if mandatory and acked and not found and publish_fault != "lose":
             self._return(message)
         if self._confirms is not None:
             self._note_outcome(self._confirms, acked, publish_fault)
@@ -175,13 +177,11 @@ class PublishingChannel(BaseServerChannel):
         address = encode_shortstr(self.replies_as, "reply_to")
         return message.replaced(message.routing_key, {REPLY_TO_FLAG: address})
 
-    def _answer(self, message: Message) -> bool:
-        """Bring an answer straight to who asked; False if nobody waits for it."""
+    def _answer(self, message: Message) -> None:
+        """Bring an answer straight to who asked, if somebody waits for it."""
         asker = self._vhost.reply_channels.get(message.routing_key)
-        if asker is None:
-            return False
-        asker.take_answer(message)
-        return True
+        if asker is not None:
+            asker.take_answer(message)
 
     def take_answer(self, message: Message) -> None:
         """An answer came for this channel's consumer of direct reply-to."""

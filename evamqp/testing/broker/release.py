@@ -47,6 +47,8 @@ class Release(NamedTuple):
         lost_commit: Code and text for a commit when a queue went that it publishes to; None for
             no refusal.
         commit_needs_queue: Whether a publish in a transaction must find its queue at once.
+        returns_replies: Whether each mandatory reply by direct reply-to is returned, though it was
+            delivered; else none is, though nobody waits for it.
         cancel_ok: Whether it takes basic.cancel-ok, for consumers that it has.
     """
 
@@ -80,6 +82,7 @@ class Release(NamedTuple):
     excess_body: str | None
     lost_commit: tuple[int, str] | None
     commit_needs_queue: bool
+    returns_replies: bool
     cancel_ok: bool
 
 
@@ -114,6 +117,7 @@ _3_8 = Release(
     excess_body=None,
     lost_commit=None,
     commit_needs_queue=False,
+    returns_replies=True,
     cancel_ok=False,
 )
 _3_10 = _3_8._replace(
@@ -159,6 +163,7 @@ _4_3 = _4_0._replace(
         506,
         'failed to deliver message: {{not_found,{{resource,<<"{vhost}">>,queue,<<"{queue}">>}}}}',
     ),
+    returns_replies=False,
     cancel_ok=True,
 )
 #: By major and minor number.
