@@ -198,6 +198,17 @@ def test_vhosts_survive_sigkill_and_a_graceful_restart(node: RabbitNode) -> None
     assert "guest" in vhost.ctl("list_permissions")
 
 
+def test_pools_of_one_node_never_give_out_the_same_vhost(node: RabbitNode) -> None:
+    pools = [VhostPool(node), VhostPool(node), VhostPool(node, "t1")]
+    taken: list[str] = []
+    for _ in range(VhostPool.BATCH + 1):
+        for pool in pools:
+            vhost = pool.take()
+            taken.append(vhost.name)
+            pool.give_back(vhost)
+    assert len(set(taken)) == len(taken)
+
+
 def test_frozen_broker_accepts_and_says_nothing_until_thawed(node: RabbitNode) -> None:
     node.freeze()
     with socket.create_connection((HOST, node.port), timeout=0.3) as client:

@@ -251,6 +251,7 @@ class RabbitNode:
         self.tls_port = 0
         #: How often the broker was started; data of a test may have ended with the last one.
         self.starts = 0
+        self._vhosts_named = 0
 
     def __enter__(self) -> RabbitNode:
         self.start()
@@ -394,6 +395,12 @@ class RabbitNode:
         if not self._version:
             self._version = self.ctl("eval", "rabbit_misc:version().").strip().strip('"')
         return self._version
+
+    def name_vhosts(self, prefix: str, count: int) -> list[str]:
+        """Names for virtual hosts, none of which was given before, whoever asks."""
+        first = self._vhosts_named
+        self._vhosts_named += count
+        return [f"{prefix}-{number}" for number in range(first, first + count)]
 
     def add_vhost(self, *names: str) -> None:
         """Make virtual hosts that the default user may use.
@@ -605,7 +612,7 @@ class VhostPool:
 
     Args:
         node: The node.
-        prefix: What their names begin with; pools of one node need different ones.
+        prefix: What their names begin with; another pool of the node may have the same.
     """
 
     BATCH = 8
@@ -613,7 +620,6 @@ class VhostPool:
     def __init__(self, node: RabbitNode, prefix: str = "t") -> None:
         self._node = node
         self._prefix = prefix
-        self._made = 0
         self._ready: list[str] = []
         self._used: list[str] = []
 
@@ -623,8 +629,7 @@ class VhostPool:
             used, self._used = self._used, []
             if used:
                 self._node.delete_vhost(*used)
-            self._ready = [f"{self._prefix}{self._made + offset}" for offset in range(self.BATCH)]
-            self._made += self.BATCH
+            self._ready = self._node.name_vhosts(self._prefix, self.BATCH)
             self._node.add_vhost(*self._ready)
         return Vhost(self._node, self._ready.pop(0))
 
