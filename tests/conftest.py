@@ -6,6 +6,7 @@ No test lives here, and nothing that would start a broker before a test asks for
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ from evamqp.core.unclosed import _living
 from rabbitmq_node import RabbitNode, RabbitNotFound, TlsFiles
 
 REQUIRE_RABBITMQ = "EVAMQP_REQUIRE_RABBITMQ"
+
+# Where the shell ignores SIGINT its children do too, and theirs; tests send it to both.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A machine under load must not fail a law: no deadline, and the same examples on every run.
 hypothesis.settings.register_profile("evamqp", deadline=None, derandomize=True)
