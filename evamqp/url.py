@@ -161,6 +161,8 @@ def _unknown_key(query: str, key: str, keys: Mapping[str, UrlKey]) -> str:
 
 def _decode(name: str, text: str) -> str:
     """Undo percent-encoding, strictly: what is not clear is not guessed, least in a password."""
+    if "%" not in text and text.isascii():
+        return text
     from urllib.parse import unquote_to_bytes
 
     hexadecimal = set("0123456789abcdefABCDEF")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import secrets
 
 import pytest
@@ -157,6 +158,22 @@ class TestMessages(SharingVhost, OnEveryLoop):
         rig.until(lambda: messages)
         assert messages[0].body == body
         assert messages[0].ack()
+        assert rig.wait(channel.wait_for_confirms()) == []
+
+    def test_bodies_of_all_sizes_arrive_in_order_and_whole(self, rig: Rig) -> None:
+        """Joined, sent in pieces, cut by reads, and collected from several frames, all mixed."""
+        channel = rig.channel()
+        channel.confirm_select()
+        channel.queue_declare("q", durable=True)
+        seeded = random.Random(1)
+        sizes = [seeded.choice((0, 1, 300, 16_385, 70_000, 300_000, 1 << 20)) for _ in range(60)]
+        bodies = [seeded.randbytes(size) for size in sizes]
+        received: list[bytes] = []
+        channel.basic_consume("q", lambda message: received.append(message.body), auto_ack=True)
+        for body in bodies:
+            channel.basic_publish("", "q", body, mandatory=True)
+        rig.until(lambda: len(received) == len(bodies))
+        assert received == bodies
         assert rig.wait(channel.wait_for_confirms()) == []
 
     def test_small_frames_carry_a_large_body(self, rig: Rig) -> None:
