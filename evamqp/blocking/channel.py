@@ -6,6 +6,7 @@ How a call waits is ``loop.py``; what a confirm settles is ``publishing.py``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -322,8 +323,12 @@ class Channel:
             while (message := subscription.get(inactivity_timeout)) is not None:
                 yield message
         finally:
-            if self.is_open:
-                subscription.cancel()
+            try:
+                if self.is_open:
+                    subscription.cancel()
+            except BaseException:  # of a signal handler
+                self._abandon(subscription)
+                raise
 
     def subscribe(
         self,
@@ -368,20 +373,45 @@ class Channel:
         loop = self._loop
         done: list[object] = []
         errors: list[Exception] = []
-        with loop.lock:
-            consume = partial(
-                self._core.basic_consume, callback=done.append, on_error=errors.append
-            )
-            subscription.tag = loop.call(
-                consume, queue, subscription.receiver(), subscription.auto_ack, exclusive,
-                consumer_tag, arguments,
-            )  # fmt: skip
-            self._consumers[subscription.tag] = subscription
-            loop.drive(lambda: done or errors)
+        try:
+            with loop.lock:
+                consume = partial(
+                    self._core.basic_consume, callback=done.append, on_error=errors.append
+                )
+                subscription.tag = loop.call(
+                    consume, queue, subscription.receiver(), subscription.auto_ack, exclusive,
+                    consumer_tag, arguments,
+                )  # fmt: skip
+                self._consumers[subscription.tag] = subscription
+                loop.drive(lambda: done or errors)
+        except BaseException:  # of a signal handler
+            self._abandon(subscription)
+            raise
         if errors:
             del self._consumers[subscription.tag]
             raise errors[0]
         return subscription
+
+    def _abandon(self, subscription: Subscription) -> None:
+        """Cancel it without waiting: a signal ended the wait for it, and nobody else will."""
+        loop = self._loop
+        with suppress(evamqp.AmqpError), loop.lock:  # the signal may have cost the connection
+            is_known = self._consumers.pop(subscription.tag, None) is not None
+            if is_known:
+                loop.call(self._core.basic_cancel, subscription.tag)
+            self._give_back(subscription)
+            if is_known:  # else no call was made that noticed an interrupted one
+                loop.flush()
+
+    def _give_back(self, subscription: Subscription) -> list[evamqp.Message]:
+        """Requeue what nobody has taken; return what cannot be requeued."""
+        left = subscription.waiting()
+        if left and self._core.is_open and not left[0].is_settled:
+            self._loop.call(_requeue, left)
+            self._loop.flush()
+            left = []
+        subscription.clear()
+        return left
 
     def basic_cancel(self, consumer_tag: str) -> list[Message]:
         """Stop a consumer.
@@ -396,11 +426,7 @@ class Channel:
             future = loop.call(self._core.basic_cancel, consumer_tag).future
             loop.drive(future.done)
             subscription = self._consumers.pop(consumer_tag, None)
-            left = [] if subscription is None else subscription.take_all()
-            if left and self._core.is_open and not left[0].is_settled:
-                loop.call(_requeue, left)
-                loop.flush()
-                left = []
+            left = [] if subscription is None else self._give_back(subscription)
         future.result()
         return [Message(self, message) for message in left]
 

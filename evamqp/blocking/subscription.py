@@ -57,10 +57,16 @@ class Subscription:
         """
         while True:
             try:
-                return Message(self.channel, self._messages.popleft())
+                message = self._messages.popleft()
             except IndexError:  # also if another thread took it
                 if not self._wait(timeout):
                     return None
+                continue
+            try:
+                return Message(self.channel, message)
+            except BaseException:  # of a signal handler
+                self._messages.appendleft(message)  # nobody has got it
+                raise
 
     def cancel(self) -> list[Message]:
         """Stop it; see Channel.basic_cancel."""
@@ -107,11 +113,13 @@ class Subscription:
 
         return receive
 
-    def take_all(self) -> list[evamqp.Message]:
+    def waiting(self) -> list[evamqp.Message]:
         """The messages that nobody has taken."""
-        left = list(self._messages)
+        return list(self._messages)
+
+    def clear(self) -> None:
+        """They are dealt with."""
         self._messages.clear()
-        return left
 
     def _hand_over(self) -> None:
         if not self._messages or self._on_message is None:

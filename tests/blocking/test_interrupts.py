@@ -6,11 +6,13 @@ Random moments here, then each function in turn; the selector's own sleep is tes
 from __future__ import annotations
 
 import gc
+import inspect
 import random
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -22,6 +24,7 @@ from evamqp.testing.fixtures import ServedVhost
 
 SECONDS = 2.0  # of the attack at random moments
 ROUNDS = 50  # that it makes at the least
+TIMEOUT = 10.0  # seconds until a state of the queue that must come is given up
 WHY = "a signal interrupted a call halfway"
 
 
@@ -153,10 +156,15 @@ class Tripwire:
     """Raises KeyboardInterrupt where one function of evamqp's begins: the one with this number.
 
     That is where Python itself looks for signals, besides the end of a call and of a loop's turn.
+
+    Args:
+        number: Counted from 0.
+        folder: Where the functions are that count.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, folder: str = "/evamqp/") -> None:
         self._left = number
+        self._folder = folder
         self.is_tripped = False
 
     def __enter__(self) -> Tripwire:
@@ -167,7 +175,10 @@ class Tripwire:
         sys.settrace(None)
 
     def _trace(self, frame: FrameType, event: str, argument: Any) -> None:
-        if "/evamqp/" in frame.f_code.co_filename and not self.is_tripped:
+        # Python does not look where a generator is closed, which tracing takes for a call.
+        if self._folder in frame.f_code.co_filename and not (
+            self.is_tripped or frame.f_code.co_flags & inspect.CO_GENERATOR
+        ):
             self._left -= 1
             if self._left < 0:
                 self.is_tripped = True
@@ -237,3 +248,79 @@ def test_interrupt_of_any_function_leaves_it_usable_or_closed_by_the_client(
     assert survived
     assert closed
     assert survived + closed == number + 1
+
+
+MESSAGES = [b"1", b"2", b"3"]
+
+
+@pytest.mark.usefixtures("finalizers")
+def test_interrupt_of_an_iteration_leaves_no_consumer_and_no_message(
+    amqp_broker: ServedVhost,
+) -> None:
+    connection = evamqp.blocking.connect(amqp_broker.url)
+    connection.channel().queue_declare("q", durable=True)
+    number = survived = 0
+    while True:
+        channel, other = connection.channel(), connection.channel()
+        other.queue_purge("q")
+        for body in MESSAGES:
+            other.publish("", "q", body)
+        taken: list[evamqp.blocking.Message] = []
+        wire = Tripwire(number, "/evamqp/blocking/")
+        with suppress(KeyboardInterrupt, evamqp.AmqpError), wire:
+            for message in channel.consume("q"):
+                taken.append(message)
+                break
+        try:
+            for message in taken:
+                message.nack()
+            call_back(connection, channel)  # which notices an interrupt that costs the connection
+            wait_until_left(other, len(MESSAGES))
+            assert [body_of(other) for _ in MESSAGES] == MESSAGES
+            channel.close()
+            survived += 1
+        except evamqp.AmqpError:
+            connection.close()
+            connection = evamqp.blocking.connect(amqp_broker.url)
+        if not wire.is_tripped:
+            break
+        number += 1
+    connection.close()
+    assert survived > number / 2  # the others cost the connection
+
+
+def wait_until_left(channel: Channel, count: int) -> None:
+    """Wait until the queue has no consumer, and so many messages."""
+    deadline = time.monotonic() + TIMEOUT
+    while (found := channel.queue_declare("q", passive=True))[1:] != (count, 0):
+        assert time.monotonic() < deadline, found
+
+
+def body_of(channel: Channel) -> bytes:
+    message = channel.basic_get("q", auto_ack=True)
+    assert message is not None
+    return message.body
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize("waits", [True, False])
+def test_ctrl_c_ends_an_iteration_and_its_consumer(channel: Channel, waits: bool) -> None:
+    """Whether it comes while the iteration waits, or in the program's own code."""
+    for body in MESSAGES:
+        channel.publish("", "q", body)
+    taken: list[bytes] = []
+
+    def consume() -> None:
+        for message in channel.consume("q"):
+            message.ack()
+            taken.append(message.body)
+            if not waits:
+                signal.raise_signal(signal.SIGINT)
+            elif taken == MESSAGES:
+                signal.setitimer(signal.ITIMER_REAL, 0.05)
+
+    with pytest.raises(KeyboardInterrupt):
+        consume()
+    left = MESSAGES[len(taken) :]
+    wait_until_left(channel, len(left))
+    assert [body_of(channel) for _ in left] == left

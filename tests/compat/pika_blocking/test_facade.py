@@ -292,6 +292,25 @@ def test_consume_goes_on_where_it_was_left_until_it_is_cancelled(channel: Blocki
     assert holds(channel, 2)
 
 
+def test_ctrl_c_leaves_the_consumer_as_it_does_in_pika(channel: BlockingChannel) -> None:
+    put(channel, "1", "2", "3")
+
+    def interrupt() -> None:
+        for method, _, _ in channel.consume("q", inactivity_timeout=TIMEOUT):
+            channel.basic_ack(method.delivery_tag)
+            signal.raise_signal(signal.SIGINT)
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            interrupt()
+        assert channel.queue_declare("q", passive=True).method.consumer_count == 1
+        assert len(channel.consumer_tags) == 1
+    _, _, body = next(iter(channel.consume("q", inactivity_timeout=TIMEOUT)))
+    assert body == b"3"
+    channel.cancel()
+    assert channel.queue_declare("q", passive=True).method.consumer_count == 0
+
+
 def test_inactivity_is_three_none_and_in_0_x_one(channel: BlockingChannel) -> None:
     assert next(iter(channel.consume("q", inactivity_timeout=0.01))) == (None, None, None)
     channel.cancel()
