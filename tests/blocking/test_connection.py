@@ -236,7 +236,8 @@ def test_interrupts_at_any_moment_leave_it_usable_or_closed(url: str) -> None:
     deadline = time.monotonic() + 2.0
     round_trips = interrupts = 0
     connection = evamqp.blocking.connect(url)
-    while time.monotonic() < deadline:
+    # A machine under load makes fewer rounds in that time.
+    while time.monotonic() < deadline or min(round_trips, interrupts) <= 50:
         try:
             try:
                 signal.setitimer(signal.ITIMER_REAL, 0.003 + interrupts % 7 / 1000)
@@ -252,8 +253,6 @@ def test_interrupts_at_any_moment_leave_it_usable_or_closed(url: str) -> None:
         except evamqp.AmqpError:
             assert not connection.is_open
             connection = evamqp.blocking.connect(url)
-    assert interrupts > 50
-    assert round_trips > 50
     connection.close()
     with evamqp.blocking.connect(url) as fresh:
         fresh.channel().queue_delete("busy")
