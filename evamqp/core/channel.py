@@ -507,6 +507,7 @@ class Channel(Publishing, AsyncBlock):
             "basic.cancel", consumer_tag, False,
             finish=partial(machine.cancelled, consumer),
             callback=callback, on_error=on_error, tag=consumer_tag,
+            is_held=machine.is_consume_pending(consumer_tag),
         )  # fmt: skip
         if consumer is not None:
             machine.cancelling_begins(consumer_tag)

@@ -185,12 +185,17 @@ class ChannelMachine(Outlet):
         on_error: ErrorCallback | None = None,
         discard: Callable[[T], object] | None = None,
         tag: str | None = None,
+        is_held: bool = False,
     ) -> Request[T]:
-        """Send a request and queue for its reply.  Raises with nothing sent or queued."""
+        """Send a request, unless it is held, and queue for its reply.
+
+        Raises with nothing sent or queued.
+        """
         if self.owner != get_ident():
             raise self.unusable(name)
         check_callbacks(name, callback, on_error)
-        self.send(name, *values)
+        if not is_held:
+            self.send(name, *values)
         recorder = self.context.recorder
         if recorder is not None:
             finish = partial(_record, recorder, self.number, name, values, finish)
@@ -310,6 +315,24 @@ class ChannelMachine(Outlet):
             waiting = self.requests[0].method if self.requests else "nothing"
             raise MalformedData(f"{method.name} answers {waiting}", COMMAND_INVALID)
         request.answer(arguments)
+        if request.method == "basic.consume" and self.state is not ChannelState.CLOSING:
+            self._send_held(request.tag)
+
+    def is_consume_pending(self, consumer_tag: str) -> bool:
+        """Whether basic.cancel for this tag has to be held until the consumer is there.
+
+        Up to RabbitMQ 4.0 the channel fails over a cancel that comes sooner, and takes the
+        connection with it (541).
+        """
+        return any(
+            request.method == "basic.consume" and request.tag == consumer_tag
+            for request in self.requests
+        )
+
+    def _send_held(self, consumer_tag: str | None) -> None:
+        for request in list(self.requests):
+            if request.method == "basic.cancel" and request.tag == consumer_tag:
+                self.reply("basic.cancel", consumer_tag, False)
 
     def _take_request(self, reply: str, arguments: tuple[Any, ...]) -> Request[Any] | None:
         """Take the request that this answers out of the FIFO; None if there is none.

@@ -7,6 +7,7 @@ import pytest
 from evamqp.codec.frames import method_frame
 from evamqp.core.channel_machine import FORMER_TAGS_KEPT
 from evamqp.core.numbers import NUMBER_REST
+from evamqp.errors import NotExecuted
 from tests.support.client import opened, outcome
 from tests.support.frames import Sent, channel_close, deliver, names
 
@@ -74,6 +75,43 @@ def test_a_cancel_in_a_message_callback_holds_for_the_next_message() -> None:
     client.feed(deliver(1, "tag", 2), deliver(1, "tag", 3))
     assert len(client.recorder.messages) == 2
     assert names(client.sent()) == ["basic.cancel", "basic.nack"]
+
+
+def test_a_cancel_is_sent_once_its_consumer_is_there() -> None:
+    client = opened()
+    channel = client.channel()
+    channel.basic_consume("q", client.recorder.on_message, consumer_tag="tag")
+    requests = [channel.basic_cancel("tag"), channel.basic_cancel("tag")]
+    purged = channel.queue_purge("q")
+    assert names(client.sent()) == ["basic.consume", "queue.purge"]
+    client.feed(method_frame(1, "queue.purge-ok", 0))
+    assert outcome(purged) == 0
+    client.feed(deliver(1, "tag", 1), method_frame(1, "basic.consume-ok", "tag"))
+    assert client.sent() == [
+        Sent(1, "basic.nack", (1, False, True)),
+        Sent(1, "basic.cancel", ("tag", False)),
+        Sent(1, "basic.cancel", ("tag", False)),
+    ]
+    client.feed(CANCEL_OK, CANCEL_OK)
+    assert [outcome(request) for request in requests] == ["tag", "tag"]
+    assert client.recorder.messages == []
+
+
+@pytest.mark.parametrize("by", ["us", "the broker"])
+def test_a_cancel_that_waits_ends_with_its_channel(by: str) -> None:
+    client = opened()
+    channel = client.channel()
+    channel.basic_consume("q", client.recorder.on_message, consumer_tag="tag")
+    request = channel.basic_cancel("tag")
+    client.sent()
+    if by == "us":
+        channel.close()
+        client.feed(method_frame(1, "basic.consume-ok", "tag"), method_frame(1, "channel.close-ok"))
+        assert names(client.sent()) == ["channel.close"]
+    else:
+        client.feed(channel_close(1))
+        assert names(client.sent()) == ["channel.close-ok"]
+    assert isinstance(outcome(request), NotExecuted)
 
 
 def test_another_consumer_is_not_touched_by_a_cancel() -> None:

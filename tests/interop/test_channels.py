@@ -279,6 +279,15 @@ class TestMessages(SharingVhost, OnEveryLoop):
             message.ack()
         rig.until_count(channel, "q", 500 - len(messages))
 
+    def test_consumer_may_be_cancelled_at_once(self, rig: Rig) -> None:
+        """RabbitMQ up to 4.0 closes the connection over a cancel that overtakes its consumer."""
+        channel = rig.channel()
+        channel.queue_declare("q", durable=True)
+        channel.basic_publish("", "q", b"body")
+        tag = channel.basic_consume("q", lambda message: None)
+        assert rig.wait(channel.basic_cancel(tag)) == tag
+        assert rig.get(channel, "q").body == b"body"
+
     def test_auto_ack_consumer_gets_everything_until_cancel_is_answered(self, rig: Rig) -> None:
         channel = rig.channel()
         channel.queue_declare("q", durable=True)
