@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from evamqp.codec.fields import encode_table
-from evamqp.codec.frames import body_frames, content_header_frame, frame
+from evamqp.codec.frames import body_frames, content_header_frame, frame, method_frame
 from evamqp.codec.properties import Properties
 from tests.behaviour.client import CLIENT_PROPERTIES, FRAME_MAX, HungUp, Refused
 from tests.behaviour.rig import Rig
@@ -440,6 +440,28 @@ def test_cancel_ok_is_no_answer_to_give_before_4_3(rig: Rig, has_consumer: bool)
         return
     refused = client.closed()
     assert (*refused.args, refused.ids) == answer
+
+
+def test_cancel_right_behind_its_consume_ends_the_connection_before_4_3(rig: Rig) -> None:
+    client = rig.open()
+    client.declare_queue("q")
+    client.send_raw(
+        method_frame(1, "basic.consume", "q", "t", False, False, False, False, {})
+        + method_frame(1, "basic.cancel", "t", False)
+    )
+    answer = rig.answer({"3.8": (541, "INTERNAL_ERROR", (0, 0)), "4.3": None})
+    if answer is None:
+        client.wait_for(1, "basic.cancel-ok")
+        return
+    refused = client.closed()
+    assert (*refused.args, refused.ids) == answer
+
+
+def test_cancel_once_the_consumer_is_there_is_answered(rig: Rig) -> None:
+    client = rig.open()
+    client.declare_queue("q")
+    client.consume("q", "t")
+    assert client.call(1, "basic.cancel", "t", False).arguments == ("t",)
 
 
 def test_cancel_ok_for_a_deleted_queue_ends_the_connection(rig: Rig) -> None:

@@ -317,6 +317,7 @@ class ServerChannel(PublishingChannel):
             prefetch=self._prefetch,
             arguments=arguments,
         )
+        consumer.begun_in = 0 if no_wait else self._connection.reads
         self.consumers[consumer.tag] = consumer
         queue.add_consumer(consumer)
         self._reply(no_wait, "basic.consume-ok", consumer.tag)
@@ -324,6 +325,9 @@ class ServerChannel(PublishingChannel):
 
     def _recv_cancel(self, tag: str, no_wait: bool) -> None:
         consumer = self.consumers.pop(tag, None)
+        is_early = consumer is not None and consumer.begun_in == self._connection.reads
+        if is_early and not self._release.early_cancel:
+            raise Refusal(541, "", (0, 0))
         if tag == self._reply_tag:
             self._stop_replies()
         self._reply(no_wait, "basic.cancel-ok", tag)

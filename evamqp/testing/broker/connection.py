@@ -112,6 +112,7 @@ class ServerConnection:
         "frame_max",
         "is_stalled",
         "number",
+        "reads",
         "speaks_0_8",
         "state",
         "user",
@@ -123,6 +124,7 @@ class ServerConnection:
         self.number: int = number
         self._runtime = runtime
         self._reader = FrameReader()
+        self.reads: int = 0
         self._buffer: list[bytes] = []
         self._buffered = 0
         self._congested = False
@@ -166,6 +168,7 @@ class ServerConnection:
     def receive_data(self, data: bytes) -> None:
         if self._heartbeat is not None:
             self._heartbeat.received = True
+        self.reads += 1
         self._reader.feed(data)
         self._parse()
 

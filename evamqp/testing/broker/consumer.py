@@ -23,10 +23,12 @@ class Consumer:
         unacked: Messages it holds.
         prefetch: Messages it may hold; 0 means no limit.
         raw_tag: The tag as basic.deliver has it.
+        begun_in: The read of the connection that brought it; 0 if the client awaits no answer.
     """
 
     __slots__ = (
         "arguments",
+        "begun_in",
         "channel",
         "is_exclusive",
         "no_ack",
@@ -60,6 +62,7 @@ class Consumer:
         self.prefetch: int = prefetch
         self.arguments: Table = arguments
         self.unacked: int = 0
+        self.begun_in: int = 0
 
     @property
     def is_full(self) -> bool:

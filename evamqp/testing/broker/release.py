@@ -50,6 +50,7 @@ class Release(NamedTuple):
         returns_replies: Whether each mandatory reply by direct reply-to is returned, though it was
             delivered; else none is, though nobody waits for it.
         cancel_ok: Whether it takes basic.cancel-ok, for consumers that it has.
+        early_cancel: Whether a consumer may be cancelled before it is there; else 541.
     """
 
     version: str
@@ -84,6 +85,7 @@ class Release(NamedTuple):
     commit_needs_queue: bool
     returns_replies: bool
     cancel_ok: bool
+    early_cancel: bool
 
 
 _3_8 = Release(
@@ -119,6 +121,7 @@ _3_8 = Release(
     commit_needs_queue=False,
     returns_replies=True,
     cancel_ok=False,
+    early_cancel=False,
 )
 _3_10 = _3_8._replace(
     version="3.10.8",
@@ -165,6 +168,7 @@ _4_3 = _4_0._replace(
     ),
     returns_replies=False,
     cancel_ok=True,
+    early_cancel=True,
 )
 #: By major and minor number.
 RELEASES = {"3.8": _3_8, "3.10": _3_10, "4.0": _4_0, "4.3": _4_3}
