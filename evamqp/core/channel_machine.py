@@ -666,6 +666,7 @@ class ChannelMachine(Outlet):
         self._confirm_waiters.clear()
         self._close_waiters.clear()
         self.consumers.clear()
+        self.cancelling.clear()  # a tag of ours holds its request, and that us
         self.defer(self._notify_closed, reason)
 
     def _notify_closed(self, reason: ChannelClosed) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 
 from evamqp.codec.frames import method_frame
@@ -112,6 +115,34 @@ def test_a_cancel_that_waits_ends_with_its_channel(by: str) -> None:
         client.feed(channel_close(1))
         assert names(client.sent()) == ["channel.close-ok"]
     assert isinstance(outcome(request), NotExecuted)
+
+
+class Held:
+    """Something of the user's."""
+
+    def __call__(self, tag: str) -> None:
+        """Do nothing."""
+
+
+def test_a_channel_that_ends_amid_a_cancel_is_freed_without_the_collector() -> None:
+    client = opened()
+    gc.collect()
+    gc.disable()
+    try:
+        channel = client.channel()
+        held = Held()
+        reference = weakref.ref(held)
+        channel._machine.on_oversized_rejected = held  # what the machine holds, it does until freed
+        del held
+        tag = channel.basic_consume("q", client.recorder.on_message)
+        client.feed(method_frame(1, "basic.consume-ok", tag))
+        channel.basic_cancel(tag)
+        client.feed(channel_close(1))
+        client.recorder.take()
+        del channel, tag
+        assert reference() is None
+    finally:
+        gc.enable()
 
 
 def test_another_consumer_is_not_touched_by_a_cancel() -> None:
