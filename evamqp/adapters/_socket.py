@@ -104,12 +104,8 @@ class SocketTransport:
             except OSError as error:
                 self._break(error)
                 return
-            if sent == sum(map(len, pieces)):
-                return
-        for piece in pieces:
-            if sent < len(piece):
-                self._keep(memoryview(piece)[sent:])
-            sent = max(0, sent - len(piece))
+        for piece in _behind(pieces, sent):
+            self._keep(piece)
 
     def pause_reading(self) -> None:
         """Deliver nothing more until resume_reading()."""
@@ -179,21 +175,9 @@ class SocketTransport:
         except OSError as error:
             self._break(error)
             return
-        self._drop(sent)
-        self._flushed()
-
-    def _drop(self, sent: int) -> None:
-        """Let go of ``sent`` bytes of the unsent ones."""
+        self._unsent = _behind(self._unsent, sent)
         self._unsent_size -= sent
-        unsent = self._unsent
-        count = 0
-        for piece in unsent:
-            if sent < len(piece):
-                unsent[count] = memoryview(piece)[sent:]
-                break
-            sent -= len(piece)
-            count += 1
-        del unsent[:count]
+        self._flushed()
 
     def _flushed(self) -> None:
         if not self._unsent:
@@ -263,6 +247,15 @@ class SocketTransport:
         else:
             self._selector.unregister(self._sock)
         self._events = events
+
+
+def _behind(pieces: Sequence[bytes | memoryview], sent: int) -> list[bytes | memoryview]:
+    """The pieces without their first ``sent`` bytes."""
+    for index, piece in enumerate(pieces):
+        if sent < len(piece):
+            return [memoryview(piece)[sent:], *pieces[index + 1 :]]
+        sent -= len(piece)
+    return []
 
 
 if sys.platform == "win32":

@@ -1,6 +1,6 @@
 """The connection: what its driver calls, and what a user may ask of it.
 
-No socket and no loop: bytes come in by ``receive_data``, go out by ``data_to_send``, and time
+No socket and no loop: bytes come in by ``receive_data``, go out by ``pieces_to_send``, and time
 passes when ``handle_timer`` is called.  Its parts have files of their own: frames in ``parser.py``,
 channel 0 in ``control_channel.py``, the end in ``closing.py``.
 """
