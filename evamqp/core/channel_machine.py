@@ -44,6 +44,7 @@ from evamqp.types import Callback, ErrorCallback, T, Tags
 if TYPE_CHECKING:
     from evamqp.abc import Promise
     from evamqp.core.context import Context, Recorder
+    from evamqp.core.output import Output
 
 # What a broker's channel.close may blame that is no request of ours.
 _UNANSWERED = ("basic.publish", "basic.ack", "basic.nack", "basic.reject")
@@ -96,6 +97,7 @@ class ChannelMachine(Outlet):
         "_close_waiters",
         "_confirm_waiters",
         "_former_tags",
+        "_held",
         "_make_reporter",
         "_nacked",
         "_of_streams",
@@ -129,6 +131,8 @@ class ChannelMachine(Outlet):
         self._close_waiters: list[Request[ChannelClosed]] = []
         self.consumers: dict[str, Consumer] = {}
         self.cancelling: set[str] = set()
+        # Each basic.cancel that waits for its consumer, and what was sent since.
+        self._held: list[tuple[Request[Any], Output]] = []
         self._former_tags: dict[str, None] = {}
         self._of_streams: dict[str, WeakSet[DeliveryTemplate]] = {}  # by consumer tag
         self.confirms: Confirms | None = None
@@ -170,7 +174,7 @@ class ChannelMachine(Outlet):
 
     def send(self, name: str, *values: object) -> None:
         """Send a method that is subject to the output cap."""
-        self.context.send_method(self.number, name, *values)
+        self.context.send_method(self.output, self.number, name, *values)
 
     def reply(self, name: str, *values: object) -> None:
         """Send a method that the cap does not stop: an ack, a close or an answer."""
@@ -187,9 +191,9 @@ class ChannelMachine(Outlet):
         tag: str | None = None,
         is_held: bool = False,
     ) -> Request[T]:
-        """Send a request, unless it is held, and queue for its reply.
+        """Send a request and queue for its reply.  Raises with nothing sent or queued.
 
-        Raises with nothing sent or queued.
+        One that is held is a basic.cancel, and all that follows on the channel waits with it.
         """
         if self.owner != get_ident():
             raise self.unusable(name)
@@ -211,6 +215,9 @@ class ChannelMachine(Outlet):
             tag=tag,
         )
         self.requests.append(request)
+        if is_held:
+            self.output = self.output.hold()
+            self._held.append((request, self.output))
         if len(self.requests) == 1:
             self.context.clock.start(self)
         return request
@@ -315,8 +322,8 @@ class ChannelMachine(Outlet):
             waiting = self.requests[0].method if self.requests else "nothing"
             raise MalformedData(f"{method.name} answers {waiting}", COMMAND_INVALID)
         request.answer(arguments)
-        if request.method == "basic.consume" and self.state is not ChannelState.CLOSING:
-            self._send_held(request.tag)
+        if request.method == "basic.consume" and self._held:
+            self._send_held()
 
     def is_consume_pending(self, consumer_tag: str) -> bool:
         """Whether basic.cancel for this tag has to be held until the consumer is there.
@@ -329,10 +336,27 @@ class ChannelMachine(Outlet):
             for request in self.requests
         )
 
-    def _send_held(self, consumer_tag: str | None) -> None:
-        for request in list(self.requests):
-            if request.method == "basic.cancel" and request.tag == consumer_tag:
-                self.reply("basic.cancel", consumer_tag, False)
+    def _send_held(self) -> None:
+        """Send what waited, up to the next cancel whose consumer is not there yet."""
+        self.output = self.context.output
+        while self._held:
+            cancel, held = self._held[0]
+            assert cancel.tag is not None
+            if self.is_consume_pending(cancel.tag):
+                self.output = self._held[-1][1]
+                break
+            del self._held[0]
+            self.context.output.append_uncapped(
+                method_frame(self.number, "basic.cancel", cancel.tag, False)
+            )
+            self.context.output.extend(held)
+
+    def _send_held_without_cancels(self) -> None:
+        """Send what waited: the channel is about to close, and its consumers with it."""
+        self.output = self.context.output
+        for _, held in self._held:
+            self.output.extend(held)
+        self._held.clear()
 
     def _take_request(self, reply: str, arguments: tuple[Any, ...]) -> Request[Any] | None:
         """Take the request that this answers out of the FIFO; None if there is none.
@@ -567,6 +591,7 @@ class ChannelMachine(Outlet):
         self.context.backpressure.set_flow(self.number, active)
 
     def _recv_close(self, code: int, text: str, class_id: int, method_id: int) -> None:
+        self.output = self.context.output  # what waits is for a channel that is no more
         if self.channel.connection.is_open:  # behind connection.close nothing may be sent
             self.reply("channel.close-ok")
         method = BY_KEY.get(class_id << 16 | method_id)
@@ -586,9 +611,11 @@ class ChannelMachine(Outlet):
 
     # Closing
 
-    def connection_closing(self) -> None:
-        """The connection is being closed: nothing more may be sent here."""
+    def connection_closing(self, is_final: bool) -> None:
+        """The connection is being closed, or is at its end: nothing more may be sent here."""
         if self.state is not ChannelState.CLOSING:
+            if not is_final:
+                self._send_held_without_cancels()
             self.reason = ChannelClosed("the connection was closed", by="client")
             self._enter(ChannelState.CLOSING)
 
@@ -606,6 +633,7 @@ class ChannelMachine(Outlet):
         method = BY_NAME.get(reason.method or "")
         ids = (method.class_id, method.method_id) if method else (0, 0)
         close = method_frame(self.number, "channel.close", code, reason.reply_text, *ids)
+        self._send_held_without_cancels()
         self.reason = reason
         self._enter(ChannelState.CLOSING)
         self.output.append_uncapped(close)
@@ -667,6 +695,7 @@ class ChannelMachine(Outlet):
         self._close_waiters.clear()
         self.consumers.clear()
         self.cancelling.clear()  # a tag of ours holds its request, and that us
+        self._held.clear()
         self.defer(self._notify_closed, reason)
 
     def _notify_closed(self, reason: ChannelClosed) -> None:

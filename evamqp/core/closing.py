@@ -111,7 +111,7 @@ class Closing:
         connection.transport_action = action
         context.backpressure.close()
         for channel in context.channels.all():
-            channel.connection_closing()
+            channel.connection_closing(is_final)
         context.parser.stopped = is_final
         if is_final:
             context.parser.clear_templates()

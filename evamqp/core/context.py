@@ -89,7 +89,7 @@ class Context:
         self.limits: Limits = Limits()
         self.recorder: Recorder | None = None
 
-    def send_method(self, number: int, name: str, *values: object) -> None:
+    def send_method(self, output: Output, number: int, name: str, *values: object) -> None:
         """Queue a method that counts against the output cap.
 
         Raises:
@@ -98,4 +98,4 @@ class Context:
         """
         frame = method_frame(number, name, *values)
         self.limits.check_frame(name, len(frame) - FRAME_OVERHEAD)
-        self.output.append(frame)
+        output.append(frame)

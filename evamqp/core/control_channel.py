@@ -281,7 +281,7 @@ class ControlChannel:
         callback: Callback[Any] | None, on_error: ErrorCallback | None,
     ) -> Request[Any]:  # fmt: skip
         """Send a request of the connection itself, and queue for its reply."""
-        self.context.send_method(0, name, *values)
+        self.context.send_method(self.context.output, 0, name, *values)
         replies = BY_NAME[name].replies
         request: Request[Any] = Request(
             self, name, replies=replies, finish=finish, callback=callback, on_error=on_error

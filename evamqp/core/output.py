@@ -117,6 +117,22 @@ class Output:
         if size > self._cap + UNCAPPED_ROOM:
             self.on_overrun()
 
+    def hold(self) -> Output:
+        """Make a buffer of the same limits that waits for ``extend``, and wakes nobody."""
+        held = Output(_ignore)
+        held.set_limits(self._high_water, self._cap)
+        held.paused = True
+        return held
+
+    def extend(self, held: Output) -> None:
+        """Append all that was held."""
+        if held.size:
+            size = self.size + held.size
+            if size > self.threshold:
+                size = self._grow(held.size)
+            self.pieces += held.pieces
+            self.size = size
+
     def _grow(self, count: int) -> int:
         """Wake the driver, choose the mode, and return the size with ``count`` bytes more."""
         if not self.size and not self.paused and count <= self._turn_threshold:

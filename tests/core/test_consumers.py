@@ -10,8 +10,8 @@ import pytest
 from evamqp.codec.frames import method_frame
 from evamqp.core.channel_machine import FORMER_TAGS_KEPT
 from evamqp.core.numbers import NUMBER_REST
-from evamqp.errors import NotExecuted
-from tests.support.client import opened, outcome
+from evamqp.errors import NotExecuted, OutputFull
+from tests.support.client import Client, opened, outcome
 from tests.support.frames import Sent, channel_close, deliver, names
 
 CANCEL_OK = method_frame(1, "basic.cancel-ok", "tag")
@@ -80,24 +80,100 @@ def test_a_cancel_in_a_message_callback_holds_for_the_next_message() -> None:
     assert names(client.sent()) == ["basic.cancel", "basic.nack"]
 
 
+def methods(client: Client) -> list[str]:
+    """Names of the methods sent, without the content."""
+    return [name for name in names(client.sent()) if "." in name]
+
+
 def test_a_cancel_is_sent_once_its_consumer_is_there() -> None:
     client = opened()
     channel = client.channel()
     channel.basic_consume("q", client.recorder.on_message, consumer_tag="tag")
     requests = [channel.basic_cancel("tag"), channel.basic_cancel("tag")]
-    purged = channel.queue_purge("q")
-    assert names(client.sent()) == ["basic.consume", "queue.purge"]
-    client.feed(method_frame(1, "queue.purge-ok", 0))
-    assert outcome(purged) == 0
+    assert names(client.sent()) == ["basic.consume"]
     client.feed(deliver(1, "tag", 1), method_frame(1, "basic.consume-ok", "tag"))
     assert client.sent() == [
+        Sent(1, "basic.cancel", ("tag", False)),
+        Sent(1, "basic.cancel", ("tag", False)),
         Sent(1, "basic.nack", (1, False, True)),
-        Sent(1, "basic.cancel", ("tag", False)),
-        Sent(1, "basic.cancel", ("tag", False)),
     ]
     client.feed(CANCEL_OK, CANCEL_OK)
     assert [outcome(request) for request in requests] == ["tag", "tag"]
     assert client.recorder.messages == []
+
+
+def test_what_follows_a_cancel_stays_behind_it() -> None:
+    client = opened()
+    channel = client.channel()
+    other = client.channel()
+    client.consumer(channel, tag="other")
+    client.feed(deliver(1, "other", 1))
+    channel.basic_consume("q", client.recorder.on_message, consumer_tag="tag")
+    channel.basic_cancel("tag")
+    channel.queue_delete("q", if_unused=True)
+    channel.confirm_select()
+    channel.basic_publish("", "q", b"body")
+    client.recorder.messages[0].ack()
+    other.queue_purge("q")
+    assert names(client.sent())[-2:] == ["basic.consume", "queue.purge"]
+    client.feed(method_frame(1, "basic.consume-ok", "tag"))
+    expected = ["basic.cancel", "queue.delete", "confirm.select", "basic.publish", "basic.ack"]
+    assert methods(client) == expected
+    channel.queue_purge("q")
+    assert names(client.sent()) == ["queue.purge"]
+
+
+def test_each_cancel_waits_for_its_own_consumer() -> None:
+    client = opened()
+    channel = client.channel()
+    for tag in ("one", "two"):
+        channel.basic_consume("q", client.recorder.on_message, consumer_tag=tag)
+    for tag in ("one", "two"):
+        channel.basic_cancel(tag)
+        channel.queue_purge(tag)
+    channel.basic_consume("q", client.recorder.on_message, consumer_tag="three")
+    channel.basic_cancel("three")
+    client.sent()
+    client.feed(method_frame(1, "basic.consume-ok", "two"))
+    assert client.sent() == []
+    client.feed(method_frame(1, "basic.consume-ok", "one"))
+    expected = ["basic.cancel", "queue.purge"] * 2
+    assert names(client.sent()) == [*expected, "basic.consume"]
+    client.feed(
+        method_frame(1, "basic.cancel-ok", "one"),
+        method_frame(1, "queue.purge-ok", 0),
+        method_frame(1, "basic.cancel-ok", "two"),
+        method_frame(1, "queue.purge-ok", 0),
+        method_frame(1, "basic.consume-ok", "three"),
+    )
+    assert names(client.sent()) == ["basic.cancel"]
+
+
+@pytest.mark.parametrize("what", ["channel", "connection"])
+def test_what_waits_for_a_cancel_goes_before_the_close(what: str) -> None:
+    client = opened()
+    channel = client.channel()
+    channel.basic_consume("q", client.recorder.on_message, consumer_tag="tag")
+    channel.basic_cancel("tag")
+    channel.basic_publish("", "q", b"body")
+    client.sent()
+    (channel if what == "channel" else client.connection).close()
+    assert methods(client) == ["basic.publish", f"{what}.close"]
+
+
+def test_full_output_that_waits_for_a_cancel_is_reported_once_it_goes() -> None:
+    client = opened(output_high_water=1000, output_max=2000)
+    channel = client.channel()
+    channel.basic_consume("q", client.recorder.on_message, consumer_tag="tag")
+    channel.basic_cancel("tag")
+    client.sent()
+    for _ in range(2):
+        channel.basic_publish("", "q", b"x" * 700)
+    with pytest.raises(OutputFull):
+        channel.basic_publish("", "q", b"x" * 700)
+    client.feed(method_frame(1, "basic.consume-ok", "tag"))
+    assert not client.connection.is_writable
+    assert methods(client) == ["basic.cancel", "basic.publish", "basic.publish"]
 
 
 @pytest.mark.parametrize("by", ["us", "the broker"])

@@ -288,6 +288,16 @@ class TestMessages(SharingVhost, OnEveryLoop):
         assert rig.wait(channel.basic_cancel(tag)) == tag
         assert rig.get(channel, "q").body == b"body"
 
+    def test_what_follows_an_early_cancel_finds_no_consumer(self, rig: Rig) -> None:
+        channel = rig.channel()
+        for _ in range(20):
+            channel.queue_declare("q", durable=True)
+            channel.basic_cancel(channel.basic_consume("q", lambda message: None))
+            declared = channel.queue_declare("q", passive=True)
+            deleted = channel.queue_delete("q", if_unused=True)
+            assert rig.wait(declared).consumer_count == 0
+            rig.wait(deleted)
+
     def test_auto_ack_consumer_gets_everything_until_cancel_is_answered(self, rig: Rig) -> None:
         channel = rig.channel()
         channel.queue_declare("q", durable=True)
