@@ -4,7 +4,7 @@ from evamqp.core.outlet cimport Outlet
 
 cdef class ChannelMachine(Outlet):
     cdef public object context, handler, on_oversized_rejected, reason, requests, state
-    cdef public object _close_waiters, _confirm_waiters, _former_tags, _make_reporter, _nacked, _of_streams
+    cdef public object _close_waiters, _confirm_waiters, _former_tags, _held, _make_reporter, _nacked, _of_streams
     cdef public object _skipped_left
     cdef public set cancelling
     cdef public dict consumers
