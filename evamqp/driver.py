@@ -53,6 +53,7 @@ class Core(Protocol):
 
 
 C = TypeVar("C", bound=Core)
+T = TypeVar("T")
 
 
 class Driver(Generic[C]):
@@ -148,7 +149,7 @@ class Driver(Generic[C]):
         assert self._target is not None
         if self._target.stall_warning is not None:
             self._stall_after = self._target.stall_warning
-        self._step(self.core.connection_made, self._target)
+        self.perform(self.core.connection_made, self._target)
 
     def data_received(self, data: bytes) -> None:
         core = self._core
@@ -202,7 +203,7 @@ class Driver(Generic[C]):
     def resume_writing(self) -> None:
         self._paused = False
         if self._core is not None:
-            self._step(self._core.set_writable, True)
+            self.perform(self._core.set_writable, True)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         core = self._core
@@ -227,7 +228,7 @@ class Driver(Generic[C]):
         self._transport = self._attempt = None
         core = self.core
         try:
-            self._step(core.connection_lost, exc)
+            self.perform(core.connection_lost, exc)
         finally:
             self._release()
 
@@ -250,7 +251,7 @@ class Driver(Generic[C]):
         return self.adapter.create_future()
 
     def call_soon_threadsafe(self, callback: Callable[[], object]) -> None:
-        self.adapter.call_soon_threadsafe(lambda: self._step(callback))
+        self.adapter.call_soon_threadsafe(lambda: self.perform(callback))
 
     def output_ready(self) -> None:
         """Write at the end of this turn; at once where much waits already."""
@@ -265,6 +266,15 @@ class Driver(Generic[C]):
         if not self._inside and self._flush is None:
             self._flush = self.adapter.call_soon(self._on_turn)
 
+    def perform(self, action: Callable[..., T], *arguments: object) -> T:
+        """Run something of the core, then move what it left to be moved."""
+        was_inside, self._inside = self._inside, True
+        try:
+            return action(*arguments)
+        finally:
+            self._inside = was_inside
+            self._settle()
+
     def flush_next_turn(self) -> None:
         """Write in the next turn of the loop, behind what is scheduled for it by now."""
         if self._flush is None:
@@ -275,16 +285,8 @@ class Driver(Generic[C]):
     def _on_turn(self) -> None:
         self._flush = None
         self._settle()
-        self._release_if_ended()
-
-    def _step(self, action: Callable[..., object], *arguments: object) -> None:
-        """Run something of the core, then move what it left to be moved."""
-        was_inside, self._inside = self._inside, True
-        try:
-            action(*arguments)
-        finally:
-            self._inside = was_inside
-            self._settle()
+        if self._transport is None:
+            self._release_if_ended()
 
     def _settle(self) -> None:
         """Write what waits, arm the timer, pause or close the transport: what the core wants."""
@@ -297,8 +299,8 @@ class Driver(Generic[C]):
         transport = self._transport
         if transport is not None:
             if core.output_size and not self._paused:
-                self._write(core)
-                if core.output_size and self._flush is None:
+                written = self._write(core)
+                if written >= FLUSH_AT and core.output_size and self._flush is None:
                     self._flush = self.adapter.call_soon(self._on_turn)
             if core.reading is not self._reading and not self._held:
                 self._reading = core.reading
@@ -314,20 +316,25 @@ class Driver(Generic[C]):
         if deadline is not None and (self._timer is None or deadline < self._timer_at):
             self._arm(deadline)
 
-    def _write(self, core: C) -> None:
-        if not self._paused and self._transport is not None:
-            # Taking may lift backpressure, and the core then asks for a write: newer bytes must
-            # not overtake those that were taken.
-            self._writing = True
-            try:
-                pieces = core.pieces_to_send()
-            finally:
-                self._writing = False
-            self._budget -= size_of(pieces)
-            if len(pieces) > 1 and (writelines := getattr(self._transport, "writelines", None)):
-                writelines(pieces)
-            elif pieces:
-                self._transport.write(b"".join(pieces))
+    def _write(self, core: C) -> int:
+        """Write what the core gives, which is all of it below FLUSH_AT; return how many bytes."""
+        if self._paused or self._transport is None:
+            return 0
+        # Taking may lift backpressure, and the core then asks for a write: newer bytes must not
+        # overtake those that were taken.
+        self._writing = True
+        try:
+            pieces = core.pieces_to_send()
+        finally:
+            self._writing = False
+        size = size_of(pieces)
+        self._budget -= size
+        writelines = getattr(self._transport, "writelines", None) if len(pieces) > 1 else None
+        if writelines is not None:
+            writelines(pieces)
+        elif pieces:
+            self._transport.write(b"".join(pieces))
+        return size
 
     def _arm(self, at: float) -> None:
         """Have the timer fire at ``at``.  It is moved only to an earlier time."""
@@ -346,7 +353,7 @@ class Driver(Generic[C]):
         deadline = core.next_deadline()
         self._stalled(core, self._timer_due, False)
         if deadline is not None and deadline <= self.time():
-            self._step(core.handle_timer)
+            self.perform(core.handle_timer)
         else:
             self._settle()
         self._release_if_ended()

@@ -56,31 +56,34 @@ class LoopSelector(selectors.DefaultSelector):
         self.sleeps_until: float | None = None
         self.register(self.wake_up.reader, READ, self.wake_up.swallow)
 
-    def sleep(self, delay: float | None) -> list[Event]:
-        """Sleep until a socket is ready; if for long, make sure that a signal ends the sleep."""
-        if delay is not None and delay <= UNGUARDED_SLEEP:
-            return self.select(delay)
-        events = self.select(UNGUARDED_SLEEP)
-        if events:
-            return events
+    def sleep(self, delay: float | None, lock: Lock | None = None) -> list[Event]:
+        """Sleep until a socket is ready; if for long, make sure that a signal ends the sleep.
+
+        Args:
+            delay: Seconds at most; None sleeps until a socket is ready.
+            lock: Held by the caller, released during the sleep; None if there is none.
+        """
+        before = self.sleeps_until
+        try:
+            if lock is not None:
+                self.sleeps_until = math.inf if delay is None else time.monotonic() + delay
+                # A signal handler that raises does so between two calls.  Call no function of ours
+                # before the next one, or the lock might stay released.
+                lock.release()
+            if delay is not None and delay <= UNGUARDED_SLEEP:
+                return self.select(delay)
+            return self.select(UNGUARDED_SLEEP) or self._sleep_on(delay)
+        finally:
+            if lock is not None:
+                lock.acquire()
+                self.sleeps_until = before
+
+    def _sleep_on(self, delay: float | None) -> list[Event]:
         restore_signals = self.wake_up.on_signals()
         try:
             return self.select(None if delay is None else delay - UNGUARDED_SLEEP)
         finally:
             restore_signals()
-
-    def sleep_unlocked(self, delay: float | None, lock: Lock) -> list[Event]:
-        """Sleep with the caller's lock released."""
-        before = self.sleeps_until
-        self.sleeps_until = math.inf if delay is None else time.monotonic() + delay
-        try:
-            # A signal handler that raises does so between two calls.  Call no function of ours
-            # between these, or the lock might stay released.
-            lock.release()
-            return self.sleep(delay)
-        finally:
-            lock.acquire()
-            self.sleeps_until = before
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         key = super().register(fileobj, events, data)

@@ -229,15 +229,16 @@ class SelectAdapter(SelectorNetwork, FileWatcher):
         delay = self._longest_sleep()
         if timeout is not None and (delay is None or timeout < delay):
             delay = max(timeout, 0.0)
-        selector = self._selector
-        events = selector.sleep(delay) if lock is None else selector.sleep_unlocked(delay, lock)
+        events = self._selector.sleep(delay, lock)
         if on_wake is not None and not on_wake():
             return
         try:
             self._is_running = True
             for key, ready in events:
                 key.data(ready)
-            self._timers.move_due(self.time(), self._ready)
+            timers = self._timers
+            if timers.heap and timers.heap[0][0] <= (now := self.time()):
+                timers.move_due(now, self._ready)
             if self._ready:
                 self._run_ready(self._ready)
         finally:
@@ -302,7 +303,9 @@ class SelectAdapter(SelectorNetwork, FileWatcher):
             if interrupt.is_pending:
                 interrupt.raise_pending()
         ready = self._ready
-        self._timers.move_due(self.time(), ready)
+        timers = self._timers
+        if timers.heap and timers.heap[0][0] <= (now := self.time()):
+            timers.move_due(now, ready)
         if ready:
             self._run_ready(ready)
 

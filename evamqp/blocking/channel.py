@@ -58,7 +58,9 @@ class Channel:
         self._is_confirming = False
         events = _Events(self, functions)
         with loop.lock:
-            self._core = core = loop.call(partial(connection._core.channel, events, number=number))
+            self._core = core = loop.perform(
+                partial(connection._core.channel, events, number=number)
+            )
             loop.drive(events.is_settled)
         if not core.is_open:
             raise self._ended()
@@ -223,7 +225,13 @@ class Channel:
         loop = self._loop
         publication = Publication(exchange, routing_key, body)
         with loop.lock:
-            loop.call(self._send, publication, properties, mandatory)
+            if not self._is_confirming:
+                loop.perform(self._core.confirm_select)
+                self._is_confirming = True
+            tag = loop.perform(
+                self._core.basic_publish, exchange, routing_key, body, properties, mandatory
+            )
+            self._publications[tag] = publication
             if not loop.drive(publication.has_ended):
                 publication.settle(self._unknown())
         if publication.error is not None:
@@ -255,7 +263,7 @@ class Channel:
         """
         loop = self._loop
         with loop.lock:
-            tag = loop.call(
+            tag = loop.perform(
                 self._core.basic_publish, exchange, routing_key, body, properties, mandatory
             )
             loop.flush()
@@ -423,7 +431,7 @@ class Channel:
         """
         loop = self._loop
         with loop.lock:
-            future = loop.call(self._core.basic_cancel, consumer_tag).future
+            future = loop.perform(self._core.basic_cancel, consumer_tag).future
             loop.drive(future.done)
             subscription = self._consumers.pop(consumer_tag, None)
             left = [] if subscription is None else self._give_back(subscription)
@@ -443,7 +451,7 @@ class Channel:
         """Acknowledge by number.  ``Message.ack`` is safer: it knows what was settled."""
         loop = self._loop
         with loop.lock:
-            loop.call(self._core.basic_ack, delivery_tag, multiple)
+            loop.perform(self._core.basic_ack, delivery_tag, multiple)
             loop.flush()
 
     def basic_nack(
@@ -452,14 +460,14 @@ class Channel:
         """Refuse by number."""
         loop = self._loop
         with loop.lock:
-            loop.call(self._core.basic_nack, delivery_tag, multiple, requeue)
+            loop.perform(self._core.basic_nack, delivery_tag, multiple, requeue)
             loop.flush()
 
     def basic_reject(self, delivery_tag: int, requeue: bool = True) -> None:
         """Refuse one message by number."""
         loop = self._loop
         with loop.lock:
-            loop.call(self._core.basic_reject, delivery_tag, requeue)
+            loop.perform(self._core.basic_reject, delivery_tag, requeue)
             loop.flush()
 
     def basic_recover(self, requeue: bool = True) -> None:
@@ -543,7 +551,7 @@ class _Events(evamqp.Handler):
             publication = take(tag, None)
             if publication is not None:
                 publication.settle(None if acked else evamqp.PublishNacked(f"publish {tag}"))
-        if self._callbacks:
+        if "on_delivery_confirmation" in self._callbacks:
             self._defer("on_delivery_confirmation", tags, acked)
 
     def on_return(self, channel: evamqp.Channel, returned: evamqp.Returned) -> None:

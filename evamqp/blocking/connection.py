@@ -261,7 +261,7 @@ class Connection:
         """Send a request, and wait for its outcome."""
         loop = self._loop
         with loop.lock:
-            future = loop.call(verb).future
+            future = loop.perform(verb).future
             loop.drive(future.done)
         value: T = future.result()
         return value

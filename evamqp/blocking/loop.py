@@ -55,6 +55,7 @@ class SharedLoop:
 
     __slots__ = (
         "__weakref__",
+        "_bound",
         "_followers",
         "_is_full",
         "_is_inside",
@@ -64,6 +65,7 @@ class SharedLoop:
         "_leader",
         "_left_at",
         "_lock",
+        "_perform",
         "_stop_keeper",
         "adapter",
         "connection",
@@ -72,6 +74,7 @@ class SharedLoop:
     )
 
     connection: evamqp.Connection
+    _perform: Callable[..., Any]  # the connection's
 
     def __init__(self) -> None:
         self.adapter: SelectAdapter = SelectAdapter()
@@ -88,6 +91,7 @@ class SharedLoop:
         self._lock = threading.RLock()
         self._is_locked_here: Callable[[], bool] = self._lock._is_owned  # type: ignore[attr-defined]
         self._leader = 0
+        self._bound = 0  # the thread that owns the connection
         self._is_inside = False  # whether a thread is inside the connection's own code
         self._followers: list[_Follower] = []
         self._is_keeping = False
@@ -116,6 +120,26 @@ class SharedLoop:
         """Whether the keeper drives; it gives way to a thread that waits."""
         return self._is_keeping
 
+    def perform(self, verb: Callable[..., T], *arguments: Any) -> T:
+        """Call something of the connection's, and write at once; with the lock held.
+
+        Raises as call() does.
+        """
+        if self._is_inside:  # as enter(), which costs a call
+            self._give_up()
+        if self._bound != get_ident():
+            self._bind()
+        if self.is_over:  # it has nothing to write with
+            return verb(*arguments)
+        self._is_inside = True
+        try:
+            value = self._perform(verb, *arguments)
+        except evamqp.AmqpError:
+            self._is_inside = False  # refused, and nothing changed
+            raise
+        self._is_inside = False
+        return value
+
     def call(self, verb: Callable[..., T], *arguments: Any) -> T:
         """Call something of the connection's, with the lock held; flush() or drive() follows.
 
@@ -123,10 +147,7 @@ class SharedLoop:
             evamqp.WrongThread: In a forked child.
             Exception: Whatever ``verb`` raises.
         """
-        if self._is_inside:  # as enter(), which costs a call
-            self._give_up()
-        self.connection.bind_thread()
-        self._is_inside = True
+        self.enter()
         try:
             return verb(*arguments)
         except evamqp.AmqpError:
@@ -141,16 +162,22 @@ class SharedLoop:
         """Enter the connection, which is this thread's from here; False if it is over."""
         if self._is_inside:
             self._give_up()
-        self.connection.bind_thread()
+        if self._bound != get_ident():
+            self._bind()
         self._is_inside = True
         return not self.is_over
+
+    def _bind(self) -> None:
+        self.connection.bind_thread()
+        self._perform = self.connection.perform
+        self._bound = get_ident()
 
     def _give_up(self) -> None:
         """A signal handler raised during a call, which may have lost bytes: end the connection."""
         if not self.is_over:
             reason = evamqp.ConnectionClosed("a signal interrupted a call halfway", by="client")
             connection = self.connection
-            connection.bind_thread()
+            self._bind()
             # Aborted first, since connection_lost() would parse what came behind the lost bytes,
             # and blame the broker for it.
             connection.abort(reason)
@@ -164,7 +191,7 @@ class SharedLoop:
     def flush(self) -> None:
         """Hand all output to the kernel; with the lock held."""
         adapter = self.adapter
-        if not self.is_over:
+        if self._is_inside and not self.is_over:
             adapter.run_ready()
         if adapter.is_sending or self.connection.output_size:
             self.drive(self._is_flushed)
@@ -184,9 +211,10 @@ class SharedLoop:
         Returns:
             False if the deadline or the connection's end came first.
         """
-        if not self.is_over:
-            self.adapter.run_ready()
-        self._is_inside = False
+        if self._is_inside:
+            if not self.is_over:
+                self.adapter.run_ready()
+            self._is_inside = False
         try:
             if done():
                 return True

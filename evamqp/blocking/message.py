@@ -86,7 +86,7 @@ class Message:
         """
         loop = self.channel._loop
         with loop.lock:
-            sent = loop.call(self._core.ack)
+            sent = loop.perform(self._core.ack)
             loop.flush()
         return sent
 
@@ -100,7 +100,7 @@ class Message:
         """
         loop = self.channel._loop
         with loop.lock:
-            sent = loop.call(self._core.nack, requeue)
+            sent = loop.perform(self._core.nack, requeue)
             loop.flush()
         return sent
 
@@ -114,6 +114,6 @@ class Message:
         """
         loop = self.channel._loop
         with loop.lock:
-            sent = loop.call(self._core.reject, requeue)
+            sent = loop.perform(self._core.reject, requeue)
             loop.flush()
         return sent

@@ -17,8 +17,15 @@ from evamqp.core.thread_bound import ThreadBound
 
 if TYPE_CHECKING:
     from evamqp.abc import Adapter, Promise
+    from evamqp.types import T
 
 log: logging.Logger = logging.getLogger(__name__)
+
+
+class Perform(Protocol):
+    """Calls a function with arguments."""
+
+    def __call__(self, action: Callable[..., T], *arguments: object) -> T: ...
 
 
 class Runtime(Protocol):
@@ -34,6 +41,9 @@ class Runtime(Protocol):
 
     def flush_next_turn(self) -> None:
         """What the next turn queues is to be sent within it."""
+
+    def perform(self, action: Callable[..., T], *arguments: object) -> T:
+        """Call ``action``, and send at once what it queues."""
 
 
 class CallbackSource(Protocol):

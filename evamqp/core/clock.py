@@ -17,26 +17,29 @@ class RequestClock(Generic[K]):
     Args:
         timeout: Seconds.
         time: Returns the current time in seconds.
+
+    Attributes:
+        started: When each wait began, in order, without the seconds lost.
     """
 
-    __slots__ = ("_lost", "_paused_at", "_started", "time", "timeout")
+    __slots__ = ("_lost", "_paused_at", "started", "time", "timeout")
 
     def __init__(self, timeout: float, time: Callable[[], float]) -> None:
         self.timeout: float = timeout
         self.time: Callable[[], float] = time
-        self._started: dict[K, float] = {}  # in order of time; without the seconds lost
+        self.started: dict[K, float] = {}
         self._lost = 0.0  # seconds paused so far
         self._paused_at: float | None = None
 
     def start(self, key: K) -> None:
         """Begin to wait for ``key``, or begin anew."""
-        self._started.pop(key, None)
+        self.started.pop(key, None)
         now = self.time() if self._paused_at is None else self._paused_at
-        self._started[key] = now - self._lost
+        self.started[key] = now - self._lost
 
     def stop(self, key: K) -> None:
         """Wait for ``key`` no more.  A no-op if it was not waited for."""
-        self._started.pop(key, None)
+        self.started.pop(key, None)
 
     def pause(self, paused: bool) -> None:
         """Pause the clock, or let it run again.  Idempotent."""
@@ -48,21 +51,21 @@ class RequestClock(Generic[K]):
 
     def clear(self) -> None:
         """Wait for nothing more, and let the clock run."""
-        self._started.clear()
+        self.started.clear()
         self._lost = 0.0
         self._paused_at = None
 
     def deadline(self) -> float | None:
         """When the first wait ends; None if nothing is waited for, or the clock is paused."""
-        if self._paused_at is not None or not self._started:
+        if self._paused_at is not None or not self.started:
             return None
-        return next(iter(self._started.values())) + self._lost + self.timeout
+        return next(iter(self.started.values())) + self._lost + self.timeout
 
     def take_expired(self, now: float) -> K | None:
         """Remove and return the key that has waited longest, if too long; None if none has."""
         deadline = self.deadline()
         if deadline is None or deadline > now:
             return None
-        key = next(iter(self._started))
-        del self._started[key]
+        key = next(iter(self.started))
+        del self.started[key]
         return key

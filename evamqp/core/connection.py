@@ -29,7 +29,7 @@ from evamqp.core.control_channel import ControlChannel
 from evamqp.core.deadlines import Deadlines
 from evamqp.core.handler import CallbackContext, Handler, answers_for_connection, with_functions
 from evamqp.core.handshake import wrong_peer
-from evamqp.core.output import Output, size_of
+from evamqp.core.output import Output
 from evamqp.core.parser import FrameParser, WrongPeer
 from evamqp.core.request import Request, check_callbacks, check_reason, check_text
 from evamqp.core.stalls import Stalls
@@ -60,7 +60,7 @@ log: logging.Logger = logging.getLogger(__name__)
 _CLOSED = ConnectionState.CLOSED
 
 if TYPE_CHECKING:
-    from evamqp.core.callbacks import Runtime
+    from evamqp.core.callbacks import Perform, Runtime
 
 
 class Connection(Closable, AsyncBlock):
@@ -260,9 +260,11 @@ class Connection(Closable, AsyncBlock):
         Mostly it is one piece; big bodies come as they are.  Not to be called while the transport
         is paused.
         """
-        pieces = self._output.take()
+        output = self._output
+        size = output.size
+        pieces = output.take()
         if pieces:
-            self._callbacks.stats.bytes_sent += size_of(pieces)
+            self._callbacks.stats.bytes_sent += size - output.size
             heartbeat = self._control.heartbeat
             if heartbeat is not None:
                 heartbeat.sent = True
@@ -274,11 +276,14 @@ class Connection(Closable, AsyncBlock):
         if callbacks.is_forked:
             return None
         context = self.context
-        if callbacks.deferred or (context.parser.has_input and self.state is not _CLOSED):
+        parser, clock = context.parser, context.clock
+        if callbacks.deferred or (parser.held and parser.has_input and self.state is not _CLOSED):
             return 0.0
-        first, deadline = self._deadlines.first, context.clock.deadline()
-        if first is None or (deadline is not None and deadline < first):
-            return deadline
+        first = self._deadlines.first
+        if clock.started:
+            deadline = clock.deadline()
+            if first is None or (deadline is not None and deadline < first):
+                return deadline
         return first
 
     def handle_timer(self) -> None:
@@ -533,6 +538,14 @@ class Connection(Closable, AsyncBlock):
         """
         self._callbacks.check_caller("flush_next_turn")
         self._runtime.flush_next_turn()
+
+    @property
+    def perform(self) -> Perform:
+        """What calls a function, and writes what that queues at once.  For the library.
+
+        It is for threads that share the connection, and run its loop only while they wait.
+        """
+        return self._runtime.perform
 
     def abort(self, reason: ConnectionClosed) -> None:
         """End the connection at once.  Called by the library; you want ``close``."""

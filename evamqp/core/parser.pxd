@@ -10,7 +10,7 @@ cdef int FRAME_END
 cdef Py_ssize_t SETTLE_SIZE, HEADER_SIZE
 
 cdef class FrameParser:
-    cdef public object _control, _channels, _callbacks, _message_type, _held, _body_max
+    cdef public object _control, _channels, _callbacks, _message_type, held, _body_max
     cdef public dict _templates
     cdef public DeliveryTemplate _last
     cdef public bytes _last_head

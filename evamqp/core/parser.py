@@ -104,6 +104,9 @@ class FrameParser:
         callbacks: Runs what was deferred, and reports what a callback raised.
         message_type: What a delivery becomes.
         max_templates: How many templates may be kept; 0 turns the fast path off.
+
+    Attributes:
+        held: The beginning of what is not complete yet.
     """
 
     __slots__ = (
@@ -114,7 +117,6 @@ class FrameParser:
         "_control",
         "_fast_body_max",
         "_greeted",
-        "_held",
         "_last",
         "_last_head",
         "_max_templates",
@@ -130,6 +132,7 @@ class FrameParser:
         "header_bytes",
         "header_max",
         "heartbeats",
+        "held",
         "messages",
         "stopped",
         "unfinished",
@@ -154,7 +157,7 @@ class FrameParser:
         self._last: DeliveryTemplate | None = None
         self._last_head = _NO_HEAD
         self._recent: list[DeliveryTemplate | None] = []
-        self._held: bytes | bytearray = b""  # the beginning of what is not complete yet
+        self.held: bytes | bytearray = b""
         self._need = 0  # bytes that must be held before another look makes sense
         self._position = 0  # in the data being parsed: behind the last frame of the slow path
         self._sink: Content | None = None  # where the rest of a cut body frame goes
@@ -181,12 +184,12 @@ class FrameParser:
     @property
     def has_input(self) -> bool:
         """Whether whole frames may be waiting because something interrupted the parser."""
-        return bool(self._held) and len(self._held) >= self._need and not self.stopped
+        return bool(self.held) and len(self.held) >= self._need and not self.stopped
 
     def detach(self) -> None:
         """Let go of channels and callbacks, so that no reference cycle is left."""
         self.stopped = True
-        self._held = b""
+        self.held = b""
         del self._control, self._channels, self._callbacks
 
     def clear_templates(self) -> None:
@@ -216,11 +219,11 @@ class FrameParser:
             MalformedData: The peer broke the protocol; everything before was dispatched.
             WrongPeer: The first bytes are not a broker's.
         """
-        held = self._held
+        held = self.held
         if held:
             if self.stopped or (wait_whole and len(held) + len(data) < self._need):
                 if not isinstance(held, bytearray):
-                    held = self._held = bytearray(held)
+                    held = self.held = bytearray(held)
                 held += data
                 return
             if isinstance(held, bytearray):
@@ -229,9 +232,9 @@ class FrameParser:
             else:
                 data = held + data
             # Let go of here already: a big header would stand in memory once more.
-            self._held = held = b""
+            self.held = held = b""
         elif self.stopped:
-            self._held = data
+            self.held = data
             self._need = 0
             return
         if not self._greeted and not self._check_greeting(data):
@@ -267,6 +270,8 @@ class FrameParser:
             find = self._finder()
             while True:
                 if end - position < SETTLE_SIZE:
+                    if position == end:
+                        break
                     template = None
                 elif _COMPILED and native.startswith(data, self._last_head, position):
                     template = self._last
@@ -334,7 +339,7 @@ class FrameParser:
             self.messages += messages
             self.frames += 3 * messages + confirms
             self._need = max(need, 0)
-            self._held = data[position:] if position < end else b""
+            self.held = data[position:] if position < end else b""
 
     def _read_frame(
         self,
@@ -417,14 +422,14 @@ class FrameParser:
         elif len(data) >= GREETING:
             raise WrongPeer(data)
         else:
-            self._held = data
+            self.held = data
             self._need = GREETING
         return self._greeted
 
     @property
     def greeting(self) -> bytes:
         """What came from a peer that never sent a whole greeting."""
-        return b"" if self._greeted else bytes(self._held)
+        return b"" if self._greeted else bytes(self.held)
 
     def _check_size(self, kind: int, size: int) -> None:
         if kind == FRAME_HEADER:

@@ -18,6 +18,7 @@ from evamqp.core.parser import MAX_TEMPLATES, FrameParser
 from evamqp.core.request import Request
 from evamqp.core.state import ChannelState, ConnectionState, TransportAction
 from evamqp.parameters import Parameters
+from evamqp.types import T
 from tests.support.frames import OPEN_OK, Sent, decode, reply_to, start, tune
 from tests.support.recording_handler import RecordingHandler
 
@@ -51,6 +52,9 @@ class Runtime:
 
     def flush_next_turn(self) -> None:
         self.ready_count += 1
+
+    def perform(self, action: Callable[..., T], *arguments: object) -> T:
+        return action(*arguments)
 
 
 def other_parser(

@@ -277,7 +277,7 @@ class Channel(StdChannel):  # type: ignore[misc]
         deadline = None if seconds is None else monotonic() + seconds
         try:
             with loop.lock:
-                loop.call(
+                loop.perform(
                     self._send, publication, exchange, routing_key, body, properties, mandatory
                 )
                 connection.drive(publication.has_ended, deadline)

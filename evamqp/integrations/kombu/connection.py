@@ -240,7 +240,7 @@ class Connection:
         loop = self.loop
         try:
             with loop.lock:
-                future = loop.call(partial(verb, *arguments, **options)).future
+                future = loop.perform(partial(verb, *arguments, **options)).future
                 self.drive(future.done)
             while self.notices:
                 self.resume(future.done)
@@ -254,7 +254,7 @@ class Connection:
         loop = self.loop
         try:
             with loop.lock:
-                value = loop.call(verb)
+                value = loop.perform(verb)
                 if done is None:
                     loop.flush()
                 else:
@@ -281,7 +281,7 @@ class Connection:
         loop = self.loop
         try:
             with loop.lock:
-                loop.call(verb, *arguments)
+                loop.perform(verb, *arguments)
                 loop.flush()
         except evamqp.AmqpError as error:
             raise self.translate(error) from error

@@ -32,7 +32,7 @@ class Accepted(Driver[ServerConnection]):
     def connection_made(self, transport: Transport) -> None:
         self._transport = transport
         # A client's core learns here which target answered; a broker has none.
-        self._step(self.core.connection_made, _NOBODY)
+        self.perform(self.core.connection_made, _NOBODY)
 
 
 class Cut:

@@ -164,17 +164,14 @@ class BlockingChannel:
             raise exceptions.MethodNotImplemented(
                 "immediate: brokers have refused it since RabbitMQ 3.0"
             )
-        if not self._is_confirming:
-            self._publish(
-                self._impl.basic_publish, exchange, routing_key, body, properties, mandatory
-            )
-            return True
+        impl = self._impl
+        verb = impl.publish if self._is_confirming else impl.basic_publish
         try:
-            self.publish(exchange, routing_key, body, properties, mandatory)
-        except (exceptions.UnroutableError, exceptions.NackError):
+            self._publish(verb, exchange, routing_key, body, properties, mandatory)
+        except evamqp.PublishFailed as error:
             if self._era.is_old:
                 return False
-            raise
+            raise _publish_failed(error, properties, body) from error
         return True
 
     def publish(
@@ -192,12 +189,8 @@ class BlockingChannel:
             return
         try:
             self._publish(self._impl.publish, exchange, routing_key, body, properties, mandatory)
-        except evamqp.PublishReturned as error:
-            method = spec.Basic.Return(error.code, error.text, error.exchange, error.routing_key)
-            returned = ReturnedMessage(method, properties or BasicProperties(), _as_bytes(body))
-            raise exceptions.UnroutableError([returned]) from error
-        except evamqp.PublishNacked as error:
-            raise exceptions.NackError([]) from error
+        except evamqp.PublishFailed as error:
+            raise _publish_failed(error, properties, body) from error
 
     def _publish(
         self,
@@ -677,6 +670,16 @@ def _delivery(message: blocking.Message) -> Delivery:
     method = _new(_Deliver)
     method._message = message
     return method, from_message(message), message.body
+
+
+def _publish_failed(
+    error: evamqp.PublishFailed, properties: BasicProperties | None, body: bytes | str
+) -> exceptions.AMQPError:
+    if not isinstance(error, evamqp.PublishReturned):
+        return exceptions.NackError([])
+    method = spec.Basic.Return(error.code, error.text, error.exchange, error.routing_key)
+    message = ReturnedMessage(method, properties or BasicProperties(), _as_bytes(body))
+    return exceptions.UnroutableError([message])
 
 
 def _returned_message(returned: evamqp.Returned) -> ReturnedMessage:
