@@ -19,6 +19,8 @@ from evamqp.adapters._socket import READ, WRITE
 
 Event: TypeAlias = tuple[selectors.SelectorKey, int]
 
+# As in select.epoll; other platforms have neither.
+_EPOLLIN, _EPOLLOUT = 1, 4
 #: Seconds of sleep up to which a signal that arrives just before epoll may wait until it ends.
 UNGUARDED_SLEEP = 0.1
 
@@ -54,7 +56,27 @@ class LoopSelector(selectors.DefaultSelector):
         self.wake_up = WakeUp()
         self.writers = 0
         self.sleeps_until: float | None = None
+        self._keys: dict[int, selectors.SelectorKey] = {}
+        # Whose select() turns one event into two calls and three lists.
+        is_epoll = isinstance(self, getattr(selectors, "EpollSelector", ()))
+        self._poll: Callable[[float, int], list[tuple[int, int]]] | None = (
+            self._selector.poll if is_epoll else None  # type: ignore[attr-defined]
+        )
         self.register(self.wake_up.reader, READ, self.wake_up.swallow)
+
+    def select(self, timeout: float | None = None) -> list[Event]:
+        """As DefaultSelector's."""
+        if self._poll is None:
+            return super().select(timeout)
+        keys = self._keys
+        ready: list[Event] = []
+        for fd, event in self._poll(-1 if timeout is None else max(timeout, 0), len(keys)):
+            key = keys.get(fd)
+            if key is not None:
+                # Errors and hang-ups are for whoever waits for anything.
+                events = (READ if event & ~_EPOLLOUT else 0) | (WRITE if event & ~_EPOLLIN else 0)
+                ready.append((key, events & key.events))
+        return ready
 
     def sleep(self, delay: float | None, lock: Lock | None = None) -> list[Event]:
         """Sleep until a socket is ready; if for long, make sure that a signal ends the sleep.
@@ -64,11 +86,13 @@ class LoopSelector(selectors.DefaultSelector):
             lock: Held by the caller, released during the sleep; None if there is none.
         """
         before = self.sleeps_until
+        if lock is not None:
+            self.sleeps_until = math.inf if delay is None else time.monotonic() + delay
         try:
+            # A signal handler that raises does so between two calls.  Call no function of ours
+            # between these, or the lock might stay released; and none before the first of them,
+            # or it would be taken twice.
             if lock is not None:
-                self.sleeps_until = math.inf if delay is None else time.monotonic() + delay
-                # A signal handler that raises does so between two calls.  Call no function of ours
-                # before the next one, or the lock might stay released.
                 lock.release()
             if delay is not None and delay <= UNGUARDED_SLEEP:
                 return self.select(delay)
@@ -87,17 +111,20 @@ class LoopSelector(selectors.DefaultSelector):
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         key = super().register(fileobj, events, data)
+        self._keys[key.fd] = key
         self._count(0, events)
         return key
 
     def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         before = self.get_key(fileobj).events
         key = super().modify(fileobj, events, data)
+        self._keys[key.fd] = key
         self._count(before, events)
         return key
 
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:
         key = super().unregister(fileobj)
+        del self._keys[key.fd]
         self._count(key.events, 0)
         return key
 

@@ -133,7 +133,7 @@ class SharedLoop:
             return verb(*arguments)
         self._is_inside = True
         try:
-            value = self._perform(verb, *arguments)
+            value: T = self._perform(verb, *arguments)
         except evamqp.AmqpError:
             self._is_inside = False  # refused, and nothing changed
             raise

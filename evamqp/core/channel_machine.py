@@ -216,7 +216,7 @@ class ChannelMachine(Outlet):
         )
         self.requests.append(request)
         if is_held:
-            self.output = self.output.hold()
+            self.send_to(self.output.hold())
             self._held.append((request, self.output))
         if len(self.requests) == 1:
             self.context.clock.start(self)
@@ -338,12 +338,12 @@ class ChannelMachine(Outlet):
 
     def _send_held(self) -> None:
         """Send what waited, up to the next cancel whose consumer is not there yet."""
-        self.output = self.context.output
+        self.send_to(self.context.output)
         while self._held:
             cancel, held = self._held[0]
             assert cancel.tag is not None
             if self.is_consume_pending(cancel.tag):
-                self.output = self._held[-1][1]
+                self.send_to(self._held[-1][1])
                 break
             del self._held[0]
             self.context.output.append_uncapped(
@@ -353,7 +353,7 @@ class ChannelMachine(Outlet):
 
     def _send_held_without_cancels(self) -> None:
         """Send what waited: the channel is about to close, and its consumers with it."""
-        self.output = self.context.output
+        self.send_to(self.context.output)
         for _, held in self._held:
             self.output.extend(held)
         self._held.clear()
@@ -591,7 +591,7 @@ class ChannelMachine(Outlet):
         self.context.backpressure.set_flow(self.number, active)
 
     def _recv_close(self, code: int, text: str, class_id: int, method_id: int) -> None:
-        self.output = self.context.output  # what waits is for a channel that is no more
+        self.send_to(self.context.output)  # what waits is for a channel that is no more
         if self.channel.connection.is_open:  # behind connection.close nothing may be sent
             self.reply("channel.close-ok")
         method = BY_KEY.get(class_id << 16 | method_id)

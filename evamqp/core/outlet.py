@@ -58,6 +58,10 @@ class Outlet:
         self.unconfirmed_published: int = 0
         self.settle_head: bytes = settle_head(number)
 
+    def send_to(self, output: Output) -> None:
+        """Queue its frames there from now on."""
+        self.output = output
+
     def disown(self) -> None:
         """Let no thread use the channel any more."""
         self.owner = self.publisher = 0

@@ -249,7 +249,7 @@ class Victim(Client):
         """Bytes that the connection holds for its peer."""
         receiver = self.connection.context.parser
         return (
-            len(receiver._held)
+            len(receiver.held)
             + receiver.body_bytes
             + receiver.header_bytes
             + self.connection.output_size
@@ -280,7 +280,7 @@ class Victim(Client):
         assert self.peak <= self.bound
         receiver = connection.context.parser
         assert len(receiver._templates) <= MAX_TEMPLATES
-        assert not receiver._held
+        assert not receiver.held
         assert all(channel._machine.content is None for channel in self.channels)
         return witness.reason
 

@@ -11,7 +11,7 @@ import evamqp
 from evamqp import Message, Properties
 from evamqp.abc import Adapter, Endpoint, Handle, Promise, Stream, Transport
 from evamqp.adapters.memory import MemoryAdapter
-from evamqp.types import Tags
+from evamqp.types import T, Tags
 from tests.interop.rig import OnEveryLoop, Rig, SharingVhost
 
 
@@ -82,6 +82,9 @@ class Still:
         """The replay looks by itself."""
 
     def flush_next_turn(self) -> None:
+        raise NotImplementedError
+
+    def perform(self, action: Callable[..., T], *arguments: object) -> T:
         raise NotImplementedError
 
 

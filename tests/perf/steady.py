@@ -14,6 +14,7 @@ from typing import Any
 import evamqp
 from evamqp.codec.frames import body_frames, content_header_frame, method_frame
 from evamqp.core.output import FLUSH_AT
+from evamqp.types import T
 
 FRAME_MAX = 131072
 BODY = b"b" * 100
@@ -48,6 +49,9 @@ class Runtime:
             self.core.data_to_send()
 
     def flush_next_turn(self) -> None:
+        raise NotImplementedError
+
+    def perform(self, action: Callable[..., T], *arguments: object) -> T:
         raise NotImplementedError
 
 
