@@ -325,7 +325,10 @@ class SelectAdapter(SelectorNetwork, FileWatcher):
     def _longest_sleep(self) -> float | None:
         if self._ready or self._is_stopping:
             return 0
-        when = self._timers.next_time()
+        heap = self._timers.heap
+        if not heap:
+            return None
+        when = heap[0][0] if heap[0][2].callback else self._timers.next_time()
         if when is None:
             return None
         delay = when - self.time()
