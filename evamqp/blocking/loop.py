@@ -271,8 +271,9 @@ class SharedLoop:
     def _follow(self, done: Callable[[], object], deadline: float | None) -> bool:
         follower = _Follower(done)
         self._followers.append(follower)
-        if self._is_keeping:
-            self.adapter.call_soon_threadsafe(_nothing)  # the keeper gives way
+        # The keeper gives way, and whoever sleeps in the loop does what this thread has left to do.
+        if self._is_keeping or self.adapter.time_until_due() == 0:
+            self.adapter.call_soon_threadsafe(_nothing)
         timeout = -1 if deadline is None else max(0.0, deadline - monotonic())
         try:
             self._lock.release()

@@ -107,6 +107,25 @@ def test_round_trip_is_served_while_another_thread_sleeps_in_the_loop(
     assert channel.queue_purge("q") == 20
 
 
+def test_body_of_several_turns_is_sent_while_another_thread_sleeps_in_the_loop(
+    connection: Connection, channel: Channel
+) -> None:
+    def sleep() -> None:
+        with pytest.raises(evamqp.ConnectionClosed):
+            connection.sleep(TIMEOUT)
+
+    threads = Threads()
+    threads.start(sleep)
+    time.sleep(0.05)
+    started = time.monotonic()
+    for _ in range(3):
+        channel.publish("", "q", bytes(300_000))
+        channel.basic_publish("", "q", bytes(300_000))
+    assert time.monotonic() - started < 10  # before the heartbeat wakes the sleeper
+    connection.close()
+    threads.join()
+
+
 def test_callbacks_never_come_in_a_thread_of_the_library(
     connection: Connection, channel: Channel
 ) -> None:
