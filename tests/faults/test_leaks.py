@@ -59,7 +59,7 @@ def test_reconnecting_leaves_nothing_behind(adapter: str, server: ServerThread) 
     )
     assert done.returncode == 0, done.stdout + done.stderr
     figures = {key: int(value) for key, value in re.findall(r"(\w+)=(-?\d+)", done.stdout)}
-    assert figures["descriptors"] == 0, figures
+    assert figures["descriptors"] == 0, (figures, done.stderr)
     # What is under way at the moments of counting differs by some objects; one that each tenth
     # reconnection left would be seen.
     counted = RECONNECTIONS - RECONNECTIONS // 4
