@@ -285,8 +285,7 @@ class Driver(Generic[C]):
     def _on_turn(self) -> None:
         self._flush = None
         self._settle()
-        if self._transport is None:
-            self._release_if_ended()
+        self._release_if_ended()
 
     def _settle(self) -> None:
         """Write what waits, arm the timer, pause or close the transport: what the core wants."""
@@ -299,8 +298,8 @@ class Driver(Generic[C]):
         transport = self._transport
         if transport is not None:
             if core.output_size and not self._paused:
-                written = self._write(core)
-                if written >= FLUSH_AT and core.output_size and self._flush is None:
+                self._write(core)
+                if core.output_size and self._flush is None:
                     self._flush = self.adapter.call_soon(self._on_turn)
             if core.reading is not self._reading and not self._held:
                 self._reading = core.reading
@@ -316,25 +315,20 @@ class Driver(Generic[C]):
         if deadline is not None and (self._timer is None or deadline < self._timer_at):
             self._arm(deadline)
 
-    def _write(self, core: C) -> int:
-        """Write what the core gives, which is all of it below FLUSH_AT; return how many bytes."""
-        if self._paused or self._transport is None:
-            return 0
-        # Taking may lift backpressure, and the core then asks for a write: newer bytes must not
-        # overtake those that were taken.
-        self._writing = True
-        try:
-            pieces = core.pieces_to_send()
-        finally:
-            self._writing = False
-        size = size_of(pieces)
-        self._budget -= size
-        writelines = getattr(self._transport, "writelines", None) if len(pieces) > 1 else None
-        if writelines is not None:
-            writelines(pieces)
-        elif pieces:
-            self._transport.write(b"".join(pieces))
-        return size
+    def _write(self, core: C) -> None:
+        if not self._paused and self._transport is not None:
+            # Taking may lift backpressure, and the core then asks for a write: newer bytes must
+            # not overtake those that were taken.
+            self._writing = True
+            try:
+                pieces = core.pieces_to_send()
+            finally:
+                self._writing = False
+            self._budget -= size_of(pieces)
+            if len(pieces) > 1 and (writelines := getattr(self._transport, "writelines", None)):
+                writelines(pieces)
+            elif pieces:
+                self._transport.write(b"".join(pieces))
 
     def _arm(self, at: float) -> None:
         """Have the timer fire at ``at``.  It is moved only to an earlier time."""

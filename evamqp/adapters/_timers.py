@@ -50,47 +50,43 @@ class Timer(Call):
 
 
 class Timers:
-    """Timers by time.  A cancelled one stays in the heap, but never more than half of them do.
+    """Timers by time.  A cancelled one stays in the heap, but never more than half of them do."""
 
-    Attributes:
-        heap: Time, order and timer; the first is the earliest.
-    """
-
-    __slots__ = ("_cancelled", "_order", "heap")
+    __slots__ = ("_cancelled", "_heap", "_order")
 
     def __init__(self) -> None:
-        self.heap: list[tuple[float, int, Timer]] = []
+        self._heap: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()  # equal times fire in the order of their calls
         self._cancelled = 0
 
     def __len__(self) -> int:
-        return len(self.heap)
+        return len(self._heap)
 
     def add(self, when: float, callback: LoopCallback) -> Timer:
         """Add a callback that is due at ``when``."""
         timer = Timer(callback, self)
-        heapq.heappush(self.heap, (when, next(self._order), timer))
+        heapq.heappush(self._heap, (when, next(self._order), timer))
         return timer
 
     def count_cancelled(self) -> None:
         """Note that a timer in the heap was cancelled; rebuild the heap once most of them are."""
         self._cancelled += 1
-        if self._cancelled > CANCELLED_TIMERS and self._cancelled * 2 > len(self.heap):
-            self.heap = [entry for entry in self.heap if entry[2].callback is not None]
-            heapq.heapify(self.heap)
+        if self._cancelled > CANCELLED_TIMERS and self._cancelled * 2 > len(self._heap):
+            self._heap = [entry for entry in self._heap if entry[2].callback is not None]
+            heapq.heapify(self._heap)
             self._cancelled = 0
 
     def next_time(self) -> float | None:
         """When the first live timer fires; None if there is none."""
-        while self.heap and self.heap[0][2].callback is None:
-            heapq.heappop(self.heap)
+        while self._heap and self._heap[0][2].callback is None:
+            heapq.heappop(self._heap)
             self._cancelled -= 1
-        return self.heap[0][0] if self.heap else None
+        return self._heap[0][0] if self._heap else None
 
     def move_due(self, now: float, ready: deque[Call]) -> None:
         """Move every timer that is due to ``ready``."""
-        while self.heap and self.heap[0][0] <= now:
-            timer = heapq.heappop(self.heap)[2]
+        while self._heap and self._heap[0][0] <= now:
+            timer = heapq.heappop(self._heap)[2]
             if timer.callback is None:
                 self._cancelled -= 1
             else:

@@ -236,9 +236,7 @@ class SelectAdapter(SelectorNetwork, FileWatcher):
             self._is_running = True
             for key, ready in events:
                 key.data(ready)
-            timers = self._timers
-            if timers.heap and timers.heap[0][0] <= (now := self.time()):
-                timers.move_due(now, self._ready)
+            self._timers.move_due(self.time(), self._ready)
             if self._ready:
                 self._run_ready(self._ready)
         finally:
@@ -303,9 +301,7 @@ class SelectAdapter(SelectorNetwork, FileWatcher):
             if interrupt.is_pending:
                 interrupt.raise_pending()
         ready = self._ready
-        timers = self._timers
-        if timers.heap and timers.heap[0][0] <= (now := self.time()):
-            timers.move_due(now, ready)
+        self._timers.move_due(self.time(), ready)
         if ready:
             self._run_ready(ready)
 
@@ -325,10 +321,7 @@ class SelectAdapter(SelectorNetwork, FileWatcher):
     def _longest_sleep(self) -> float | None:
         if self._ready or self._is_stopping:
             return 0
-        heap = self._timers.heap
-        if not heap:
-            return None
-        when = heap[0][0] if heap[0][2].callback else self._timers.next_time()
+        when = self._timers.next_time()
         if when is None:
             return None
         delay = when - self.time()

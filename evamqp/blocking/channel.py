@@ -225,13 +225,7 @@ class Channel:
         loop = self._loop
         publication = Publication(exchange, routing_key, body)
         with loop.lock:
-            if not self._is_confirming:
-                loop.perform(self._core.confirm_select)
-                self._is_confirming = True
-            tag = loop.perform(
-                self._core.basic_publish, exchange, routing_key, body, properties, mandatory
-            )
-            self._publications[tag] = publication
+            loop.perform(self._send, publication, properties, mandatory)
             if not loop.drive(publication.has_ended):
                 publication.settle(self._unknown())
         if publication.error is not None:

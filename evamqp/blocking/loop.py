@@ -65,7 +65,6 @@ class SharedLoop:
         "_leader",
         "_left_at",
         "_lock",
-        "_perform",
         "_stop_keeper",
         "adapter",
         "connection",
@@ -74,7 +73,6 @@ class SharedLoop:
     )
 
     connection: evamqp.Connection
-    _perform: Callable[..., Any]  # the connection's
 
     def __init__(self) -> None:
         self.adapter: SelectAdapter = SelectAdapter()
@@ -133,7 +131,7 @@ class SharedLoop:
             return verb(*arguments)
         self._is_inside = True
         try:
-            value: T = self._perform(verb, *arguments)
+            value = self.connection.perform(verb, *arguments)
         except evamqp.AmqpError:
             self._is_inside = False  # refused, and nothing changed
             raise
@@ -169,7 +167,6 @@ class SharedLoop:
 
     def _bind(self) -> None:
         self.connection.bind_thread()
-        self._perform = self.connection.perform
         self._bound = get_ident()
 
     def _give_up(self) -> None:

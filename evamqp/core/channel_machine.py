@@ -338,18 +338,16 @@ class ChannelMachine(Outlet):
 
     def _send_held(self) -> None:
         """Send what waited, up to the next cancel whose consumer is not there yet."""
-        self.send_to(self.context.output)
+        output = self.context.output
         while self._held:
             cancel, held = self._held[0]
             assert cancel.tag is not None
             if self.is_consume_pending(cancel.tag):
-                self.send_to(self._held[-1][1])
-                break
+                return
             del self._held[0]
-            self.context.output.append_uncapped(
-                method_frame(self.number, "basic.cancel", cancel.tag, False)
-            )
-            self.context.output.extend(held)
+            output.append_uncapped(method_frame(self.number, "basic.cancel", cancel.tag, False))
+            output.extend(held)
+        self.send_to(output)
 
     def _send_held_without_cancels(self) -> None:
         """Send what waited: the channel is about to close, and its consumers with it."""

@@ -12,6 +12,7 @@ cdef class Output:
     cdef Py_ssize_t _grow(self, Py_ssize_t count) except -1
     cdef _enter_full(self, Py_ssize_t size)
     cdef _enter_backlog(self, Py_ssize_t size)
+    cdef _enter_idle(self)
     cdef _coalesce(self)
     cpdef list take(self)
     cdef list _oldest(self)

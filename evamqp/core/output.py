@@ -161,6 +161,10 @@ class Output:
     def _enter_backlog(self, size: int) -> None:
         self.threshold = min(self._high_water, size + COALESCE_AFTER)
 
+    def _enter_idle(self) -> None:
+        self.threshold = IDLE
+        self._coalesced = self._coalesced_size = 0
+
     def _coalesce(self) -> None:
         """Join small pieces, so that the buffer costs what its bytes cost."""
         pieces, start = self.pieces, self._coalesced
@@ -186,8 +190,7 @@ class Output:
         else:
             self.pieces = []
         self.size -= size
-        self.threshold = IDLE
-        self._coalesced = self._coalesced_size = 0
+        self._enter_idle()
         if self.is_full and self.size <= self._high_water:
             self.is_full = False
             self.on_pressure()
@@ -206,8 +209,7 @@ class Output:
         """Drop all output."""
         self.pieces = []
         self.size = 0
-        self.threshold = IDLE
-        self._coalesced = self._coalesced_size = 0
+        self._enter_idle()
 
 
 def size_of(pieces: list[bytes | memoryview]) -> int:

@@ -247,7 +247,7 @@ class FrameParser:
     #    method and consumer tag.  The slow path has read such a frame before, so only its length
     #    and what follows the tag are left to check.
     # 2. Templates are cleared when a consumer or channel changes, when reading stops, and at the
-    #    end; ``_find_none`` is used while any content is unfinished.  So a template that is found
+    #    end; ``_finder`` finds none while any content is unfinished.  So a template that is found
     #    means: this channel expects a method now, and its consumer wants the message.
     # 3. A frame that fails any check is left to the slow path, whole and from its first byte.
     # 4. A callback may do anything to the parser but call receive(): the driver keeps what a
@@ -267,7 +267,7 @@ class FrameParser:
             if self._body_left:
                 self._take_body(data, 0, end)
                 position = self._position
-            find = self._find_none() if self.unfinished else self._templates.get
+            find = self._finder()
             while True:
                 if end - position < SETTLE_SIZE:
                     if position == end:
@@ -332,7 +332,7 @@ class FrameParser:
                 position = self._position
                 if deferred:
                     callbacks.run_deferred()
-                find = self._find_none() if self.unfinished else self._templates.get
+                find = self._finder()
         finally:
             # Also when a callback raised KeyboardInterrupt: what was not parsed is kept.
             position = max(position, self._position)
@@ -386,16 +386,19 @@ class FrameParser:
         self._dispatch(kind, number, data[position + 7 : stop - 1])
         return 0
 
-    def _find_none(self) -> Callable[[bytes], DeliveryTemplate | None]:
-        """What the fast path finds templates with while any content is unfinished: none.
+    def _finder(self) -> Callable[[bytes], DeliveryTemplate | None]:
+        """What the fast path finds templates with.
 
-        Only the slow path knows that no method of the same channel may come then.
+        While any content is unfinished it finds none: only the slow path knows that no method
+        of the same channel may come then.
         """
-        self._forget_last()
-        return _NO_TEMPLATES.get
+        if self.unfinished:
+            self._forget_last()
+            return _NO_TEMPLATES.get
+        return self._templates.get
 
     def _recall(self, data: bytes, position: int) -> DeliveryTemplate | None:
-        """Find a template as ``_parse`` does, of the channel's frame before or by all bytes."""
+        """Find a template as ``_finder`` does, of the channel's frame before or by all bytes."""
         if self.unfinished:
             return None
         recent = self._recent
