@@ -21,11 +21,8 @@ def run(connection):
     for number in range(count):
         channel.basic_publish("topic_link", "hello.world", "message %d" % number)
     bodies = []
-    looping = task.LoopingCall(read, queue, bodies)
-    looping.start(0.01)
-    while len(bodies) < count:
-        yield task.deferLater(reactor, 0.01, lambda: None)
-    looping.stop()
+    looping = task.LoopingCall(lambda: read(queue, bodies, looping))
+    yield looping.start(0.01)
     assert bodies == ["message %d" % number for number in range(count)], bodies
     print("read=%d" % count)
     connection.close()
@@ -33,10 +30,12 @@ def run(connection):
 
 
 @defer.inlineCallbacks
-def read(queue, bodies):
+def read(queue, bodies, looping):
     ch, method, properties, body = yield queue.get()
     if body:
         bodies.append(body.decode())
+    if len(bodies) == count:
+        looping.stop()
     yield ch.basic_ack(delivery_tag=method.delivery_tag)
 
 
