@@ -47,7 +47,7 @@ class Work:
             def time(self) -> float:
                 return 0.0
 
-            def output_ready(self) -> None:
+            def output_ready(self, waiting: int = 0) -> None:
                 """The work empties the output itself."""
 
             def flush_next_turn(self) -> None:

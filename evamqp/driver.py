@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from evamqp import checks
 from evamqp.abc import Adapter, Handle, Promise, Transport
 from evamqp.core.connection import Connection
-from evamqp.core.output import FLUSH_AT, size_of
+from evamqp.core.output import FLUSH_AT, TAKE_AT_MOST
 from evamqp.core.state import TransportAction
 from evamqp.core.thread_bound import runs_elsewhere
 from evamqp.core.unclosed import watch_loop
@@ -253,7 +253,7 @@ class Driver(Generic[C]):
     def call_soon_threadsafe(self, callback: Callable[[], object]) -> None:
         self.adapter.call_soon_threadsafe(lambda: self.perform(callback))
 
-    def output_ready(self) -> None:
+    def output_ready(self, waiting: int = 0) -> None:
         """Write at the end of this turn; at once where much waits already."""
         core = self._core
         if core is None:
@@ -261,7 +261,7 @@ class Driver(Generic[C]):
             if late is not None:
                 self.adapter.call_soon(late.handle_timer)
             return
-        if core.output_size >= FLUSH_AT and self._budget > 0 and not self._writing:
+        if waiting >= FLUSH_AT and self._budget > 0 and not self._writing:
             self._write(core)
         if not self._inside and self._flush is None:
             self._flush = self.adapter.call_soon(self._on_turn)
@@ -297,10 +297,8 @@ class Driver(Generic[C]):
             self.adapter.call_soon(self._feed_held)
         transport = self._transport
         if transport is not None:
-            if core.output_size and not self._paused:
-                self._write(core)
-                if core.output_size and self._flush is None:
-                    self._flush = self.adapter.call_soon(self._on_turn)
+            if self._write(core) and core.output_size and self._flush is None:
+                self._flush = self.adapter.call_soon(self._on_turn)
             if core.reading is not self._reading and not self._held:
                 self._reading = core.reading
                 (transport.resume_reading if core.reading else transport.pause_reading)()
@@ -315,20 +313,29 @@ class Driver(Generic[C]):
         if deadline is not None and (self._timer is None or deadline < self._timer_at):
             self._arm(deadline)
 
-    def _write(self, core: C) -> None:
-        if not self._paused and self._transport is not None:
-            # Taking may lift backpressure, and the core then asks for a write: newer bytes must
-            # not overtake those that were taken.
-            self._writing = True
-            try:
-                pieces = core.pieces_to_send()
-            finally:
-                self._writing = False
-            self._budget -= size_of(pieces)
-            if len(pieces) > 1 and (writelines := getattr(self._transport, "writelines", None)):
-                writelines(pieces)
-            elif pieces:
-                self._transport.write(b"".join(pieces))
+    def _write(self, core: C) -> bool:
+        """Give the transport what it may have now; whether more may wait behind that."""
+        transport = self._transport
+        if self._paused or transport is None:
+            return False
+        # Taking may lift backpressure, and the core then asks for a write: newer bytes must
+        # not overtake those that were taken.
+        self._writing = True
+        try:
+            pieces = core.pieces_to_send()
+        finally:
+            self._writing = False
+        if not pieces:
+            return False
+        if len(pieces) > 1 and (writelines := getattr(transport, "writelines", None)):
+            size = sum(map(len, pieces))
+            writelines(pieces)
+        else:
+            data = b"".join(pieces)
+            size = len(data)
+            transport.write(data)
+        self._budget -= size
+        return size >= TAKE_AT_MOST
 
     def _arm(self, at: float) -> None:
         """Have the timer fire at ``at``.  It is moved only to an earlier time."""

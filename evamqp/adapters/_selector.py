@@ -70,7 +70,11 @@ class LoopSelector(selectors.DefaultSelector):
             return super().select(timeout)
         keys = self._keys
         ready: list[Event] = []
-        for fd, event in self._poll(-1 if timeout is None else max(timeout, 0), len(keys)):
+        if timeout is None:
+            timeout = -1
+        elif timeout < 0:
+            timeout = 0
+        for fd, event in self._poll(timeout, len(keys)):
             key = keys.get(fd)
             if key is not None:
                 # Errors and hang-ups are for whoever waits for anything.

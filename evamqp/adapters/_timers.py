@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import deque
+from math import inf
 
 from evamqp.abc import LoopCallback
 
@@ -50,11 +51,16 @@ class Timer(Call):
 
 
 class Timers:
-    """Timers by time.  A cancelled one stays in the heap, but never more than half of them do."""
+    """Timers by time.  A cancelled one stays in the heap, but never more than half of them do.
 
-    __slots__ = ("_cancelled", "_heap", "_order")
+    Attributes:
+        due: When the first live timer fires; ``inf`` if there is none.
+    """
+
+    __slots__ = ("_cancelled", "_heap", "_order", "due")
 
     def __init__(self) -> None:
+        self.due: float = inf
         self._heap: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()  # equal times fire in the order of their calls
         self._cancelled = 0
@@ -66,6 +72,8 @@ class Timers:
         """Add a callback that is due at ``when``."""
         timer = Timer(callback, self)
         heapq.heappush(self._heap, (when, next(self._order), timer))
+        if when < self.due:
+            self.due = when
         return timer
 
     def count_cancelled(self) -> None:
@@ -75,13 +83,13 @@ class Timers:
             self._heap = [entry for entry in self._heap if entry[2].callback is not None]
             heapq.heapify(self._heap)
             self._cancelled = 0
+        self._find_due()
 
-    def next_time(self) -> float | None:
-        """When the first live timer fires; None if there is none."""
+    def _find_due(self) -> None:
         while self._heap and self._heap[0][2].callback is None:
             heapq.heappop(self._heap)
             self._cancelled -= 1
-        return self._heap[0][0] if self._heap else None
+        self.due = self._heap[0][0] if self._heap else inf
 
     def move_due(self, now: float, ready: deque[Call]) -> None:
         """Move every timer that is due to ``ready``."""
@@ -92,3 +100,4 @@ class Timers:
             else:
                 timer.timers = None
                 ready.append(timer)
+        self._find_due()

@@ -123,8 +123,8 @@ class MemoryAdapter:
         with self._looping():
             end = self._now + seconds
             self._exhaust()
-            while self._next_timer() <= end:
-                self._now = self._next_timer()
+            while self._timers.due <= end:
+                self._now = self._timers.due
                 self._exhaust()
             self._now = end
 
@@ -186,25 +186,21 @@ class MemoryAdapter:
     def _step(self) -> bool:
         """One turn, at the time of the next timer if there is nothing to do before it."""
         if not self._ready:
-            next_timer = self._next_timer()
-            if next_timer == math.inf:
+            due = self._timers.due
+            if due == math.inf:
                 return False
-            self._now = max(self._now, next_timer)
+            self._now = max(self._now, due)
         self._turn()
         return True
 
     def _exhaust(self) -> None:
-        while self._ready or self._next_timer() <= self._now:
+        while self._ready or self._timers.due <= self._now:
             self._turn()
 
     def _turn(self) -> None:
         self._timers.move_due(self._now, self._ready)
         for _ in range(len(self._ready)):
             self._ready.popleft().run()
-
-    def _next_timer(self) -> float:
-        when = self._timers.next_time()
-        return math.inf if when is None else when
 
 
 class _Listener:

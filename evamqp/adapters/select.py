@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -181,7 +182,7 @@ class SelectAdapter(SelectorNetwork, FileWatcher):
         if self._ready:
             try:
                 self._is_running = True
-                self._run_ready(self._ready)
+                self._run_ready()
             finally:
                 self._is_running = False
 
@@ -236,9 +237,11 @@ class SelectAdapter(SelectorNetwork, FileWatcher):
             self._is_running = True
             for key, ready in events:
                 key.data(ready)
-            self._timers.move_due(self.time(), self._ready)
+            now = self.time()
+            if self._timers.due <= now:
+                self._timers.move_due(now, self._ready)
             if self._ready:
-                self._run_ready(self._ready)
+                self._run_ready()
         finally:
             self._is_running = False
 
@@ -300,14 +303,15 @@ class SelectAdapter(SelectorNetwork, FileWatcher):
             key.data(events)
             if interrupt.is_pending:
                 interrupt.raise_pending()
-        ready = self._ready
-        self._timers.move_due(self.time(), ready)
-        if ready:
-            self._run_ready(ready)
+        now = self.time()
+        if self._timers.due <= now:
+            self._timers.move_due(now, self._ready)
+        if self._ready:
+            self._run_ready()
 
-    def _run_ready(self, ready: deque[Call]) -> None:
+    def _run_ready(self) -> None:
         # Only what is due now: a callback that calls call_soon() must not starve the sockets.
-        interrupt = self._interrupt
+        ready, interrupt = self._ready, self._interrupt
         for _ in range(len(ready)):
             if not ready:  # a nested loop has run them
                 return
@@ -321,8 +325,8 @@ class SelectAdapter(SelectorNetwork, FileWatcher):
     def _longest_sleep(self) -> float | None:
         if self._ready or self._is_stopping:
             return 0
-        when = self._timers.next_time()
-        if when is None:
+        due = self._timers.due
+        if due == inf:
             return None
-        delay = when - self.time()
+        delay = due - self.time()
         return 0.0 if delay <= 0.0 else min(delay, LONGEST_SLEEP)

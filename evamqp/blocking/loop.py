@@ -65,6 +65,7 @@ class SharedLoop:
         "_leader",
         "_left_at",
         "_lock",
+        "_perform",
         "_stop_keeper",
         "adapter",
         "connection",
@@ -131,7 +132,7 @@ class SharedLoop:
             return verb(*arguments)
         self._is_inside = True
         try:
-            value = self.connection.perform(verb, *arguments)
+            value = self._perform(verb, *arguments)
         except evamqp.AmqpError:
             self._is_inside = False  # refused, and nothing changed
             raise
@@ -167,6 +168,7 @@ class SharedLoop:
 
     def _bind(self) -> None:
         self.connection.bind_thread()
+        self._perform = self.connection.perform
         self._bound = get_ident()
 
     def _give_up(self) -> None:

@@ -36,8 +36,12 @@ class Runtime(Protocol):
     def time(self) -> float: ...
     def create_future(self) -> Promise: ...
     def call_soon_threadsafe(self, callback: Callable[[], object]) -> None: ...
-    def output_ready(self) -> None:
-        """There is something to send, or a deadline has come nearer."""
+    def output_ready(self, waiting: int = 0) -> None:
+        """There is something to send, or a deadline has come nearer.
+
+        Args:
+            waiting: Bytes that wait already.  From FLUSH_AT on they go at once.
+        """
 
     def flush_next_turn(self) -> None:
         """What the next turn queues is to be sent within it."""

@@ -221,7 +221,14 @@ class Connection(Closable, AsyncBlock):
         heartbeat = self._control.heartbeat
         if heartbeat is not None:
             heartbeat.received = True
-        self._parse(data)
+        if callbacks.deferred:
+            callbacks.run_deferred()
+        try:
+            self.context.parser.receive(data)
+        except Exception as error:
+            self._abort_over(error)
+        if callbacks.deferred:
+            callbacks.run_deferred()
 
     def stalled(self, seconds: float, in_callback: bool) -> None:
         """The loop stood still.
@@ -247,7 +254,7 @@ class Connection(Closable, AsyncBlock):
         callbacks.bind_owner()
         if self.state not in (ConnectionState.CLOSED, ConnectionState.CONNECTING):
             self.context.parser.stopped = False
-            self._parse(b"", wait_whole=False)
+            self._parse_held(wait_whole=False)
         self._closing.lost(exc)
 
     def data_to_send(self) -> bytes:
@@ -262,12 +269,13 @@ class Connection(Closable, AsyncBlock):
         """
         output = self._output
         size = output.size
+        if not size:
+            return []
         pieces = output.take()
-        if pieces:
-            self._callbacks.stats.bytes_sent += size - output.size
-            heartbeat = self._control.heartbeat
-            if heartbeat is not None:
-                heartbeat.sent = True
+        self._callbacks.stats.bytes_sent += size - output.size
+        heartbeat = self._control.heartbeat
+        if heartbeat is not None:
+            heartbeat.sent = True
         return pieces
 
     def next_deadline(self) -> float | None:
@@ -294,7 +302,7 @@ class Connection(Closable, AsyncBlock):
         callbacks.bind_owner()
         callbacks.run_deferred()
         if self.context.parser.has_input and self.state is not _CLOSED:
-            self._parse(b"")
+            self._parse_held()
         now = self._runtime.time()
         self._deadlines.run(now)
         # One by one: what a callback does in between may change who has waited too long.
@@ -307,25 +315,29 @@ class Connection(Closable, AsyncBlock):
         """Bytes that wait to be sent."""
         return self._output.size
 
-    def _parse(self, data: bytes, *, wait_whole: bool = True) -> None:
-        callbacks, closing = self._callbacks, self._closing
-        if callbacks.deferred:
-            callbacks.run_deferred()
+    def _parse_held(self, *, wait_whole: bool = True) -> None:
+        """Parse what the parser has kept."""
+        self._callbacks.run_deferred()
         try:
-            self.context.parser.receive(data, wait_whole=wait_whole)
-        except MalformedData as error:
+            self.context.parser.receive(b"", wait_whole=wait_whole)
+        except Exception as error:
+            self._abort_over(error)
+        self._callbacks.run_deferred()
+
+    def _abort_over(self, error: Exception) -> None:
+        """End the connection over what the parser raised."""
+        closing = self._closing
+        if isinstance(error, MalformedData):
             log.debug("%r: protocol error %d: %.200s", self, error.code, error)
             closing.protocol_error(error)
-        except WrongPeer as error:
+        elif isinstance(error, WrongPeer):
             closing.abort(wrong_peer(error.args[0]))
-        except AmqpError as error:
+        elif isinstance(error, AmqpError):
             closing.abort(error)
-        except Exception as error:
+        else:
             # A bug of ours.  It may cost this connection, but not the user's loop.
-            log.exception("%r: internal error", self)
+            log.error("%r: internal error", self, exc_info=error)
             closing.abort(AmqpError(f"internal error: {error!r}"))
-        if callbacks.deferred:
-            callbacks.run_deferred()
 
     # Called by the user
 

@@ -44,7 +44,8 @@ class Output:
     - Full: above the high water mark; ``is_full`` is reported.  At the cap, ``admit`` raises.
 
     Args:
-        ready: Called when there is something to write, and again above FLUSH_AT.
+        ready: Called when there is something to write, and again above FLUSH_AT, with the bytes
+            that wait already.
 
     Attributes:
         on_pressure: Called when ``is_full`` changes.
@@ -67,7 +68,7 @@ class Output:
         "threshold",
     )
 
-    def __init__(self, ready: Callable[[], object]) -> None:
+    def __init__(self, ready: Callable[[int], object]) -> None:
         self.pieces: list[bytes | memoryview] = []
         self.size: int = 0
         self.threshold: int = IDLE
@@ -137,11 +138,11 @@ class Output:
         """Wake the driver, choose the mode, and return the size with ``count`` bytes more."""
         if not self.size and not self.paused and count <= self._turn_threshold:
             # The first append of a turn, and mostly the only one.
-            self._ready()
+            self._ready(0)
             self.threshold = self._turn_threshold
             return count
         if not self.paused:
-            self._ready()
+            self._ready(self.size)
         self._coalesce()
         size = self.size + count
         if size > self._high_water:
@@ -212,10 +213,5 @@ class Output:
         self._enter_idle()
 
 
-def size_of(pieces: list[bytes | memoryview]) -> int:
-    """Bytes of all pieces together."""
-    return len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
-
-
-def _ignore() -> None:
+def _ignore(size: int = 0) -> None:
     """What a detached buffer calls."""

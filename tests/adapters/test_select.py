@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import math
 import os
 import select
 import selectors
@@ -16,6 +17,7 @@ import socket
 import sys
 import threading
 import traceback
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from types import FrameType
@@ -26,7 +28,7 @@ import pytest
 from evamqp.abc import Endpoint
 from evamqp.adapters import _listener
 from evamqp.adapters._socket import SocketTransport
-from evamqp.adapters._timers import CANCELLED_TIMERS, Timers
+from evamqp.adapters._timers import CANCELLED_TIMERS, Call, Timers
 from evamqp.adapters.memory import Peer
 from evamqp.adapters.select import Result, SelectAdapter
 from evamqp.errors import BadType, RequestCancelled, WrongState
@@ -549,9 +551,21 @@ def test_cancelled_timers_do_not_pile_up() -> None:
     for number in range(100_000):
         timers.add(2.0 + number, lambda: None).cancel()
     assert len(timers) <= 2 * CANCELLED_TIMERS
-    assert timers.next_time() == 1.0
+    assert timers.due == 1.0
     kept.cancel()
-    assert timers.next_time() is None
+    assert timers.due == math.inf
+
+
+def test_cancelled_timers_wake_nobody() -> None:
+    timers, ready = Timers(), deque[Call]()
+    first, second = (timers.add(when, lambda: None) for when in (1.0, 2.0))
+    timers.add(3.0, lambda: None)
+    second.cancel()
+    assert timers.due == 1.0
+    timers.move_due(1.5, ready)
+    assert (list(ready), timers.due) == ([first], 3.0)
+    timers.add(2.5, lambda: None).cancel()
+    assert timers.due == 3.0
 
 
 def test_timer_may_be_due_never(adapter: SelectAdapter) -> None:

@@ -78,7 +78,7 @@ class Still:
     def call_soon_threadsafe(self, callback: Callable[[], object]) -> None:
         raise NotImplementedError
 
-    def output_ready(self) -> None:
+    def output_ready(self, waiting: int = 0) -> None:
         """The replay looks by itself."""
 
     def flush_next_turn(self) -> None:

@@ -44,8 +44,8 @@ class Runtime:
     def call_soon_threadsafe(self, callback: Callable[[], object]) -> None:
         raise AssertionError("nobody calls from another thread")
 
-    def output_ready(self) -> None:
-        if self.core.output_size >= FLUSH_AT:
+    def output_ready(self, waiting: int = 0) -> None:
+        if waiting >= FLUSH_AT:
             self.core.data_to_send()
 
     def flush_next_turn(self) -> None:

@@ -47,7 +47,7 @@ class Runtime:
     def call_soon_threadsafe(self, callback: Callable[[], object]) -> None:
         self.calls.append(callback)
 
-    def output_ready(self) -> None:
+    def output_ready(self, waiting: int = 0) -> None:
         self.ready_count += 1
 
     def flush_next_turn(self) -> None:

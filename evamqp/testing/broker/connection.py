@@ -230,7 +230,7 @@ class ServerConnection:
         self._buffer.append(data)
         self._buffered += len(data)
         if len(self._buffer) == 1 or self._buffered > FLUSH_AT:
-            self._runtime.output_ready()
+            self._runtime.output_ready(0 if self.is_stalled else self._buffered)
             self._is_swamped |= self._buffered > OUTPUT_MAX
 
     def write_delivery(self, frames: bytes) -> None:
