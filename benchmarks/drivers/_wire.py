@@ -38,7 +38,7 @@ def dial(config: Config) -> socket.socket:
 
 
 class Turns:
-    """S5 without a client: confirms are on, and each confirm is answered by the next publish.
+    """S5 without a client: each confirm is answered by the next publish.
 
     Attributes:
         publish: The bytes of one publish.

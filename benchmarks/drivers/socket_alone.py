@@ -2,7 +2,7 @@
 """No client: a blocking socket that moves the bytes that a client would, made beforehand.
 
 Over TLS its row is what the ssl module costs, and the difference to a client's row is the client.
-It knows publish without confirms, consume without acks, and one confirm at a time.
+It knows publish without confirms, consume without acks, and confirms, one at a time.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def run(config: Config, meter: Meter) -> None:
             left -= dialled.recv_into(into)
         meter.stop()
         check(left == 0, f"{-left} bytes more came")
-    elif config.op == "latency":
+    elif config.op in ("latency", "confirm"):
         turns = Turns(config, dialled)
         data = turns.publish
         meter.start()
