@@ -88,7 +88,9 @@ class Scenario(evamqp.Handler):
         connection.channel()
 
     def on_channel_open(self, channel: evamqp.Channel) -> None:
-        channel.queue_declare(self.config.queue, callback=lambda _: self.begin(channel))
+        channel.queue_declare(
+            self.config.queue, durable=True, callback=lambda _: self.begin(channel)
+        )
 
     def on_close(self, connection: evamqp.Connection, reason: evamqp.ConnectionClosed) -> None:
         if reason.by != "client":
@@ -343,7 +345,7 @@ class Consume(Scenario):
             channel.basic_consume(self.config.queue, self.receiver(), bool(self.config.no_ack))
         # The last consumer starts the broker, and so the clock.
         last = self.channels[-1]
-        last.queue_declare(self.config.queue, callback=lambda _: self.begin(last))
+        last.queue_declare(self.config.queue, durable=True, callback=lambda _: self.begin(last))
 
     def begin(self, channel: evamqp.Channel) -> None:
         self.meter.start()

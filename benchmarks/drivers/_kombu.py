@@ -30,7 +30,7 @@ def send(config: Config, producer: Any) -> None:
 
 def publish(config: Config, meter: Meter, connection: Any) -> None:
     channel = connection.default_channel
-    channel.queue_declare(config.queue, auto_delete=False)
+    channel.queue_declare(config.queue, durable=True, auto_delete=False)
     producer = connection.Producer(channel)
     meter.start()
     for _ in range(config.n):
@@ -41,7 +41,7 @@ def publish(config: Config, meter: Meter, connection: Any) -> None:
 
 
 def latency(config: Config, meter: Meter, connection: Any) -> Result:
-    connection.default_channel.queue_declare(config.queue, auto_delete=False)
+    connection.default_channel.queue_declare(config.queue, durable=True, auto_delete=False)
     producer = connection.Producer()
     times = []
     meter.start()
@@ -56,7 +56,7 @@ def latency(config: Config, meter: Meter, connection: Any) -> Result:
 def consume(config: Config, meter: Meter, connection: Any) -> None:
     check(config.channels == 1, "one Consumer has one channel")
     channel = connection.default_channel
-    channel.queue_declare(config.queue, auto_delete=False)
+    channel.queue_declare(config.queue, durable=True, auto_delete=False)
     got = size = 0
 
     def take(message: Any) -> None:

@@ -30,7 +30,7 @@ def dial(config: Config) -> socket.socket:
         method_frame(0, "connection.tune-ok", 2047, FRAME_MAX, 0)
         + method_frame(0, "connection.open", "/"),
         method_frame(1, "channel.open"),
-        method_frame(1, "queue.declare", config.queue, False, False, False, False, False, {}),
+        method_frame(1, "queue.declare", config.queue, False, True, False, False, False, {}),
     ):
         dialled.sendall(said)
         dialled.recv(CHUNK)

@@ -30,7 +30,7 @@ class Scenario:
     def begin(self) -> tuple[evamqp.blocking.Connection, evamqp.blocking.Channel]:
         connection = self.connection()
         channel = connection.channel()
-        channel.queue_declare(self.config.queue)
+        channel.queue_declare(self.config.queue, durable=True)
         return connection, channel
 
     def connect(self) -> Result:

@@ -36,7 +36,7 @@ async def connect(config: Config) -> Any:
 
 
 async def publish(config: Config, meter: Meter, channel: Any) -> Result:
-    await channel.queue_declare(config.queue)
+    await channel.queue_declare(config.queue, durable=True)
     meter.start()
     for _ in range(config.n):
         await channel.basic_publish(config.payload, "", config.queue, properties=PROPERTIES)
@@ -48,7 +48,7 @@ async def publish(config: Config, meter: Meter, channel: Any) -> Result:
 
 
 async def confirm(config: Config, meter: Meter, channel: Any) -> Result:
-    await channel.queue_declare(config.queue)
+    await channel.queue_declare(config.queue, durable=True)
     await channel.confirm_select()
     left = iter(range(config.n))
 
@@ -63,7 +63,7 @@ async def confirm(config: Config, meter: Meter, channel: Any) -> Result:
 
 
 async def latency(config: Config, meter: Meter, channel: Any) -> Result:
-    await channel.queue_declare(config.queue)
+    await channel.queue_declare(config.queue, durable=True)
     await channel.confirm_select()
     times = []
     meter.start()
@@ -94,7 +94,7 @@ async def consume(config: Config, meter: Meter, first: Any, protocol: Any) -> Re
             done.set_result(None)
 
     for channel in channels:
-        await channel.queue_declare(config.queue)
+        await channel.queue_declare(config.queue, durable=True)
     if config.prefetch:
         await first.basic_qos(prefetch_count=config.prefetch)
     for channel in channels[:-1]:

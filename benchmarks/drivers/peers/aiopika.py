@@ -22,7 +22,7 @@ def make_message(config: Config) -> Any:
 
 
 async def publish(config: Config, meter: Meter, channel: Any) -> Result:
-    await channel.declare_queue(config.queue)
+    await channel.declare_queue(config.queue, durable=True)
     send = channel.default_exchange.publish
     meter.start()
     for _ in range(config.n):
@@ -35,7 +35,7 @@ async def publish(config: Config, meter: Meter, channel: Any) -> Result:
 
 
 async def confirm(config: Config, meter: Meter, channel: Any) -> Result:
-    await channel.declare_queue(config.queue)
+    await channel.declare_queue(config.queue, durable=True)
     send = channel.default_exchange.publish
     left = iter(range(config.n))
 
@@ -50,7 +50,7 @@ async def confirm(config: Config, meter: Meter, channel: Any) -> Result:
 
 
 async def latency(config: Config, meter: Meter, channel: Any) -> Result:
-    await channel.declare_queue(config.queue)
+    await channel.declare_queue(config.queue, durable=True)
     times = []
     meter.start()
     for _ in range(config.n):
@@ -79,7 +79,7 @@ async def consume(config: Config, meter: Meter, first: Any, connection: Any) -> 
         if got == config.n:
             done.set_result(None)
 
-    queues = [await channel.declare_queue(config.queue) for channel in channels]
+    queues = [await channel.declare_queue(config.queue, durable=True) for channel in channels]
     if config.prefetch:
         await first.set_qos(prefetch_count=config.prefetch)
     for queue in queues[:-1]:

@@ -102,7 +102,7 @@ class Scenario:
     def begin(self) -> tuple[Any, Any]:
         connection = self.connection()
         channel = connection.channel()
-        channel.queue_declare(self.config.queue)
+        channel.queue_declare(self.config.queue, durable=True)
         return connection, channel
 
 

@@ -122,7 +122,7 @@ class Scenario:
             "latency": self.begin_confirm,
             "consume": self.begin_consume,
         }[self.config.op]
-        channel.queue_declare(self.config.queue, callback=lambda _: begin(channel))
+        channel.queue_declare(self.config.queue, durable=True, callback=lambda _: begin(channel))
 
     def finish(self) -> None:
         self.meter.stop()
@@ -200,7 +200,9 @@ class Scenario:
         for channel in self.opened:
             self.consume(channel)
         # The last consumer starts the broker, and so the clock.
-        last.queue_declare(self.config.queue, callback=lambda _: self.start_consuming(last))
+        last.queue_declare(
+            self.config.queue, durable=True, callback=lambda _: self.start_consuming(last)
+        )
 
     def start_consuming(self, last: Any) -> None:
         self.meter.start()

@@ -210,7 +210,7 @@ async def scenario(config: Config, meter: Meter) -> Result:
         return await time_connects(config, meter, connect)
     connection = await connect(config)
     channel = await connection.channel()
-    await channel.queue_declare(config.queue)
+    await channel.queue_declare(config.queue, durable=True)
     runs = {"publish": publish, "confirm": confirm, "latency": latency, "consume": consume}
     result = await runs[config.op](config, meter, channel, connection)
     await connection.close()

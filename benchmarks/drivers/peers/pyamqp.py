@@ -122,7 +122,7 @@ def run(config: Config, meter: Meter) -> Result:
         return run_connect(config, meter)
     connection = connect(config)
     channel = connection.channel()
-    channel.queue_declare(config.queue, auto_delete=False)
+    channel.queue_declare(config.queue, durable=True, auto_delete=False)
     scenario = {"publish": publish, "confirm": confirm, "latency": latency, "consume": consume}
     result = scenario[config.op](config, meter, channel)
     connection.close()

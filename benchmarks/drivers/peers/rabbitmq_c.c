@@ -140,7 +140,7 @@ static amqp_bytes_t payload(void) {
 
 static void publishes(amqp_connection_state_t connection, long window) {
     amqp_bytes_t queue = text(config.queue), body = payload();
-    amqp_queue_declare(connection, 1, queue, 0, 0, 0, 0, amqp_empty_table);
+    amqp_queue_declare(connection, 1, queue, 0, 1, 0, 0, amqp_empty_table);
     answered(connection, "queue.declare");
     if (window) {
         waiting = calloc(config.n + 2, 1);
@@ -198,7 +198,7 @@ static int read_headers(const amqp_table_t *headers) {
 
 static void consumes(amqp_connection_state_t connection) {
     amqp_bytes_t queue = text(config.queue);
-    amqp_queue_declare(connection, 1, queue, 0, 0, 0, 0, amqp_empty_table);
+    amqp_queue_declare(connection, 1, queue, 0, 1, 0, 0, amqp_empty_table);
     answered(connection, "queue.declare");
     for (long number = 1; number <= config.channels; number++) {
         if (number > 1) {
