@@ -146,7 +146,7 @@ class Counting:
 
     def _begin_ends(self) -> None:
         self._least, self._start = None, self._least
-        first = self._count - SAMPLES
+        first = max(self._count - SAMPLES, self._clients.connections + 1)
         self._clients.when[first] = self._pause(partial(self._sample, SAMPLES, self._compare))
 
     def _sample(self, left: int, done: Done) -> None:
@@ -167,7 +167,9 @@ class Counting:
 
         def step() -> None:
             work()
-            self._clients.go_on()
+            # Three that wait while there is no connection would have the next one reset at once.
+            if self._clients.is_open:
+                self._clients.go_on()
 
         return partial(self._after_turns, step)
 
