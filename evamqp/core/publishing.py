@@ -176,10 +176,15 @@ class Publishing:
 
     def _publish_pieces(self, head: bytes, raw: bytes, body: bytes) -> None:
         """Queue an empty or a big body; a big one is not copied here."""
-        number = self.number
-        pieces: list[bytes | memoryview] = [without_header(head)]
-        pieces.append(content_header_frame(number, raw, len(body)))
-        pieces += body_frames(number, body, self._limits.frame_max)
+        number, size, frame_max = self.number, len(body), self._limits.frame_max
+        pieces: list[bytes | memoryview]
+        if 0 < size <= frame_max - FRAME_OVERHEAD:
+            header = pack_header(12 + len(raw), CLASS_BASIC, size)
+            front = b"".join((head, header, raw, self._body_prefix, pack_size(size)))
+            pieces = [front, body, FRAME_END]
+        else:
+            pieces = [without_header(head), content_header_frame(number, raw, size)]
+            pieces += body_frames(number, body, frame_max)
         output = self._outlet.output
         total = output.admit(sum(map(len, pieces)))
         output.pieces += pieces
