@@ -22,9 +22,18 @@ SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-
 
 
 def copy(folder: Path) -> Path:
-    """Copy the working tree into ``folder``, without what git ignores."""
-    listed = _git("ls-files", "-co", "--exclude-standard", "-z").split(b"\0")
-    names = [name for name in listed if name and (PROJECT / os.fsdecode(name)).exists()]
+    """Copy the working tree into ``folder``, without what git ignores, or what a build made."""
+    if (PROJECT / ".git").exists():
+        listed = _git("ls-files", "-co", "--exclude-standard", "-z").split(b"\0")
+        names = [name for name in listed if name and (PROJECT / os.fsdecode(name)).exists()]
+    else:  # such a copy, in which the tests run
+        made = {"build", "__pycache__"}
+        paths = [path.relative_to(PROJECT) for path in PROJECT.rglob("*") if path.is_file()]
+        names = [
+            os.fsencode(path)
+            for path in paths
+            if made.isdisjoint(path.parts) and path.suffix not in (".so", ".pyd")
+        ]
     copied = subprocess.run(
         ["tar", "-c", "--null", "-T", "-"],
         cwd=PROJECT, input=b"\0".join(names), capture_output=True, check=True,
