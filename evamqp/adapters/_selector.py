@@ -70,11 +70,7 @@ class LoopSelector(selectors.DefaultSelector):
             return super().select(timeout)
         keys = self._keys
         ready: list[Event] = []
-        if timeout is None:
-            timeout = -1
-        elif timeout < 0:
-            timeout = 0
-        for fd, event in self._poll(timeout, len(keys)):
+        for fd, event in self._poll(-1 if timeout is None else max(timeout, 0), len(keys)):
             key = keys.get(fd)
             if key is not None:
                 # Errors and hang-ups are for whoever waits for anything.

@@ -65,7 +65,6 @@ class SharedLoop:
         "_leader",
         "_left_at",
         "_lock",
-        "_perform",
         "_stop_keeper",
         "adapter",
         "connection",
@@ -132,7 +131,7 @@ class SharedLoop:
             return verb(*arguments)
         self._is_inside = True
         try:
-            value = self._perform(verb, *arguments)
+            value = self.connection.perform(verb, *arguments)
         except evamqp.AmqpError:
             self._is_inside = False  # refused, and nothing changed
             raise
@@ -168,7 +167,6 @@ class SharedLoop:
 
     def _bind(self) -> None:
         self.connection.bind_thread()
-        self._perform = self.connection.perform
         self._bound = get_ident()
 
     def _give_up(self) -> None:
