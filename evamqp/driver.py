@@ -8,21 +8,19 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Callable, Iterable
-from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from evamqp import checks
 from evamqp.abc import Adapter, Handle, Promise, Transport
 from evamqp.core.connection import Connection
-from evamqp.core.output import FLUSH_AT, TAKE_AT_MOST
+from evamqp.core.output import FLUSH_AT, TAKE_AT_MOST, total
 from evamqp.core.state import TransportAction
 from evamqp.core.thread_bound import runs_elsewhere
 from evamqp.core.unclosed import watch_loop
 from evamqp.errors import AmqpError, BadType, ConnectFailed, WrongState, WrongThread
 
 if TYPE_CHECKING:
-    from evamqp.core.callbacks import Runtime
     from evamqp.core.handler import Handler
     from evamqp.parameters import Parameters
 
@@ -52,17 +50,14 @@ class Core(Protocol):
     def handle_timer(self) -> None: ...
 
 
-C = TypeVar("C", bound=Core)
 T = TypeVar("T")
 
 
-class Driver(Generic[C]):
-    """The Stream of one transport, and the Runtime of one core.
+class Driver:
+    """The Stream of one transport, and the Runtime of one core, which ``drive()`` is given.
 
     Args:
         adapter: The loop.
-        make_core: Called with this driver, which is the core's Runtime.
-
     """
 
     __slots__ = (
@@ -90,7 +85,7 @@ class Driver(Generic[C]):
         "time",
     )
 
-    def __init__(self, adapter: Adapter, make_core: Callable[[Runtime], C]) -> None:
+    def __init__(self, adapter: Adapter) -> None:
         self.adapter: Adapter = adapter
         self.time: Callable[[], float] = adapter.time
         self._transport: Transport | None = None
@@ -111,14 +106,12 @@ class Driver(Generic[C]):
         self._reading = True
         self._budget = TURN_BUDGET  # bytes that this turn may still write
         self._writing = False  # bytes were taken from the core, and the transport has none of them
-        self._late: weakref.ref[C] | None = None
-        self._core: C | None = make_core(self)
+        self._core: Core | None = None
+        self._late: weakref.ref[Core] | None = None
 
-    @property
-    def core(self) -> C:
-        """The core.  Ask for it only before its end."""
-        assert self._core is not None
-        return self._core
+    def drive(self, core: Core) -> None:
+        """Drive this core from now on, until its end."""
+        self._core = core
 
     # Connecting
 
@@ -146,10 +139,13 @@ class Driver(Generic[C]):
 
     def connection_made(self, transport: Transport) -> None:
         self._transport = transport
+        self._attempt = None
         assert self._target is not None
         if self._target.stall_warning is not None:
             self._stall_after = self._target.stall_warning
-        self.perform(self.core.connection_made, self._target)
+        core = self._core
+        assert core is not None
+        self.perform(core.connection_made, self._target)
 
     def data_received(self, data: bytes) -> None:
         core = self._core
@@ -167,7 +163,7 @@ class Driver(Generic[C]):
                     self._stalled(core, began, True)
                 self._settle()
 
-    def _stalled(self, core: C, since: float, in_callback: bool) -> None:
+    def _stalled(self, core: Core, since: float, in_callback: bool) -> None:
         """Report that the loop stood still since then, unless that is known."""
         now = self.time()
         seconds = now - max(since, self._stalled_until)
@@ -226,7 +222,8 @@ class Driver(Generic[C]):
 
     def _lost(self, exc: BaseException | None) -> None:
         self._transport = self._attempt = None
-        core = self.core
+        core = self._core
+        assert core is not None
         try:
             self.perform(core.connection_lost, exc)
         finally:
@@ -313,7 +310,7 @@ class Driver(Generic[C]):
         if deadline is not None and (self._timer is None or deadline < self._timer_at):
             self._arm(deadline)
 
-    def _write(self, core: C) -> bool:
+    def _write(self, core: Core) -> bool:
         """Give the transport what it may have now; whether more may wait behind that."""
         transport = self._transport
         if self._paused or transport is None:
@@ -328,7 +325,7 @@ class Driver(Generic[C]):
         if not pieces:
             return False
         if len(pieces) > 1 and (writelines := getattr(transport, "writelines", None)):
-            size = sum(map(len, pieces))
+            size = total(pieces)
             writelines(pieces)
         else:
             data = b"".join(pieces)
@@ -395,9 +392,11 @@ def start(targets: Iterable[Parameters], handler: Handler, adapter: Adapter) -> 
     if runs_elsewhere(adapter):
         raise WrongThread("connect: the loop runs in another thread; use call_soon_threadsafe")
     watch_loop(adapter)
-    driver = Driver(adapter, partial(Connection, handler))
+    driver = Driver(adapter)
+    connection = Connection(handler, driver)
+    driver.drive(connection)
     driver.dial(targets)
-    return driver.core
+    return connection
 
 
 def chosen_adapter(adapter: Adapter | None) -> Adapter:

@@ -117,7 +117,7 @@ class Tour(RecordingHandler):
             channel.connection.close()
 
 
-class RecordingDriver(Driver[Connection]):
+class RecordingDriver(Driver):
     """A driver that keeps what the broker sent."""
 
     __slots__ = ("received",)
@@ -136,7 +136,8 @@ def record(url: str) -> bytes:
     adapter = SelectAdapter()
     tour = Tour()
     tour.inside("on_close", lambda *_: adapter.stop())
-    driver = RecordingDriver(adapter, partial(Connection, tour))
+    driver = RecordingDriver(adapter)
+    driver.drive(Connection(tour, driver))
     driver.received = bytearray()
     driver.dial([Parameters.from_url(url, **SETTINGS)])
     adapter.run()

@@ -418,8 +418,10 @@ class Broker:
     def _accept(self) -> Wire:
         self._connections += 1
         number = self._connections
-        driver = Accepted(self.adapter, lambda runtime: ServerConnection(self, number, runtime))
-        wire = self.wires[number] = Wire(driver, self.adapter.call_soon)
+        driver = Accepted(self.adapter)
+        connection = ServerConnection(self, number, driver)
+        driver.drive(connection)
+        wire = self.wires[number] = Wire(connection, driver, self.adapter.call_soon)
         self.faults.admit(wire)
         return wire
 

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable
 from typing import Literal
 
-from evamqp.abc import Handle, LoopCallback, Stream, Transport
+from evamqp.abc import Adapter, Handle, LoopCallback, Stream, Transport
 from evamqp.codec.frames import FRAME_OVERHEAD, PROTOCOL_HEADER
 from evamqp.driver import Driver
 from evamqp.parameters import Parameters
@@ -21,18 +21,18 @@ Unit = Literal["bytes", "frames"]
 CallSoon = Callable[[LoopCallback], Handle]
 
 _FRAME_HEAD = FRAME_OVERHEAD - 1
-_NOBODY = Parameters()
+# A client's core learns which target answered; a broker has none.
+_NOBODY = Parameters(stall_warning=None)
 
 
-class Accepted(Driver[ServerConnection]):
+class Accepted(Driver):
     """The driver of a connection that came to us."""
 
     __slots__ = ()
 
-    def connection_made(self, transport: Transport) -> None:
-        self._transport = transport
-        # A client's core learns here which target answered; a broker has none.
-        self.perform(self.core.connection_made, _NOBODY)
+    def __init__(self, adapter: Adapter) -> None:
+        super().__init__(adapter)
+        self._target = _NOBODY
 
 
 class Cut:
@@ -83,8 +83,8 @@ class Wire:
 
     __slots__ = ("_call_soon", "_cuts", "_is_cut", "_stream", "_transport", "connection")
 
-    def __init__(self, driver: Accepted, call_soon: CallSoon) -> None:
-        self.connection: ServerConnection = driver.core
+    def __init__(self, connection: ServerConnection, driver: Accepted, call_soon: CallSoon) -> None:
+        self.connection: ServerConnection = connection
         self._stream: Stream = driver
         self._call_soon = call_soon
         self._transport: Transport | None = None
