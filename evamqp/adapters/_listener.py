@@ -6,12 +6,12 @@ It accepts; serving the connection is the stream's business.
 from __future__ import annotations
 
 import errno
-import selectors
 import socket
 from collections.abc import Callable
 
 from evamqp.abc import Handle, LoopCallback, Stream
-from evamqp.adapters._socket import READ, CallSoon, SocketTransport
+from evamqp.adapters._selector import READ, Selector
+from evamqp.adapters._socket import CallSoon, SocketTransport
 from evamqp.adapters._tcp import set_options
 
 #: Seconds without accepting after the process ran out of file descriptors or buffers.
@@ -31,7 +31,7 @@ class SocketListener:
 
     def __init__(
         self,
-        selector: selectors.BaseSelector,
+        selector: Selector,
         call_soon: CallSoon,
         call_later: CallLater,
         sock: socket.socket,

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import selectors
 from collections.abc import Callable
 from typing import Protocol
 
 from evamqp.abc import Adapter, Endpoint, Handle, Stream
 from evamqp.adapters._dial import Dial
 from evamqp.adapters._listener import SocketListener
+from evamqp.adapters._selector import Selector
 from evamqp.adapters._socket import SocketConnector
 from evamqp.adapters._tcp import open_listener
 
 
 class _Loop(Adapter, Protocol):
     @property
-    def _selector(self) -> selectors.BaseSelector: ...
+    def _selector(self) -> Selector: ...
 
 
 class SelectorNetwork:

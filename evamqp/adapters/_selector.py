@@ -1,4 +1,4 @@
-"""The built-in loop's selector, and what ends its sleep: a wake-up socket and signals.
+"""The built-in loop's selector, and Ctrl-C between two callbacks.
 
 Readiness only: what is done about it is the loop's business.
 """
@@ -15,12 +15,24 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Protocol, TypeAlias
 
-from evamqp.adapters._socket import READ, WRITE
+from evamqp.adapters._wake_up import WakeUp
 
 Event: TypeAlias = tuple[selectors.SelectorKey, int]
 
+READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+#: The loop no longer watches the socket, whatever the other events say.
+LOST = 4
 # As in select.epoll; other platforms have neither.
 _EPOLLIN, _EPOLLOUT = 1, 4
+# Whether a select() in progress sees a change that another thread makes.
+_SEES_CHANGES = issubclass(
+    selectors.DefaultSelector,
+    tuple(
+        getattr(selectors, name)
+        for name in ("EpollSelector", "KqueueSelector")
+        if hasattr(selectors, name)
+    ),
+)
 #: Seconds of sleep up to which a signal that arrives just before epoll may wait until it ends.
 UNGUARDED_SLEEP = 0.1
 
@@ -32,7 +44,19 @@ class Lock(Protocol):
     def release(self) -> None: ...
 
 
-class LoopSelector(selectors.DefaultSelector):
+class Selector(Protocol):
+    """What calls back when a socket is ready; the methods are those of the standard library's."""
+
+    def register(
+        self, sock: socket.socket, events: int, callback: Callable[[int], object], /
+    ) -> object: ...
+    def modify(
+        self, sock: socket.socket, events: int, callback: Callable[[int], object], /
+    ) -> object: ...
+    def unregister(self, sock: socket.socket, /) -> object: ...
+
+
+class LoopSelector:
     """The platform's best selector; several threads may sleep in it by turns.
 
     Attributes:
@@ -41,33 +65,26 @@ class LoopSelector(selectors.DefaultSelector):
         sleeps_until: When the sleep of another thread ends; None while none sleeps.
     """
 
-    #: Whether a select() in progress sees a change that another thread makes.
-    sees_changes = issubclass(
-        selectors.DefaultSelector,
-        tuple(
-            getattr(selectors, name)
-            for name in ("EpollSelector", "KqueueSelector")
-            if hasattr(selectors, name)
-        ),
-    )
+    __slots__ = ("_keys", "_poll", "_selector", "sleeps_until", "wake_up", "writers")
 
     def __init__(self) -> None:
-        super().__init__()
-        self.wake_up = WakeUp()
-        self.writers = 0
+        selector = selectors.DefaultSelector()
+        self.wake_up: WakeUp = WakeUp()
+        self.writers: int = 0
         self.sleeps_until: float | None = None
+        self._selector = selector
         self._keys: dict[int, selectors.SelectorKey] = {}
         # Whose select() turns one event into two calls and three lists.
-        is_epoll = isinstance(self, getattr(selectors, "EpollSelector", ()))
+        is_epoll = isinstance(selector, getattr(selectors, "EpollSelector", ()))
         self._poll: Callable[[float, int], list[tuple[int, int]]] | None = (
-            self._selector.poll if is_epoll else None  # type: ignore[attr-defined]
+            selector._selector.poll if is_epoll else None  # type: ignore[attr-defined]
         )
         self.register(self.wake_up.reader, READ, self.wake_up.swallow)
 
     def select(self, timeout: float | None = None) -> list[Event]:
         """As DefaultSelector's."""
         if self._poll is None:
-            return super().select(timeout)
+            return self._selector.select(timeout)
         keys = self._keys
         ready: list[Event] = []
         for fd, event in self._poll(-1 if timeout is None else max(timeout, 0), len(keys)):
@@ -110,80 +127,49 @@ class LoopSelector(selectors.DefaultSelector):
             restore_signals()
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        key = super().register(fileobj, events, data)
+        """As DefaultSelector's."""
+        key = self._selector.register(fileobj, events, data)
         self._keys[key.fd] = key
         self._count(0, events)
         return key
 
     def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        """As DefaultSelector's."""
         before = self.get_key(fileobj).events
-        key = super().modify(fileobj, events, data)
+        key = self._selector.modify(fileobj, events, data)
         self._keys[key.fd] = key
         self._count(before, events)
         return key
 
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:
-        key = super().unregister(fileobj)
+        """As DefaultSelector's."""
+        key = self._selector.unregister(fileobj)
         del self._keys[key.fd]
         self._count(key.events, 0)
         return key
 
-    def _count(self, before: int, events: int) -> None:
-        self.writers += bool(events & WRITE) - bool(before & WRITE)
-        if self.sleeps_until is not None and not self.sees_changes:
-            self.wake_up.send()
+    def get_key(self, fileobj: Any) -> selectors.SelectorKey:
+        """As DefaultSelector's."""
+        return self._selector.get_key(fileobj)
 
-
-class WakeUp:
-    """A socket pair that ends a sleep, from any thread or signal handler.
-
-    Attributes:
-        is_pending: A byte is in the socket, as far as we know.  Clear it before you look at what
-            other threads append: a later append then sees False, and sends a byte.
-        reader: The end to watch.
-    """
-
-    __slots__ = ("_writer", "is_pending", "reader")
-
-    def __init__(self) -> None:
-        self.is_pending = False
-        self.reader, self._writer = socket.socketpair()
-        self.reader.setblocking(False)
-        self._writer.setblocking(False)
-
-    def send(self) -> None:
-        """End the sleep.  Never blocks."""
-        # Without the flag a thread that calls often would fill the socket, with a system call each.
-        if self.is_pending:
-            return
-        self.is_pending = True
-        try:
-            self._writer.send(b"\0")
-        except OSError:
-            # Full: the loop wakes anyway.  Closed: there is no loop to wake.
-            return
-
-    def swallow(self, _: int) -> None:
-        """Read the bytes: the callback of ``reader``."""
-        try:
-            self.reader.recv(4096)
-        except BlockingIOError:
-            # Another process read it: a forked child shares the socket.
-            return
-
-    def on_signals(self) -> Callable[[], object]:
-        """Let signals send a byte too, until you call the function that this returns."""
-        # A signal that arrives just before epoll goes to sleep would otherwise be handled only
-        # when epoll wakes.
-        try:
-            before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        except ValueError:  # signals belong to the main thread, and this is another
-            return lambda: None
-        return lambda: signal.set_wakeup_fd(before)
+    def fileno(self) -> int | None:
+        """The selector's own descriptor; None where it has none."""
+        fileno: Callable[[], int] | None = getattr(self._selector, "fileno", None)
+        return None if fileno is None else fileno()
 
     def close(self) -> None:
-        """Close the sending end; the loop closes the one that it watches."""
-        self._writer.close()
+        """Close the selector, and all sockets that it watches.  Idempotent."""
+        for key in self._keys.values():
+            if isinstance(key.fileobj, socket.socket):  # a descriptor is the program's own
+                key.fileobj.close()
+        self._keys.clear()
+        self._selector.close()
+        self.wake_up.close()
+
+    def _count(self, before: int, events: int) -> None:
+        self.writers += bool(events & WRITE) - bool(before & WRITE)
+        if self.sleeps_until is not None and not _SEES_CHANGES:
+            self.wake_up.send()
 
 
 class Interrupt:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import selectors
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -15,11 +14,8 @@ from collections.abc import Callable, Sequence
 from evamqp.abc import Endpoint, Handle, LoopCallback, Stream
 from evamqp.adapters._flow import HIGH_WATER, LOW_WATER, WriteFlow, deliver_much
 from evamqp.adapters._happy_eyeballs import Address
+from evamqp.adapters._selector import LOST, READ, WRITE, Selector
 from evamqp.adapters._tcp import RECV_SIZE, discard_input, open_socket, read_rest, shut_down
-
-READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
-#: The loop no longer watches the socket, whatever the other events say.
-LOST = 4
 
 # EWOULDBLOCK is what Windows says for EINPROGRESS.
 _IN_PROGRESS = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
@@ -51,7 +47,7 @@ class SocketTransport:
 
     def __init__(
         self,
-        selector: selectors.BaseSelector,
+        selector: Selector,
         call_soon: CallSoon,
         sock: socket.socket,
         stream: Stream,
@@ -275,9 +271,7 @@ class SocketConnector:
 
     __slots__ = ("_call_soon", "_endpoint", "_selector")
 
-    def __init__(
-        self, selector: selectors.BaseSelector, call_soon: CallSoon, endpoint: Endpoint
-    ) -> None:
+    def __init__(self, selector: Selector, call_soon: CallSoon, endpoint: Endpoint) -> None:
         self._selector = selector
         self._call_soon = call_soon
         self._endpoint = endpoint
@@ -316,7 +310,7 @@ class _Connecting:
 
     def __init__(
         self,
-        selector: selectors.BaseSelector,
+        selector: Selector,
         sock: socket.socket,
         connected: Callable[[socket.socket], object],
         failed: Callable[[BaseException], object],

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import selectors
 from collections.abc import Callable
 from typing import Protocol
 
-from evamqp.adapters._socket import READ, WRITE
+from evamqp.adapters._selector import READ, WRITE, LoopSelector
 from evamqp.errors import BadArgument, BadType
 
 
@@ -33,7 +32,7 @@ class Watch:
 
 class _Loop(Protocol):
     @property
-    def _selector(self) -> selectors.BaseSelector: ...
+    def _selector(self) -> LoopSelector: ...
 
 
 class FileWatcher:
@@ -67,9 +66,7 @@ class FileWatcher:
         return _remove(self._selector, fd, WRITE)
 
 
-def _add(
-    selector: selectors.BaseSelector, fd: int, event: int, callback: Callable[[], object]
-) -> None:
+def _add(selector: LoopSelector, fd: int, event: int, callback: Callable[[], object]) -> None:
     if isinstance(fd, bool) or not isinstance(fd, int):
         raise BadType(f"fd must be int, not {type(fd).__name__}")
     if not callable(callback):
@@ -87,7 +84,7 @@ def _add(
         raise BadArgument(f"descriptor {fd} cannot be watched: {error}") from error
 
 
-def _remove(selector: selectors.BaseSelector, fd: int, event: int) -> bool:
+def _remove(selector: LoopSelector, fd: int, event: int) -> bool:
     watch = _watch(selector, fd)
     if watch is None or watch.callbacks.pop(event, None) is None:
         return False
@@ -98,7 +95,7 @@ def _remove(selector: selectors.BaseSelector, fd: int, event: int) -> bool:
     return True
 
 
-def _watch(selector: selectors.BaseSelector, fd: int) -> Watch | None:
+def _watch(selector: LoopSelector, fd: int) -> Watch | None:
     try:
         data = selector.get_key(fd).data
     except KeyError:

@@ -6,14 +6,13 @@ the sleep in _selector.py, and futures in _future.py.
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from evamqp.abc import Handle, LoopCallback
 from evamqp.adapters._future import Promise, Result, run_awaitable, started
@@ -64,14 +63,8 @@ class SelectAdapter(SelectorNetwork, FileWatcher):
 
     # The contract.
 
-    if TYPE_CHECKING:
-
-        @staticmethod
-        def time() -> float:
-            """Monotonic seconds."""
-    else:
-        # Without a layer in between.
-        time = staticmethod(monotonic)
+    #: Monotonic seconds.
+    time: staticmethod[[], float] = staticmethod(monotonic)
 
     def runs_elsewhere(self) -> bool:
         """Whether another thread is in run() or run_until()."""
@@ -194,11 +187,10 @@ class SelectAdapter(SelectorNetwork, FileWatcher):
         Raises:
             WrongState: This platform's selector has no descriptor (it has on Linux and BSD).
         """
-        fileno = getattr(self._selector, "fileno", None)
+        fileno = self._selector.fileno()
         if fileno is None:
             raise WrongState("the selector of this platform has no descriptor to watch")
-        number: int = fileno()
-        return number
+        return fileno
 
     def time_until_due(self) -> float | None:
         """Seconds until a turn has something to do beside sockets; 0 if now, None if never."""
@@ -207,7 +199,6 @@ class SelectAdapter(SelectorNetwork, FileWatcher):
     def turn(
         self,
         timeout: float | None = None,
-        *,
         lock: Lock | None = None,
         on_wake: Callable[[], bool] | None = None,
     ) -> None:
@@ -255,11 +246,7 @@ class SelectAdapter(SelectorNetwork, FileWatcher):
             raise WrongState("the loop runs; stop() it first")
         while self._when_closed:
             self._when_closed.pop()(self)
-        for key in list((self._selector.get_map() or {}).values()):
-            if isinstance(key.fileobj, socket.socket):  # a descriptor is the program's own
-                key.fileobj.close()
         self._selector.close()
-        self._selector.wake_up.close()
 
     # The loop.
 

@@ -7,7 +7,6 @@ belongs here.
 
 from __future__ import annotations
 
-import selectors
 import signal
 import socket
 import sys
@@ -28,7 +27,7 @@ from zope.interface import implementer  # type: ignore[import-untyped]
 
 from evamqp.abc import Handle, LoopCallback
 from evamqp.adapters._network import SelectorNetwork
-from evamqp.adapters._socket import LOST, READ, WRITE
+from evamqp.adapters._selector import LOST, READ, WRITE
 from evamqp.adapters._timers import Call
 from evamqp.errors import RequestCancelled, WrongState
 
@@ -49,7 +48,7 @@ class TwistedAdapter(SelectorNetwork):
 
     def __init__(self, reactor: object | None = None) -> None:
         self.reactor: Any = cast(Any, reactor or _installed())
-        self._selector = cast(selectors.BaseSelector, _ReactorSelector(self.reactor))
+        self._selector = _ReactorSelector(self.reactor)
         self._soon: deque[Call] = deque()
         # Most reactors use wall-clock time, which must not decide whether a peer is dead.
         wall_clock = self.reactor.seconds is time.time
