@@ -106,7 +106,7 @@ def extensions() -> list[Extension]:
 
     flags = [] if sys.platform == "win32" else ["-O3", "-g0", "-Wno-sign-compare"]
     made = []
-    for declarations in sorted(HERE.glob("evamqp/*/*.pxd")):
+    for declarations in sorted(HERE.glob("evamqp/**/*.pxd")):
         source = declarations.relative_to(HERE).with_suffix(".py")
         if source.stem != "native":  # whose twin is inlined into the others
             name = ".".join(source.with_suffix("").parts)

@@ -216,8 +216,11 @@ class SharedLoop:
             if done():
                 return True
             while not self.is_over:
-                drive = self._lead if self._leader in (0, get_ident()) else self._follow
-                if drive(done, deadline):
+                if self._leader in (0, get_ident()):
+                    is_done = self._lead(done, deadline)
+                else:
+                    is_done = self._follow(done, deadline)
+                if is_done:
                     return True
                 if deadline is not None and deadline <= monotonic():
                     break
@@ -236,13 +239,13 @@ class SharedLoop:
         if not self.connection.reading and not self._is_keeping and self.connection.is_open:
             self.call(self.connection.resume_reading)
             self._is_inside = False
-        turn, lock, enter = self.adapter.turn, self._lock, self.enter
+        adapter, lock, enter = self.adapter, self._lock, self.enter
         timeout = None
         try:
             while not self.is_over:
                 if deadline is not None:
                     timeout = max(0.0, deadline - monotonic())
-                turn(timeout, lock=lock, on_wake=enter)
+                adapter.turn(timeout, lock, enter)
                 self._is_inside = False
                 if self._followers:
                     self._release_followers()

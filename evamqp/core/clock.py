@@ -6,12 +6,10 @@ Its owner decides what to do about a key that has expired.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
-
-K = TypeVar("K", bound=Hashable)
+from typing import Any
 
 
-class RequestClock(Generic[K]):
+class RequestClock:
     """Deadlines with one timeout, so that the oldest is always the first.
 
     Args:
@@ -27,17 +25,17 @@ class RequestClock(Generic[K]):
     def __init__(self, timeout: float, time: Callable[[], float]) -> None:
         self.timeout: float = timeout
         self.time: Callable[[], float] = time
-        self.started: dict[K, float] = {}
+        self.started: dict[Hashable, float] = {}
         self._lost = 0.0  # seconds paused so far
         self._paused_at: float | None = None
 
-    def start(self, key: K) -> None:
+    def start(self, key: Hashable) -> None:
         """Begin to wait for ``key``, or begin anew."""
         self.started.pop(key, None)
         now = self.time() if self._paused_at is None else self._paused_at
         self.started[key] = now - self._lost
 
-    def stop(self, key: K) -> None:
+    def stop(self, key: Hashable) -> None:
         """Wait for ``key`` no more.  A no-op if it was not waited for."""
         self.started.pop(key, None)
 
@@ -61,7 +59,7 @@ class RequestClock(Generic[K]):
             return None
         return next(iter(self.started.values())) + self._lost + self.timeout
 
-    def take_expired(self, now: float) -> K | None:
+    def take_expired(self, now: float) -> Any:
         """Remove and return the key that has waited longest, if too long; None if none has."""
         deadline = self.deadline()
         if deadline is None or deadline > now:

@@ -11,10 +11,10 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from threading import get_ident
 from typing import TYPE_CHECKING
 
 from evamqp.checks import flag
+from evamqp.codec import native
 from evamqp.codec.frames import PROTOCOL_HEADER
 from evamqp.core.async_block import AsyncBlock
 from evamqp.core.backpressure import Backpressure
@@ -58,6 +58,7 @@ log: logging.Logger = logging.getLogger(__name__)
 
 # Looked at for every read; a member of an enum takes six times as long to find.
 _CLOSED = ConnectionState.CLOSED
+_get_ident = native.get_ident()
 
 if TYPE_CHECKING:
     from evamqp.core.callbacks import Perform, Runtime
@@ -127,7 +128,7 @@ class Connection(Closable, AsyncBlock):
         channels: ChannelTable[ChannelMachine] = ChannelTable(callbacks.stats, runtime.time)
         parser = FrameParser(control, channels, callbacks, Message)
         backpressure = Backpressure(output, callbacks, control.report_writable)
-        clock: RequestClock[ChannelMachine | ControlChannel] = RequestClock(0.0, runtime.time)
+        clock: RequestClock = RequestClock(0.0, runtime.time)
         context = Context(callbacks, output, parser, clock, channels, backpressure, Message)
         self.context: Context = context
         self._stalls = Stalls(callbacks.stats)
@@ -214,7 +215,7 @@ class Connection(Closable, AsyncBlock):
     def receive_data(self, data: bytes) -> None:
         """Bytes from the peer.  Never raises for what the peer sent."""
         callbacks = self._callbacks
-        if self.state is _CLOSED or callbacks.owner != get_ident():
+        if self.state is _CLOSED or callbacks.owner != _get_ident():
             return
         callbacks.stats.bytes_received += len(data)
         callbacks.last = ""
@@ -254,7 +255,7 @@ class Connection(Closable, AsyncBlock):
         callbacks.bind_owner()
         if self.state not in (ConnectionState.CLOSED, ConnectionState.CONNECTING):
             self.context.parser.stopped = False
-            self._parse_held(wait_whole=False)
+            self._parse_held(False)
         self._closing.lost(exc)
 
     def data_to_send(self) -> bytes:
@@ -315,11 +316,11 @@ class Connection(Closable, AsyncBlock):
         """Bytes that wait to be sent."""
         return self._output.size
 
-    def _parse_held(self, *, wait_whole: bool = True) -> None:
+    def _parse_held(self, wait_whole: bool = True) -> None:
         """Parse what the parser has kept."""
         self._callbacks.run_deferred()
         try:
-            self.context.parser.receive(b"", wait_whole=wait_whole)
+            self.context.parser.receive(b"", wait_whole)
         except Exception as error:
             self._abort_over(error)
         self._callbacks.run_deferred()
@@ -342,7 +343,7 @@ class Connection(Closable, AsyncBlock):
     # Called by the user
 
     def _check_usable(self, what: str) -> None:
-        if self.state is not ConnectionState.OPEN or self._callbacks.owner != get_ident():
+        if self.state is not ConnectionState.OPEN or self._callbacks.owner != _get_ident():
             raise self._callbacks.foreign_caller(what) or self._unusable(what)
 
     def _unusable(self, what: str) -> UsageError:
@@ -576,7 +577,7 @@ class Connection(Closable, AsyncBlock):
         Raises:
             WrongThread: In a forked child.
         """
-        owner, callbacks = get_ident(), self._callbacks
+        owner, callbacks = _get_ident(), self._callbacks
         if callbacks.owner == owner:
             return
         if callbacks.is_forked:

@@ -73,7 +73,7 @@ class Context:
         callbacks: CallbackDispatcher,
         output: Output,
         parser: FrameParser,
-        clock: RequestClock[Any],
+        clock: RequestClock,
         channels: ChannelTable[ChannelMachine],
         backpressure: Backpressure,
         message_type: type[Delivery],
@@ -81,7 +81,7 @@ class Context:
         self.callbacks: CallbackDispatcher = callbacks
         self.output: Output = output
         self.parser: FrameParser = parser
-        self.clock: RequestClock[Any] = clock
+        self.clock: RequestClock = clock
         self.channels: ChannelTable[ChannelMachine] = channels
         self.backpressure: Backpressure = backpressure
         self.message_type: type[Delivery] = message_type

@@ -1,3 +1,7 @@
+import cython
+
+cdef Py_ssize_t BIG_PIECE
+
 cdef class Output:
     cdef public list pieces
     cdef public Py_ssize_t size, threshold
@@ -14,5 +18,10 @@ cdef class Output:
     cdef _enter_backlog(self, Py_ssize_t size)
     cdef _enter_idle(self)
     cdef _coalesce(self)
+    @cython.locals(size=Py_ssize_t, pieces=list)
     cpdef list take(self)
+    @cython.locals(size=Py_ssize_t, count=Py_ssize_t)
     cdef list _oldest(self)
+
+@cython.locals(size=Py_ssize_t)
+cpdef Py_ssize_t total(list pieces) except -1

@@ -187,7 +187,7 @@ class Output:
         if size > TAKE_AT_MOST:
             pieces = self._oldest()
             del self.pieces[: len(pieces)]
-            size = sum(map(len, pieces))
+            size = total(pieces)
         else:
             self.pieces = []
         self.size -= size
@@ -211,6 +211,14 @@ class Output:
         self.pieces = []
         self.size = 0
         self._enter_idle()
+
+
+def total(pieces: list[bytes | memoryview]) -> int:
+    """The bytes of all pieces."""
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+    return size
 
 
 def _ignore(size: int = 0) -> None:

@@ -22,6 +22,7 @@ cdef class FrameParser:
     cdef public Py_ssize_t frame_max, header_max
     cdef public long long unfinished, body_bytes, header_bytes, frames, heartbeats, messages
 
+    cpdef receive(self, data, bint wait_whole=*)
     @cython.locals(end=Py_ssize_t, position=Py_ssize_t, need=Py_ssize_t, messages=Py_ssize_t,
         confirms=Py_ssize_t, body_max=Py_ssize_t, header_max=Py_ssize_t, template=DeliveryTemplate,
         length=Py_ssize_t, header=Py_ssize_t, mark="unsigned int", header_size="unsigned int",

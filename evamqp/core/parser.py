@@ -208,7 +208,7 @@ class FrameParser:
         if self._sink is content:
             self._sink = None
 
-    def receive(self, data: bytes, *, wait_whole: bool = True) -> None:
+    def receive(self, data: bytes, wait_whole: bool = True) -> None:
         """Parse ``data`` behind what is held, and dispatch every frame that is complete.
 
         Args:

@@ -1,6 +1,7 @@
 import cython
 cimport evamqp.codec.native as native
 from evamqp.codec.properties cimport Properties
+from evamqp.core.context cimport Limits
 from evamqp.core.outlet cimport Outlet
 from evamqp.core.output cimport Output
 
@@ -8,7 +9,7 @@ cdef bint _COMPILED
 cdef native.Ident _get_ident
 
 cdef class Publishing:
-    cdef public object _limits
+    cdef public Limits _limits
     cdef public int number
     cdef public Outlet _outlet
     cdef public dict _prefixes, _last_prefixes, _publish_ends
@@ -21,7 +22,8 @@ cdef class Publishing:
         size=Py_ssize_t, output=Output, frames=bytes, total=Py_ssize_t, tag="long long")
     cpdef object basic_publish(self, object exchange, object routing_key, object body, object properties=*, object mandatory=*)
     cdef bytes _look_at(self, object properties)
-    @cython.locals(output=Output, total=Py_ssize_t)
+    @cython.locals(output=Output, size=Py_ssize_t, total=Py_ssize_t, frame_max=Py_ssize_t,
+        front=bytes, pieces=list)
     cdef _publish_pieces(self, bytes head, bytes raw, bytes body)
     @cython.locals(head=bytes, key=bytes, prefix=bytes)
     cdef bytes _make_head(self, object exchange, object routing_key, object mandatory)

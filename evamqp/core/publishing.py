@@ -182,11 +182,13 @@ class Publishing:
             header = pack_header(12 + len(raw), CLASS_BASIC, size)
             front = b"".join((head, header, raw, self._body_prefix, pack_size(size)))
             pieces = [front, body, FRAME_END]
+            size += len(front) + 1
         else:
             pieces = [without_header(head), content_header_frame(number, raw, size)]
             pieces += body_frames(number, body, frame_max)
+            size = sum(map(len, pieces))
         output = self._outlet.output
-        total = output.admit(sum(map(len, pieces)))
+        total = output.admit(size)
         output.pieces += pieces
         output.size = total
 

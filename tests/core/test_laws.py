@@ -726,7 +726,7 @@ class Faulty(FrameParser):
 
     __slots__ = ()
 
-    def receive(self, data: bytes, *, wait_whole: bool = True) -> None:
+    def receive(self, data: bytes, wait_whole: bool = True) -> None:
         if data:
             raise LookupError("a bug")
 

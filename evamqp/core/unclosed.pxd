@@ -1,0 +1,3 @@
+cdef class Closable:
+    cdef object __weakref__
+    cdef public bint _must_close
