@@ -5,6 +5,7 @@ What every loop owes is in test_contract.py.
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import gc
 import itertools
@@ -25,7 +26,7 @@ from typing import Any
 
 import pytest
 
-from evamqp.abc import Endpoint
+from evamqp.abc import Endpoint, Handle, LoopCallback
 from evamqp.adapters import _listener
 from evamqp.adapters._socket import SocketTransport
 from evamqp.adapters._timers import CANCELLED_TIMERS, Call, Timers
@@ -344,6 +345,21 @@ def test_a_ctrl_c_in_the_last_callback_is_not_swallowed(adapter: SelectAdapter) 
     adapter.run()
 
 
+def test_a_ctrl_c_while_no_python_code_runs_ends_the_sleep(adapter: SelectAdapter) -> None:
+    # A compiled loop runs little else, and an interpreter calls handlers from Python code.
+    too_late: list[int] = []
+
+    def give_up() -> None:
+        too_late.append(1)
+        adapter.stop()
+
+    adapter.call_soon(_thread.interrupt_main)
+    adapter.call_later(10, give_up)
+    with pytest.raises(KeyboardInterrupt):
+        adapter.run()
+    assert not too_late
+
+
 def test_a_handler_of_yours_for_ctrl_c_is_left_alone(
     adapter: SelectAdapter,
 ) -> None:
@@ -380,6 +396,26 @@ def test_loop_runs_in_a_thread_without_touching_signals(adapter: SelectAdapter) 
     thread.start()
     thread.join()
     assert calls == ["ran"]
+
+
+def test_a_subclass_decides_what_time_it_is_and_sees_what_is_scheduled() -> None:
+    scheduled: list[float] = []
+
+    class Shifted(SelectAdapter):
+        def time(self) -> float:
+            return SelectAdapter.time() + 1e6
+
+        def call_later(self, delay: float, callback: LoopCallback) -> Handle:
+            scheduled.append(delay)
+            return super().call_later(delay, callback)
+
+    adapter = Shifted()
+    adapter.call_later(0.01, adapter.stop)
+    adapter.run()
+    with pytest.raises(TimeoutError):
+        adapter.run_until(adapter.create_future().future, 0.01)
+    assert scheduled == [0.01, 0.01]
+    adapter.close()
 
 
 # run_until.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import socket
@@ -228,6 +229,16 @@ def test_interrupted_wait_leaves_the_connection_usable(
         channel.publish("", "q", b"1")
         assert channel.queue_purge("q") == 1
     assert channel.consumer_tags == []
+
+
+def test_a_ctrl_c_while_no_python_code_runs_ends_the_wait(connection: Connection) -> None:
+    # As in the loop's own tests; here a sleep has no wake-up for signals at first.
+    too_late: list[int] = []
+    connection.call_later(TIMEOUT / 2, lambda: too_late.append(1))
+    connection._loop.adapter.call_soon(_thread.interrupt_main)
+    with pytest.raises(KeyboardInterrupt):
+        connection.sleep(TIMEOUT)
+    assert not too_late
 
 
 @pytest.mark.usefixtures("interrupt")

@@ -18,8 +18,11 @@ from typing import Any
 import pytest
 
 import evamqp
+from evamqp.adapters.select import SelectAdapter
+from evamqp.blocking import SharedLoop
 from evamqp.codec.properties import Properties
 from evamqp.core.output import Output
+from evamqp.driver import Driver
 from tests.compiled import work
 from tests.support.client import Client
 from tests.support.frames import deliver
@@ -148,8 +151,42 @@ def take_five(output: Output) -> None:
                 take_five,
             ),
         ),
+        (
+            evamqp.Connection.__new__(evamqp.Connection),
+            (
+                lambda connection: connection.receive_data(b"bytes"),
+                lambda connection: connection.pieces_to_send(),
+                lambda connection: connection.next_deadline(),
+                lambda connection: connection.channel(),
+            ),
+        ),
+        (
+            Driver.__new__(Driver),
+            (
+                lambda driver: driver.dial([]),
+                lambda driver: driver.perform(None),
+                lambda driver: driver.call_soon_threadsafe(print),
+            ),
+        ),
+        (
+            SelectAdapter.__new__(SelectAdapter),
+            (
+                lambda adapter: adapter.call_soon(print),
+                lambda adapter: adapter.call_later(0, print),
+                lambda adapter: adapter.turn(0),
+                lambda adapter: adapter.run(),
+            ),
+        ),
+        (
+            SharedLoop.__new__(SharedLoop),
+            (
+                lambda loop: loop.lock,
+                lambda loop: loop.perform(print),
+                lambda loop: loop.flush(),
+            ),
+        ),
     ],
-    ids=["Properties", "Output"],
+    ids=["Properties", "Output", "Connection", "Driver", "SelectAdapter", "SharedLoop"],
 )
 def test_an_object_that_new_alone_has_made_is_an_error_and_no_crash(
     made: Any, uses: tuple[Callable[[Any], object], ...]
