@@ -80,7 +80,7 @@ def wrong_values(kind: type, method: str, parameter: inspect.Parameter) -> tuple
 
 
 def public_methods(kind: type) -> Iterator[tuple[str, inspect.Signature]]:
-    for name, function in inspect.getmembers(kind, inspect.isfunction):
+    for name, function in inspect.getmembers(kind, inspect.isroutine):
         if not name.startswith("_") and name not in INNER:
             yield name, inspect.signature(function)
 
