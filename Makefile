@@ -50,8 +50,8 @@ WORLDS ?= 2000
 KILLS ?= 200
 SEED ?=
 DRIVER ?= evamqp-select
-SANITIZED := tests/codec tests/core tests/compiled tests/test_driver.py tests/adapters tests/blocking \
-    tests/hostile/test_cases.py \
+SANITIZED := tests/codec tests/core tests/compiled tests/test_driver.py tests/adapters/test_select.py \
+    tests/adapters/test_reads.py tests/blocking/test_channel.py tests/hostile/test_cases.py \
     tests/hostile/test_every_state.py tests/hostile/test_regressions.py tests/hostile/test_sessions.py
 
 .DEFAULT_GOAL := help

@@ -1,5 +1,5 @@
 import cython
-from evamqp.core.output cimport total
+from evamqp.core.output cimport size_of
 
 cdef Py_ssize_t FLUSH_AT, TAKE_AT_MOST
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from evamqp import checks
 from evamqp.abc import Adapter, Handle, Promise, Transport
 from evamqp.core.connection import Connection
-from evamqp.core.output import FLUSH_AT, TAKE_AT_MOST, total
+from evamqp.core.output import FLUSH_AT, TAKE_AT_MOST, size_of
 from evamqp.core.state import TransportAction
 from evamqp.core.thread_bound import runs_elsewhere
 from evamqp.core.unclosed import watch_loop
@@ -325,7 +325,7 @@ class Driver:
         if not pieces:
             return False
         if len(pieces) > 1 and (writelines := getattr(transport, "writelines", None)):
-            size = total(pieces)
+            size = size_of(pieces)
             writelines(pieces)
         else:
             data = b"".join(pieces)

@@ -128,7 +128,7 @@ class Connection(Closable, AsyncBlock):
         channels: ChannelTable[ChannelMachine] = ChannelTable(callbacks.stats, runtime.time)
         parser = FrameParser(control, channels, callbacks, Message)
         backpressure = Backpressure(output, callbacks, control.report_writable)
-        clock: RequestClock = RequestClock(0.0, runtime.time)
+        clock = RequestClock(0.0, runtime.time)
         context = Context(callbacks, output, parser, clock, channels, backpressure, Message)
         self.context: Context = context
         self._stalls = Stalls(callbacks.stats)
@@ -255,7 +255,7 @@ class Connection(Closable, AsyncBlock):
         callbacks.bind_owner()
         if self.state not in (ConnectionState.CLOSED, ConnectionState.CONNECTING):
             self.context.parser.stopped = False
-            self._parse_held(False)
+            self._parse_held(wait_whole=False)
         self._closing.lost(exc)
 
     def data_to_send(self) -> bytes:
@@ -316,7 +316,7 @@ class Connection(Closable, AsyncBlock):
         """Bytes that wait to be sent."""
         return self._output.size
 
-    def _parse_held(self, wait_whole: bool = True) -> None:
+    def _parse_held(self, *, wait_whole: bool = True) -> None:
         """Parse what the parser has kept."""
         self._callbacks.run_deferred()
         try:

@@ -24,4 +24,4 @@ cdef class Output:
     cdef list _oldest(self)
 
 @cython.locals(size=Py_ssize_t)
-cpdef Py_ssize_t total(list pieces) except -1
+cpdef Py_ssize_t size_of(list pieces) except -1

@@ -187,7 +187,7 @@ class Output:
         if size > TAKE_AT_MOST:
             pieces = self._oldest()
             del self.pieces[: len(pieces)]
-            size = total(pieces)
+            size = size_of(pieces)
         else:
             self.pieces = []
         self.size -= size
@@ -213,7 +213,7 @@ class Output:
         self._enter_idle()
 
 
-def total(pieces: list[bytes | memoryview]) -> int:
+def size_of(pieces: list[bytes | memoryview]) -> int:
     """The bytes of all pieces."""
     size = 0
     for piece in pieces:

@@ -3,7 +3,7 @@ cimport evamqp.codec.native as native
 from evamqp.codec.properties cimport Properties
 from evamqp.core.context cimport Limits
 from evamqp.core.outlet cimport Outlet
-from evamqp.core.output cimport Output
+from evamqp.core.output cimport Output, size_of
 
 cdef bint _COMPILED
 cdef native.Ident _get_ident
@@ -22,7 +22,7 @@ cdef class Publishing:
         size=Py_ssize_t, output=Output, frames=bytes, total=Py_ssize_t, tag="long long")
     cpdef object basic_publish(self, object exchange, object routing_key, object body, object properties=*, object mandatory=*)
     cdef bytes _look_at(self, object properties)
-    @cython.locals(output=Output, size=Py_ssize_t, total=Py_ssize_t, frame_max=Py_ssize_t,
+    @cython.locals(output=Output, size=Py_ssize_t, waiting=Py_ssize_t, frame_max=Py_ssize_t,
         front=bytes, pieces=list)
     cdef _publish_pieces(self, bytes head, bytes raw, bytes body)
     @cython.locals(head=bytes, key=bytes, prefix=bytes)

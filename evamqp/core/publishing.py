@@ -22,6 +22,7 @@ from evamqp.codec.templates import (
     publish_prefix,
     without_header,
 )
+from evamqp.core.output import size_of
 from evamqp.errors import BadType
 
 if TYPE_CHECKING:
@@ -182,15 +183,13 @@ class Publishing:
             header = pack_header(12 + len(raw), CLASS_BASIC, size)
             front = b"".join((head, header, raw, self._body_prefix, pack_size(size)))
             pieces = [front, body, FRAME_END]
-            size += len(front) + 1
         else:
             pieces = [without_header(head), content_header_frame(number, raw, size)]
             pieces += body_frames(number, body, frame_max)
-            size = sum(map(len, pieces))
         output = self._outlet.output
-        total = output.admit(size)
+        waiting = output.admit(size_of(pieces))
         output.pieces += pieces
-        output.size = total
+        output.size = waiting
 
     def _make_head(self, exchange: str, routing_key: str, mandatory: bool) -> bytes:
         """The frame of basic.publish, and the type and channel of the frame behind it."""

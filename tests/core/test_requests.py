@@ -439,7 +439,7 @@ class Now:
 
 def test_a_clock_expires_the_longest_wait_first_and_each_once() -> None:
     now = Now()
-    clock: RequestClock = RequestClock(10, now)
+    clock = RequestClock(10, now)
     assert clock.deadline() is None
     clock.start("a")
     now.seconds = 1
@@ -452,7 +452,7 @@ def test_a_clock_expires_the_longest_wait_first_and_each_once() -> None:
 
 def test_a_clock_started_again_waits_anew() -> None:
     now = Now()
-    clock: RequestClock = RequestClock(10, now)
+    clock = RequestClock(10, now)
     for key, now.seconds in (("a", 0), ("b", 1), ("a", 5)):
         clock.start(key)
     assert clock.take_expired(11) == "b"
@@ -463,7 +463,7 @@ def test_a_clock_started_again_waits_anew() -> None:
 
 def test_a_paused_clock_expires_nothing() -> None:
     now = Now()
-    clock: RequestClock = RequestClock(10, now)
+    clock = RequestClock(10, now)
     clock.start("a")
     for now.seconds in (4, 5):
         clock.pause(True)
