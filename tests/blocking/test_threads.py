@@ -160,13 +160,12 @@ def test_close_ends_the_wait_of_every_thread(connection: Connection, channel: Ch
 
 
 def test_closed_connection_leaves_no_thread(url: str) -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     with evamqp.blocking.connect(url):
-        assert threading.active_count() == before + 1
-    deadline = time.monotonic() + TIMEOUT
-    while threading.active_count() > before and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert threading.active_count() == before
+        (keeper,) = set(threading.enumerate()) - before
+        assert keeper.daemon
+    keeper.join(TIMEOUT)
+    assert not keeper.is_alive()
 
 
 # The keeper.
@@ -175,14 +174,14 @@ def test_closed_connection_leaves_no_thread(url: str) -> None:
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_keeper_of_a_connection_that_nobody_has_ends(amqp_broker: ServedVhost) -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     target = evamqp.Parameters.from_url(amqp_broker.url, heartbeat=1)
     evamqp.blocking.connect(target).channel()
     deadline = time.monotonic() + TIMEOUT
-    while threading.active_count() > before and time.monotonic() < deadline:
+    while set(threading.enumerate()) - before and time.monotonic() < deadline:
         gc.collect()
         time.sleep(0.05)
-    assert threading.active_count() == before
+    assert not set(threading.enumerate()) - before
 
 
 @pytest.mark.rabbitmq

@@ -40,13 +40,13 @@ class ConnectingContract(Contract):
         assert stream.calls == ["made"], stream.error
 
     def test_address_literal_needs_no_thread(self, rig: Rig) -> None:
-        before = threading.active_count()
+        before = set(threading.enumerate())
         server = rig.server()
         stream, _ = rig.dial(server.port)
-        counts: list[int] = []
-        stream.on_made = lambda: counts.append(threading.active_count())
+        started: list[set[threading.Thread]] = []
+        stream.on_made = lambda: started.append(set(threading.enumerate()) - before)
         rig.until(lambda: stream.calls)
-        assert counts[0] <= before
+        assert started == [set()]
 
     def test_refused_connect_is_lost_once_and_names_the_address(self, rig: Rig) -> None:
         port = closed_port()
