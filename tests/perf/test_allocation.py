@@ -31,15 +31,6 @@ MESSAGES = 1000
 SLACK = 5
 
 
-@pytest.fixture(autouse=True)
-def collector_at_rest() -> Iterator[None]:
-    """Nothing is collected but by us."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
 def live() -> int:
     """How many objects the garbage collector tracks."""
     return len(gc.get_objects())
