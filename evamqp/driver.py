@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # Bytes handed to the transport within one turn of the loop.  What is more stays in the core,
 # which has the water marks; a transport may report that it is full only a turn later.
-TURN_BUDGET = 256 * 1024
+TURN_BUDGET = 512 * 1024
 # Looked at after every read; a member of an enum takes six times as long to find.
 _KEEP = TransportAction.KEEP
 
@@ -294,8 +294,11 @@ class Driver:
             self.adapter.call_soon(self._feed_held)
         transport = self._transport
         if transport is not None:
-            if self._write(core) and core.output_size and self._flush is None:
-                self._flush = self.adapter.call_soon(self._on_turn)
+            while self._write(core) and core.output_size:
+                if self._budget <= 0:
+                    if self._flush is None:
+                        self._flush = self.adapter.call_soon(self._on_turn)
+                    break
             if core.reading is not self._reading and not self._held:
                 self._reading = core.reading
                 (transport.resume_reading if core.reading else transport.pause_reading)()

@@ -68,13 +68,15 @@ def body_frames(channel: int, body: Body, frame_max: int) -> list[bytes | memory
         if size > _COPIED_BODY:
             return [head, body, _END]
         return [b"".join((head, body, _END))] if size else []
+    view, end = memoryview(body), room
+    between = _pack_next_head(FRAME_END, FRAME_BODY, channel, room)
     pieces: list[bytes | memoryview] = [_pack_head(FRAME_BODY, channel, room)]
-    view = memoryview(body)
-    for start in range(0, size, room):
-        pieces.append(view[start : start + room])
-        left = size - start - room
-        if left > 0:
-            pieces.append(_pack_next_head(FRAME_END, FRAME_BODY, channel, min(room, left)))
+    while end < size:
+        pieces.append(view[end - room : end])
+        pieces.append(between)
+        end += room
+    pieces[-1] = _pack_next_head(FRAME_END, FRAME_BODY, channel, size - end + room)
+    pieces.append(view[end - room :])
     pieces.append(_END)
     return pieces
 
