@@ -1,6 +1,7 @@
 """The channel that kombu's entities call: py-amqp's verbs and argument order on evamqp.Channel.
 
-How a call waits is ``connection.py``; what a message looks like is ``message.py``.
+How a call waits is ``connection.py``; what a message looks like, ``message.py`` if it came and
+``publishing.py`` if it goes.
 """
 
 from __future__ import annotations
@@ -17,31 +18,12 @@ from kombu.transport.base import StdChannel, to_rabbitmq_queue_arguments
 import evamqp
 from evamqp.integrations.kombu.consumer import Consumer
 from evamqp.integrations.kombu.errors import translate_unasked
-from evamqp.integrations.kombu.message import Message, OutgoingMessage
+from evamqp.integrations.kombu.message import Message
+from evamqp.integrations.kombu.publishing import OutgoingMessage, Publication
 
 if TYPE_CHECKING:
     from evamqp.integrations.kombu.connection import Connection
     from evamqp.types import Tags
-
-
-class Publication:
-    """A publish until its confirm.
-
-    Attributes:
-        is_settled: Whether it has its outcome.
-        error: Why the broker did not take it, or why nobody knows; None if it did.
-        returned: What the broker sent back because no queue took it, or None.
-    """
-
-    __slots__ = ("error", "is_settled", "returned")
-
-    def __init__(self) -> None:
-        self.is_settled: bool = False
-        self.error: evamqp.AmqpError | None = None
-        self.returned: evamqp.Returned | None = None
-
-    def has_ended(self) -> bool:
-        return self.is_settled
 
 
 class Channel(StdChannel):  # type: ignore[misc]
@@ -272,7 +254,8 @@ class Channel(StdChannel):  # type: ignore[misc]
         seconds: float | None,
     ) -> Publication:
         """Publish, and wait for the confirm."""
-        connection, publication = self._connection, Publication()
+        connection = self._connection
+        publication = Publication(connection.notices)
         loop = connection.loop
         deadline = None if seconds is None else monotonic() + seconds
         try:
@@ -280,9 +263,9 @@ class Channel(StdChannel):  # type: ignore[misc]
                 loop.perform(
                     self._send, publication, exchange, routing_key, body, properties, mandatory
                 )
-                connection.drive(publication.has_ended, deadline)
+                loop.drive(publication.is_due, deadline)
             while connection.notices:
-                connection.resume(publication.has_ended, deadline)
+                connection.resume(publication.is_due, deadline)
         except evamqp.AmqpError as error:
             raise connection.translate(error) from error
         if publication.error is not None:

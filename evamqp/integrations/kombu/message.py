@@ -1,13 +1,8 @@
-"""Messages on their way in and out, in kombu's words.
-
-kombu calls the property ``headers`` ``application_headers``, and keeps properties in a dict.
-"""
+"""The message that came, in kombu's words."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import kombu.message
@@ -16,12 +11,6 @@ import evamqp
 
 if TYPE_CHECKING:
     from evamqp.integrations.kombu.channel import Channel
-
-#: The properties but for headers; evamqp and kombu agree on these.
-NAMES = frozenset((
-    "content_type", "content_encoding", "delivery_mode", "priority", "correlation_id", "reply_to",
-    "expiration", "message_id", "timestamp", "type", "user_id", "app_id", "cluster_id",
-))  # fmt: skip
 
 
 class Message(kombu.message.Message):  # type: ignore[misc]
@@ -57,65 +46,3 @@ class Message(kombu.message.Message):  # type: ignore[misc]
             properties=properties,
             headers=headers,
         )
-
-
-class OutgoingMessage:
-    """A message that prepare_message() made.
-
-    Attributes:
-        body: As kombu has encoded it; a str goes out in ``content_encoding``.
-        properties: By name, ``application_headers`` among them; those that AMQP has are sent.
-    """
-
-    __slots__ = ("body", "properties")
-
-    #: The last properties that had no headers, and what was made of them.
-    _plain: tuple[dict[str, Any], evamqp.Properties] = ({}, evamqp.Properties())
-
-    def __init__(self, body: Any, properties: dict[str, Any]) -> None:
-        self.body: Any = body
-        self.properties: dict[str, Any] = properties
-
-    @property
-    def headers(self) -> Any:
-        """The headers, or None."""
-        return self.properties.get("application_headers")
-
-    def encode(self) -> tuple[bytes, evamqp.Properties]:
-        """Body and properties as they are sent.
-
-        Raises:
-            BadType, BadArgument: A value that AMQP cannot carry; the text names it.
-        """
-        body, fields = self.body, self.properties
-        headers = fields.get("application_headers")
-        if type(body) is not bytes or headers:
-            return self._encode(headers)
-        # Programs without headers mostly publish with the same properties.
-        before, properties = OutgoingMessage._plain
-        if fields != before:
-            _, properties = self._encode(headers)
-            OutgoingMessage._plain = fields.copy(), properties
-        return body, properties
-
-    def _encode(self, headers: Any) -> tuple[bytes, evamqp.Properties]:
-        fields = {name: value for name, value in self.properties.items() if name in NAMES}
-        body = self.body
-        if isinstance(body, str):
-            encoding = fields.setdefault("content_encoding", "utf-8") or "utf-8"
-            body = body.encode("utf-8" if encoding == "binary" else encoding)
-        try:
-            return body, evamqp.Properties(headers=headers, **fields)
-        except evamqp.BadArgument:
-            # kombu's programs may send times without a zone, and mean UTC.
-            return body, evamqp.Properties(headers=_in_utc(headers), **_in_utc(fields))
-
-
-def _in_utc(value: Any) -> Any:
-    if isinstance(value, datetime) and value.tzinfo is None:
-        return value.replace(tzinfo=timezone.utc)
-    if isinstance(value, Mapping):
-        return {key: _in_utc(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_in_utc(entry) for entry in value]
-    return value
