@@ -305,6 +305,27 @@ def test_one_turn_hands_over_no_more_than_its_budget_and_what_is_left_follows(
     assert stage.recorder.log[-1] == ("on_writable", True)
 
 
+def test_each_turn_hands_over_its_budget_while_the_transport_takes_it(stage: Stage) -> None:
+    connection = stage.open(output_high_water=8 * TURN_BUDGET)
+    channel = connection.channel()
+    stage.loop.run_until_idle()
+    writes = spy(stage)
+    stage.broker.transport.silence()  # what loses all that is written is never full
+    turns = 0
+
+    def count() -> None:
+        nonlocal turns
+        turns += 1
+        if connection.output_size:
+            stage.loop.call_soon(count)
+
+    channel.basic_publish("", "q", bytes(4 * TURN_BUDGET))
+    stage.loop.call_soon(count)
+    stage.loop.run_until_idle()
+    assert sum(writes) > 4 * TURN_BUDGET
+    assert turns <= 5
+
+
 @pytest.mark.parametrize("messages", [100, 110, 130, 160, 300])
 def test_output_leaves_in_order_however_much_waits(stage: Stage, messages: int) -> None:
     connection = stage.open(output_high_water=512 * 1024)
