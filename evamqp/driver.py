@@ -296,8 +296,7 @@ class Driver:
         if transport is not None:
             while self._write(core) and core.output_size:
                 if self._budget <= 0:
-                    if self._flush is None:
-                        self._flush = self.adapter.call_soon(self._on_turn)
+                    self.flush_next_turn()
                     break
             if core.reading is not self._reading and not self._held:
                 self._reading = core.reading
