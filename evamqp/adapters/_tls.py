@@ -59,7 +59,7 @@ class TlsFilter:
         self._shook_hands = shook_hands
         self._transport: Transport
         # What TLS did not take because it must read first (a renegotiation); nearly always empty.
-        self._backlog: list[memoryview] = []
+        self._backlog: list[bytes | memoryview] = []
         self._is_open = False
         self._closing = False
         self._failure: BaseException | None = None
@@ -110,7 +110,7 @@ class TlsFilter:
         """Encrypt and pass down.  After close() or abort() a no-op."""
         if self._closing or not data:
             return
-        self._backlog.append(memoryview(data))
+        self._backlog.append(data)
         self._encrypt()
 
     def pause_reading(self) -> None:
@@ -173,9 +173,14 @@ class TlsFilter:
         pieces: list[bytes] = []
         ending: Callable[[], None] | None = None
         try:
-            while piece := self._tls.read(RECORD_SIZE):
+            # A read takes a whole record, and one that finds nothing raises, which costs as much
+            # as a small record does.
+            while self._incoming.pending:
+                piece = self._tls.read(RECORD_SIZE)
+                if not piece:
+                    ending = self._answer_close
+                    break
                 pieces.append(piece)
-            ending = self._answer_close
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:
@@ -209,10 +214,10 @@ class TlsFilter:
         try:
             while self._backlog:
                 # One call takes one record: ``ssl`` sets SSL_MODE_ENABLE_PARTIAL_WRITE.
-                taken = self._tls.write(self._backlog[0])
-                rest = self._backlog[0][taken:]
-                if rest:
-                    self._backlog[0] = rest
+                piece = self._backlog[0]
+                taken = self._tls.write(piece)
+                if taken < len(piece):
+                    self._backlog[0] = memoryview(piece)[taken:]
                 else:
                     del self._backlog[0]
         except ssl.SSLWantReadError:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import ssl
+from typing import Any
 
 import pytest
 
@@ -187,6 +188,29 @@ def test_everything_that_one_read_completes_is_delivered_in_one_piece() -> None:
         view = view[bench.server.tls.write(view) :]
     bench.exchange()
     assert bench.stream.pieces == [sent]
+
+
+class Counting(ssl.SSLObject):
+    """Counts what is asked of it."""
+
+    reads = 0
+
+    def read(self, *arguments: Any) -> bytes:
+        type(self).reads += 1
+        return super().read(*arguments)
+
+
+def test_whole_records_are_read_without_asking_for_one_more() -> None:
+    context = versioned(ssl.TLSVersion.TLSv1_3)
+    context.sslobject_class = Counting
+    bench = Bench(context).open()
+    for count in (1, 3):
+        before = Counting.reads
+        for _ in range(count):
+            bench.server.tls.write(b"record")
+        bench.exchange()
+        assert Counting.reads - before == count
+    assert bench.stream.pieces == [b"record", b"record" * 3]
 
 
 def test_write_of_any_size_arrives_whole() -> None:
