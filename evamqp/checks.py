@@ -50,14 +50,21 @@ def flag(name: str, value: object) -> bool:
     return value
 
 
-def integer(low: int, high: int) -> Check:
-    """An int within limits, both included."""
+def function(name: str, value: object) -> object:
+    if not callable(value):
+        raise BadType(f"{name} must be callable, not {type_name(value)}")
+    return value
+
+
+def integer(low: int, high: int | None = None) -> Check:
+    """An int within limits, both included; None is no upper limit."""
+    limits = f"{low} or more" if high is None else f"{low}..{high}"
 
     def check(name: str, value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
             raise BadType(f"{name} must be int, not {type_name(value)}")
-        if not low <= value <= high:
-            raise BadArgument(f"{name} must be {low}..{high}{_but_is(value)}")
+        if value < low or (high is not None and value > high):
+            raise BadArgument(f"{name} must be {limits}{_but_is(value)}")
         return value
 
     return check

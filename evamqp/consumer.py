@@ -8,10 +8,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
+from inspect import isasyncgenfunction, isgeneratorfunction
 from typing import TYPE_CHECKING, Any, cast
 
 from evamqp import checks
 from evamqp.codec.fields import encode_shortstr
+from evamqp.codec.methods import read_flag
 from evamqp.core.message import STREAM_OFFSET
 from evamqp.core.request import Request
 from evamqp.errors import (
@@ -137,6 +139,7 @@ class Consumer(ReconnectingClient[int]):
     ) -> None:
         _check(queue, on_message, prefetch, ack, on_error)
         check_batch(batch, batch_wait, prefetch)
+        read_flag(exclusive, "exclusive")
         arguments = copy_table(arguments)
         position = _position(queue, offset, arguments, topology, on_error)
         if retry is not None:
@@ -715,6 +718,8 @@ def _check(queue: Any, on_message: Any, prefetch: Any, ack: Any, on_error: Any) 
     encode_shortstr(queue, "queue")
     if not callable(on_message):
         raise BadType(f"on_message must be callable, not {on_message!r}")
+    if isgeneratorfunction(on_message) or isasyncgenfunction(on_message):
+        raise BadType("on_message must not yield: calling a generator function runs nothing of it")
     checks.prefetch("prefetch", prefetch)
     if ack not in ("auto", "manual"):
         raise BadArgument(f"ack must be auto or manual, not {ack!r}")

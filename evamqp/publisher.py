@@ -13,13 +13,13 @@ from threading import get_ident
 from time import time
 from typing import TYPE_CHECKING
 
+from evamqp import checks
 from evamqp.codec.fields import encode_shortstr
-from evamqp.codec.properties import SMALL, Properties
+from evamqp.codec.properties import PERSISTENT, SMALL, Properties
 from evamqp.core.publishing import copy_body
 from evamqp.core.request import Request
 from evamqp.errors import (
     AmqpError,
-    BadArgument,
     BadType,
     ChannelClosed,
     NotReady,
@@ -65,8 +65,15 @@ HIGHEST_POWER = 5
 ROOM_DELAY = 0.01
 # Bytes of a content header besides the properties: class, weight and body size.
 HEADER_OVERHEAD = 12
-_PERSISTENT = Properties(delivery_mode=DeliveryMode.PERSISTENT)
 _TRANSIENT = Properties()
+_positive = checks.integer(1)
+# What becomes of messages that the program may not look after, but for those that are returned.
+_DROPPED = {
+    Outcome.NACKED: "a message was nacked, and is given up",
+    Outcome.EXPIRED: "a message expired",
+    Outcome.REFUSED: "a message was refused",
+    Outcome.ABANDONED: "a message is abandoned",
+}
 
 
 class Publisher(ReconnectingClient[list[Publication]]):
@@ -135,8 +142,12 @@ class Publisher(ReconnectingClient[list[Publication]]):
         backoff: Backoff | None = None,
         store: Store | None = None,
     ) -> None:
-        if max_messages < 1 or max_bytes < 1 or resends < 0:
-            raise BadArgument("max_messages and max_bytes must be 1 or more, resends 0 or more")
+        _positive("max_messages", max_messages)
+        _positive("max_bytes", max_bytes)
+        checks.integer(0)("resends", resends)
+        checks.flag("persistent", persistent)
+        checks.flag("mandatory", mandatory)
+        checks.optional(checks.function)("on_writable", on_writable)
         check_confirm_timeout(confirm_timeout)
         self._writer = None if store is None else StoreWriter(store)
         try:
@@ -166,7 +177,7 @@ class Publisher(ReconnectingClient[list[Publication]]):
         # The last exchange and routing key, which need no second check, and the last properties
         # with their completed form: many messages share theirs.
         self._names = ("", "")
-        self._completed = (_TRANSIENT, _PERSISTENT)
+        self._completed = (_TRANSIENT, PERSISTENT)
         self._suspects = Suspects()
         self._channel_backoff = Backoff()
         # A stale channel is replaced once nothing is outstanding on it.
@@ -315,7 +326,7 @@ class Publisher(ReconnectingClient[list[Publication]]):
 
     def _complete(self, properties: Properties | None, persistent: bool) -> Properties:
         if properties is None:
-            return _PERSISTENT if persistent else _TRANSIENT
+            return PERSISTENT if persistent else _TRANSIENT
         if not isinstance(properties, Properties):
             raise BadType(f"properties must be Properties, not {type(properties).__name__}")
         given, completed = self._completed
@@ -433,6 +444,9 @@ class Publisher(ReconnectingClient[list[Publication]]):
         self._acquit(entry)
         if outcome is not Outcome.CONFIRMED:
             self._ends[outcome] += 1
+            if outcome in _DROPPED and not entry.is_watched:
+                why = "" if entry.detail is None else f": {entry.detail}"
+                self._log.write(logging.ERROR, outcome.name, f"{_DROPPED[outcome]}{why}")
         if self._writer is not None:
             assert isinstance(entry, StoredPublication)
             self._writer.settle(entry, outcome)

@@ -507,17 +507,20 @@ class RpcServer(ClosedAtExit):
             WrongThread: Not the thread of the loop.
         """
         request: Request[int] = Request(self._consumer._host, "RpcServer.close")
-        self.adapter.run_awaitable(self._shut_down(timeout, request), lambda error: None)
+        ended = self._consumer.close(timeout)
+        self.adapter.run_awaitable(self._shut_down(ended, timeout, request), lambda error: None)
         return request
 
     def _close_within(self, timeout: float | None) -> Request[int]:
         return self.close(timeout)
 
-    async def _shut_down(self, timeout: float | None, request: Request[int]) -> None:
-        cancelled = await self._consumer.close(timeout)
+    async def _shut_down(
+        self, ended: Request[int], timeout: float | None, request: Request[int]
+    ) -> None:
+        cancelled = await ended
         await self._publisher.close(0)
         if self._is_owner:
-            await self.reconnector.close()
+            await self.reconnector._close_within(None if timeout is None else 0)
         request.resolve(cancelled)
 
     async def _answer(self, message: Message) -> Outcome:

@@ -478,7 +478,7 @@ def test_no_module_up_to_the_driver_loads_an_event_loop() -> None:
 def test_a_platform_that_does_not_fork_will_do() -> None:
     # What the standard library itself does at a fork is loaded first.
     code = (
-        "import os, logging, random, tempfile, threading, importlib.abc\n"
+        "import os, asyncio, logging, random, tempfile, threading, importlib.abc\n"
         "del os.register_at_fork\n"
         "import evamqp.blocking, evamqp.compat.aio_pika"
     )

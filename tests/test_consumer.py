@@ -189,6 +189,7 @@ def test_arguments_are_those_of_the_time_of_the_call(stage: Stage, work: Work) -
         ({"prefetch": 65536}, BadArgument),
         ({"prefetch": "many"}, BadType),
         ({"prefetch": True}, BadType),
+        ({"exclusive": None}, BadType),
         ({"ack": "later"}, BadArgument),
         ({"on_error": "panic"}, BadArgument),
         ({"arguments": {1: 2}}, BadType),

@@ -6,7 +6,7 @@ On the memory loop; that the other loops do the same is in tests/recovery/test_l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 
 import evamqp
 from evamqp import Outcome
-from evamqp.errors import RequestCancelled
+from evamqp.errors import BadType, RequestCancelled
 from evamqp.recovery.failures import REMEMBERED, Failures
 from tests.recovery.stage import HOUR, Stage, numbered
 from tests.support.scripted_broker import Publish
@@ -216,6 +216,25 @@ def test_a_failed_publish_of_one_handler_is_not_held_against_another(stage: Stag
     stage.server.fill("work", *numbered(3))
     stage.turn()
     assert sorted(stage.server.settled) == [("acked", b"0"), ("acked", b"2"), ("dropped", b"1")]
+
+
+def a_generator(message: evamqp.Message) -> Iterator[None]:
+    yield
+
+
+async def an_async_generator(message: evamqp.Message) -> AsyncIterator[None]:
+    yield
+
+
+@pytest.mark.parametrize("function", [a_generator, an_async_generator])
+def test_a_handler_that_yields_has_not_run_and_is_no_success(
+    stage: Stage, function: Handler
+) -> None:
+    with pytest.raises(BadType, match="yield"):
+        stage.consumer(function)
+    stage.server.fill("work", *numbered(3))
+    consumer = consuming(stage, lambda message: function(message), on_error="reject")
+    assert consumer.stats.failed == consumer.handled == 3
 
 
 def test_a_failed_publish_outside_of_handlers_harms_nobody(stage: Stage) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import threading
 import weakref
@@ -233,6 +234,14 @@ def test_publish_in_a_forked_child_raises(stage: Stage) -> None:
         {"max_messages": 0},
         {"max_bytes": 0},
         {"resends": -1},
+        {"max_messages": math.nan},
+        {"max_bytes": math.nan},
+        {"max_messages": None},
+        {"max_bytes": "many"},
+        {"resends": None},
+        {"persistent": "no"},
+        {"mandatory": "no"},
+        {"on_writable": 1},
         {"confirm_timeout": 0},
         {"confirm_timeout": "soon"},
         {"topology": "t"},

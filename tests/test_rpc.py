@@ -280,6 +280,15 @@ def test_close_waits_for_the_replies(bench: Bench) -> None:
     assert bench.run(call).body == b"LAST"
 
 
+def test_a_bad_timeout_of_a_servers_close_is_refused_and_the_server_goes_on(bench: Bench) -> None:
+    server, client = bench.server(), bench.client()
+    with pytest.raises(BadType):
+        server.close("soon")  # type: ignore[arg-type]
+    assert bench.run(client.call("rpc", b"on")).body == b"ON"
+    assert bench.run(server.close(1.0)) == 0
+    assert bench.run(server.close()) == 0
+
+
 def test_close_with_a_timeout_fails_what_is_left(bench: Bench) -> None:
     client = bench.client()
     call = client.call("rpc", b"")

@@ -187,8 +187,14 @@ class AsyncioAdapter:
             raise _Stopped from None
 
     def close(self) -> None:
-        """Close the loop if this adapter made it.  Idempotent."""
+        """Close the loop if this adapter made it.  Idempotent.
+
+        Raises:
+            WrongState: The loop runs.
+        """
         if self._owns_loop:
+            if self.loop.is_running():
+                raise WrongState("the loop runs; stop it first")
             self._report_end()
             self.loop.close()
 

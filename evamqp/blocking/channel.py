@@ -16,6 +16,7 @@ from evamqp.blocking._callbacks import ChannelCallbacks, checked
 from evamqp.blocking.message import Message
 from evamqp.blocking.publishing import Batch, Publication
 from evamqp.blocking.subscription import Subscription
+from evamqp.codec.properties import PERSISTENT
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -34,6 +35,7 @@ class Channel:
     """
 
     __slots__ = (
+        "_completed",
         "_consumers",
         "_core",
         "_defer",
@@ -56,6 +58,9 @@ class Channel:
         self._consumers: dict[str, Subscription] = {}
         self._publications: dict[int, Publication] = {}
         self._is_confirming = False
+        # The last properties with their completed form: many messages share theirs.
+        self._completed: tuple[evamqp.Properties | None, evamqp.Properties | None]
+        self._completed = (None, PERSISTENT)
         events = _Events(self, functions)
         with loop.lock:
             self._core = core = loop.perform(
@@ -202,6 +207,8 @@ class Channel:
         body: Body,
         properties: evamqp.Properties | None = None,
         mandatory: bool = True,
+        *,
+        persistent: bool = True,
     ) -> None:
         """Publish a message, and wait until the broker has taken it.
 
@@ -211,9 +218,11 @@ class Channel:
             exchange: Name; "" is the default exchange, which routes to the queue of that name.
             routing_key: Up to 255 bytes of UTF-8.
             body: Bytes-like.
-            properties: None sends none.
+            properties: None sends none but the delivery mode, if persistent.
             mandatory: Raise PublishReturned if no queue takes it.  False has the broker drop it
                 and confirm it all the same.
+            persistent: Give it ``delivery_mode`` 2 if it has none.  Without that, a broker that
+                restarts loses it, confirmed or not.
 
         Raises:
             PublishReturned: No queue took it.
@@ -225,7 +234,7 @@ class Channel:
         loop = self._loop
         publication = Publication(exchange, routing_key, body)
         with loop.lock:
-            loop.perform(self._send, publication, properties, mandatory)
+            loop.perform(self._send, publication, properties, mandatory, persistent)
             if not loop.drive(publication.has_ended):
                 publication.settle(self._unknown())
         if publication.error is not None:
@@ -269,17 +278,34 @@ class Channel:
         return refused
 
     def _send(
-        self, publication: Publication, properties: evamqp.Properties | None, mandatory: bool
+        self,
+        publication: Publication,
+        properties: evamqp.Properties | None,
+        mandatory: bool,
+        persistent: bool,
     ) -> None:
         """Publish, and report the outcome to ``publication``.  Call with the lock held."""
         core = self._core
         if not self._is_confirming:
             core.confirm_select()
             self._is_confirming = True
+        if persistent:
+            properties = self._made_persistent(properties)
         tag = core.basic_publish(
             publication.exchange, publication.routing_key, publication.body, properties, mandatory
         )
         self._publications[tag] = publication
+
+    def _made_persistent(self, properties: evamqp.Properties | None) -> evamqp.Properties | None:
+        given, completed = self._completed
+        if properties is not given:
+            completed = properties
+            if properties is None:
+                completed = PERSISTENT
+            elif isinstance(properties, evamqp.Properties) and properties.delivery_mode is None:
+                completed = properties.replace(delivery_mode=evamqp.DeliveryMode.PERSISTENT)
+            self._completed = (properties, completed)
+        return completed
 
     def _unknown(self) -> evamqp.NotExecuted:
         """What a publish gets whose confirm will not come."""

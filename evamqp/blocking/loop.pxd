@@ -9,12 +9,14 @@ cdef class SharedLoop:
     cdef public object _is_locked_here, _lock, _stop_keeper
     cdef public tuple _keeper_mark
     cdef public list _followers
-    cdef public double _left_at
+    cdef public double _left_at, _read_at
     cdef public unsigned long _bound, _leader
     cdef public bint is_forked, is_over, _is_full, _is_inside, _is_keeping
 
     cpdef enter(self)
     cdef _bind(self)
+    cdef _look(self)
+    cdef bint _has_kept_enough(self) except -1
     @cython.locals(adapter=SelectAdapter)
     cpdef flush(self)
     @cython.locals(before="unsigned long", adapter=SelectAdapter)

@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 #: Bytes that the keeper takes from the broker while every caller is away.
 KEPT_BYTES = 16 * 1024 * 1024
+#: Seconds after which a call that does not wait looks at what the broker has sent.
+LOOK_AFTER = 0.01
 
 
 class _Follower:
@@ -65,6 +67,7 @@ class SharedLoop:
         "_leader",
         "_left_at",
         "_lock",
+        "_read_at",
         "_stop_keeper",
         "adapter",
         "connection",
@@ -79,7 +82,7 @@ class SharedLoop:
         self.is_over: bool = False
         self.is_forked: bool = False
         self._stop_keeper = threading.Event()
-        self._left_at = monotonic()
+        self._left_at = self._read_at = monotonic()
         self._is_full = False
         self._keeper_mark = (0.0, 0)  # an absence, and the bytes that had come when it began
         self._make_lock()
@@ -127,6 +130,8 @@ class SharedLoop:
             self._give_up()
         if self._bound != get_ident():
             self._bind()
+        if not (self._leader or self.is_over) and monotonic() - self._read_at > LOOK_AFTER:
+            self._look()
         if self.is_over:  # it has nothing to write with
             return verb(*arguments)
         self._is_inside = True
@@ -137,6 +142,20 @@ class SharedLoop:
             raise
         self._is_inside = False
         return value
+
+    def _look(self) -> None:
+        """Take what the broker has sent.
+
+        A caller who never waits would not hear otherwise that channel or connection has ended.
+        """
+        if not self._has_kept_enough():
+            self.adapter.turn(0.0, None, self.enter)
+            self._is_inside = False
+            if self._followers:
+                self._release_followers()
+            if self.is_over:
+                self.adapter.close()
+        self._read_at = monotonic()
 
     def call(self, verb: Callable[..., T], *arguments: Any) -> T:
         """Call something of the connection's, with the lock held; flush() or drive() follows.
@@ -256,8 +275,9 @@ class SharedLoop:
             return bool(done())
         finally:
             self._leader = before
+            self._read_at = monotonic()
             if not self._is_keeping:
-                self._left_at = monotonic()
+                self._left_at = self._read_at
 
     def _release_followers(self) -> None:
         waiting = []
@@ -327,11 +347,15 @@ class SharedLoop:
         return bool(self._followers)
 
     def _is_wanted_or_full(self) -> bool:
+        self._is_full = self._has_kept_enough()
+        return self._is_full or bool(self._followers)
+
+    def _has_kept_enough(self) -> bool:
+        """Whether KEPT_BYTES have come since the last call that waited."""
         received = self.connection.stats.bytes_received
         if self._keeper_mark[0] != self._left_at:
             self._keeper_mark = (self._left_at, received)
-        self._is_full = received - self._keeper_mark[1] > KEPT_BYTES
-        return self._is_full or bool(self._followers)
+        return received - self._keeper_mark[1] > KEPT_BYTES
 
     # The end
 

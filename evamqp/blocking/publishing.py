@@ -118,8 +118,10 @@ class Batch:
         body: Body,
         properties: evamqp.Properties | None = None,
         mandatory: bool = True,
+        *,
+        persistent: bool = True,
     ) -> int:
-        """Publish a message; waits only while the window is full.
+        """Publish a message, as ``Channel.publish``; waits only while the window is full.
 
         Returns:
             Its place in the batch, from 0.
@@ -138,7 +140,7 @@ class Batch:
             self._check()
             number = self._count
             publication = Publication(exchange, routing_key, body, self, number)
-            loop.call(channel._send, publication, properties, mandatory)
+            loop.call(channel._send, publication, properties, mandatory, persistent)
             self._count = number + 1
             self._outstanding += 1
             now = monotonic()

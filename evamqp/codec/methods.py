@@ -62,7 +62,7 @@ def encode_method(name: str, *values: object) -> bytes:
     bits, bit = 0, 1
     for argument, kind in method.wire:
         if kind == "bit":
-            if argument != "_" and _read_flag(next(given), f"{name}: {argument}"):
+            if argument != "_" and read_flag(next(given), f"{name}: {argument}"):
                 bits |= bit
             bit <<= 1
             continue
@@ -109,8 +109,12 @@ def decode_arguments(method: Method, payload: bytes, offset: int = 4) -> tuple[A
     return tuple(values)
 
 
-def _read_flag(value: object, what: str) -> bool:
-    """Accept True, False, 1 and 0; anything else is a mistake, even ``"false"``."""
+def read_flag(value: object, what: str) -> bool:
+    """Accept True, False, 1 and 0; anything else is a mistake, even ``"false"``.
+
+    Raises:
+        BadType: It is something else.
+    """
     if isinstance(value, int) and value in (0, 1):
         return bool(value)
     raise BadType(f"{what} must be bool, not {value!r:.40}")

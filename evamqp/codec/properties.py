@@ -522,3 +522,7 @@ def _has_foreign(flags: int) -> MalformedData:
 
 def _ends_within(name: str) -> MalformedData:
     return MalformedData(f"properties end before the end of {name}")
+
+
+#: Of a message that the broker keeps when it restarts, and nothing else.
+PERSISTENT: Properties = Properties(delivery_mode=2)

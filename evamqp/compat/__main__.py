@@ -52,7 +52,8 @@ def main(arguments: Sequence[str]) -> int | None:
 def _run_script(path: str) -> None:
     """What the interpreter does with a script."""
     sys.path[0] = os.path.dirname(os.path.realpath(path))
-    with io.open_code(os.path.abspath(path)) as file:
+    path = os.path.abspath(path)  # the program may change its directory
+    with io.open_code(path) as file:
         code = compile(file.read(), path, "exec", dont_inherit=True)
     module = ModuleType("__main__")
     module.__dict__.update(__file__=path, __builtins__=builtins, __cached__=None)

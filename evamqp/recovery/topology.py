@@ -11,6 +11,7 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from evamqp.codec.fields import encode_shortstr, encode_table
+from evamqp.codec.methods import read_flag
 from evamqp.core.channel import client_made_name
 from evamqp.errors import BadArgument
 
@@ -188,13 +189,14 @@ class Topology:
         """Add an exchange, or replace the one of that name; return the name.
 
         Raises:
-            BadType: A name is not a str, or no table can hold the arguments.
+            BadType: A name is not a str, a flag not a bool, or no table can hold the arguments.
             BadArgument: A name has more than 255 bytes, or the policy is unknown.  The topology is
                 unchanged.
         """
         _check(exchange=name, exchange_type=exchange_type)
         self._exchanges[name] = Exchange(
-            name, exchange_type, durable, auto_delete, internal,
+            name, exchange_type, read_flag(durable, "durable"),
+            read_flag(auto_delete, "auto_delete"), read_flag(internal, "internal"),
             copy_table(arguments), self._policy(policy, self._exchanges.get(name)),
         )  # fmt: skip
         return name
@@ -221,7 +223,8 @@ class Topology:
         _check(queue=name)
         name = name or client_made_name()
         self._queues[name] = Queue(
-            name, durable, exclusive, auto_delete,
+            name, read_flag(durable, "durable"), read_flag(exclusive, "exclusive"),
+            read_flag(auto_delete, "auto_delete"),
             copy_table(arguments), self._policy(policy, self._queues.get(name)),
         )  # fmt: skip
         return name

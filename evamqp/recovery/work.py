@@ -5,11 +5,12 @@ The loop runs it, and the consumer settles the message.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from evamqp.core.request import Request
+from evamqp.errors import BadType
 from evamqp.recovery.ledger import Outcome, Publication, observe_failures
 
 if TYPE_CHECKING:
@@ -36,11 +37,16 @@ class Work:
         message: What the handler handles.
         result: What it returned: an awaitable, a publish or its outcome, or a list or tuple of
             these; anything else is success.
+
+    Raises:
+        BadType: It returned a generator, of which nothing has run.
     """
 
     __slots__ = ("_failed", "_message", "_result")
 
     def __init__(self, message: Message | Batch, result: object) -> None:
+        if isinstance(result, (Generator, AsyncGenerator)) and not isinstance(result, Awaitable):
+            raise BadType("a handler returned a generator, of which nothing has run")
         self._message = message
         self._result = result  # of the awaitable, once it has one
         self._failed: list[Publication] = []  # the first one awaited and not confirmed

@@ -16,6 +16,7 @@ import pytest
 
 from evamqp.abc import Endpoint
 from evamqp.adapters.asyncio import AsyncioAdapter
+from evamqp.errors import WrongState
 from evamqp.testing.contract import LoopbackServer, RecordingStream
 from tests.adapters.conftest import Handler
 
@@ -68,6 +69,21 @@ def test_adapter_without_a_running_loop_makes_and_closes_one() -> None:
     adapter.close()
     adapter.close()
     assert adapter.loop.is_closed()
+
+
+def test_closing_an_adapter_whose_loop_runs_is_refused_and_changes_nothing() -> None:
+    adapter = AsyncioAdapter()
+    ends: list[str] = []
+    adapter.when_closed(lambda adapter: ends.append("closed"))
+
+    async def close() -> None:
+        with pytest.raises(WrongState):
+            adapter.close()
+
+    adapter.run_until(close())
+    assert ends == []
+    adapter.close()
+    assert ends == ["closed"]
 
 
 def test_stop_before_run_ends_that_run_alone(loop: asyncio.AbstractEventLoop) -> None:

@@ -184,6 +184,31 @@ def test_what_is_published_without_confirm_arrives_though_nobody_waits(
     assert channel.queue_purge("q") == 8
 
 
+def test_publishing_without_confirm_hears_of_the_channels_end(channel: Channel) -> None:
+    """Nobody waits: what the broker says is read all the same."""
+    deadline = monotonic() + TIMEOUT
+    with pytest.raises(evamqp.WrongState):
+        while monotonic() < deadline:
+            channel.basic_publish("missing", "", b"1")
+    assert channel.reason is not None
+    assert channel.reason.code == 404
+
+
+def test_messages_are_persistent_unless_asked_otherwise(channel: Channel) -> None:
+    properties = evamqp.Properties(content_type="text/plain")
+    channel.publish("", "q", b"0")
+    channel.publish("", "q", b"1", properties)
+    channel.publish("", "q", b"2", properties, persistent=False)
+    channel.publish("", "q", b"3", properties.replace(delivery_mode=1))
+    channel.publish("", "q", b"4", persistent=False)
+    with channel.batch() as batch:
+        batch.publish("", "q", b"5", properties)
+        batch.publish("", "q", b"6", persistent=False)
+    got = [message.properties for message in channel.consume("q", inactivity_timeout=0.2)]
+    assert [each.delivery_mode for each in got] == [2, 2, None, 1, None, 2, None]
+    assert [each.content_type for each in got[1:4]] == ["text/plain"] * 3
+
+
 # Consuming.
 
 

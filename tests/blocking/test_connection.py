@@ -61,6 +61,18 @@ def test_everything_works_over_tls(rabbit: RabbitNode, certificates: Certificate
         assert [len(each) for each in bodies] == [len(body), 5]
 
 
+def test_loss_raises_in_whoever_never_waits(amqp_broker: ServedVhost) -> None:
+    with evamqp.blocking.connect(amqp_broker.url) as connection:
+        channel = connection.channel()
+        channel.queue_declare("q", exclusive=True)
+        amqp_broker.broker.faults.drop_connections()
+        deadline = time.monotonic() + TIMEOUT
+        with pytest.raises(evamqp.WrongState):
+            while time.monotonic() < deadline:
+                channel.basic_publish("", "q", b"2")
+        assert not connection.is_open
+
+
 def test_loss_raises_in_whoever_waits(amqp_broker: ServedVhost) -> None:
     reasons: list[evamqp.ConnectionClosed] = []
     connection = evamqp.blocking.connect(

@@ -60,6 +60,14 @@ def test_program_runs_as_main_with_its_arguments_and_folder(program: Path) -> No
     assert done.stdout == f"__main__ ['a', '-b'] evamqp.compat.pika {program}\n"
 
 
+def test_program_that_leaves_its_folder_finds_itself(program: Path) -> None:
+    code = 'import inspect, os\nos.chdir("/")\nprint(__file__)\n'
+    program.write_text(code + "def f(): pass\nprint(inspect.getsource(f))\n")
+    done = run("-m", "evamqp.compat", "pika", program.name, cwd=program.parent)
+    assert done.stderr == ""
+    assert done.stdout.split("\n")[:2] == [str(program), "def f(): pass"]
+
+
 def test_exit_code_is_the_programs(program: Path) -> None:
     assert run_program(program, "exit").returncode == 7
 

@@ -6,8 +6,10 @@ import logging
 
 import pytest
 
+from evamqp import Outcome
 from evamqp.core.log_limit import LogLimit
 from tests.recovery.stage import HOUR, Stage
+from tests.support.scripted_broker import Publish
 
 LINES_PER_HOUR = 60
 
@@ -137,6 +139,39 @@ def test_returned_messages_that_nobody_asks_for_are_warnings(
     assert "x return" in returned[-1]
     assert heard.is_done
     assert "told" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("outcome", "words"),
+    [
+        (Outcome.NACKED, "a message was nacked, and is given up"),
+        (Outcome.EXPIRED, "a message expired: it was published, and the broker has not confirmed"),
+        (Outcome.REFUSED, "a message was refused: 404 NOT_FOUND"),
+        (Outcome.ABANDONED, "a message is abandoned: it was published"),
+    ],
+)
+def test_what_becomes_of_messages_that_nobody_asks_for_is_an_error(
+    stage: Stage, caplog: pytest.LogCaptureFixture, outcome: Outcome, words: str
+) -> None:
+    answers = {
+        Outcome.NACKED: Publish.nack,
+        Outcome.REFUSED: lambda publish: publish.refuse(404, "NOT_FOUND"),
+    }
+    stage.server.on_publish = answers.get(outcome, lambda publish: None)
+    publisher = stage.publisher(resends=0)
+    stage.turn()
+    timeout = 5.0 if outcome is Outcome.EXPIRED else None
+    heard = publisher.publish("", "q", b"x", timeout=timeout, callback=lambda publication: None)
+    stage.advance(0.1)
+    for _ in range(100):
+        publisher.publish("", "q", b"x", timeout=timeout)
+        stage.turn()
+    stage.advance(10)
+    publisher.close(0)
+    stage.advance(HOUR)
+    assert heard.outcome is outcome
+    errors = [text for text in texts(caplog, logging.ERROR) if words in text]
+    assert 1 <= len(errors) <= 8
 
 
 def test_a_limit_admits_a_burst_and_then_one_per_interval() -> None:

@@ -483,6 +483,10 @@ def test_targets_are_shuffled() -> None:
         ({"target": []}, BadArgument),
         ({"topology": {}}, BadType),
         ({"handler": 5}, BadType),
+        ({"backoff": 5}, BadType),
+        ({"on_reconnecting": 5}, BadType),
+        ({"on_recovered": "log"}, BadType),
+        ({"on_topology_error": {}}, BadType),
     ],
 )
 def test_impossible_arguments_are_refused(

@@ -67,7 +67,9 @@ _CONNECTION_CODES = {
 
 
 def of_channel(reason: evamqp.Closed) -> Exception:
-    """Why a channel ended."""
+    """Why a channel ended; what ended the connection ended its channels."""
+    if isinstance(reason.__cause__, evamqp.ConnectionClosed) and reason.by != "client":
+        reason = reason.__cause__
     if isinstance(reason, evamqp.ConnectionClosed) or reason.by == "network":
         return of_connection(reason)
     if reason.code in _CHANNEL_CODES:

@@ -363,7 +363,7 @@ class URLParameters(Parameters):
     Keys are the arguments of ConnectionParameters; tables are written as Python's or JSON's.
 
     Raises:
-        ValueError: An unknown key, or a value that does not read.
+        ValueError: Another scheme, an unknown key, or a value that does not read.
     """
 
     __slots__ = ()
@@ -371,6 +371,10 @@ class URLParameters(Parameters):
     def __init__(self, url: str) -> None:
         super().__init__()
         parts = urlsplit("http" + url[4:] if url[:4].lower() == "amqp" else url)
+        if parts.scheme not in ("http", "https"):
+            raise ValueError(
+                f"Unexpected URL scheme {parts.scheme!r}; supported scheme values: amqp, amqps"
+            )
         if parts.scheme == "https":
             self.ssl_options: Any = SSLOptions(_default_context())
             self.port: Any = self.DEFAULT_SSL_PORT
@@ -385,7 +389,7 @@ class URLParameters(Parameters):
         virtual_host = parts.path.split("/")[1] if "/" in parts.path else ""
         if virtual_host:
             self.virtual_host: Any = unquote(virtual_host)
-        for name, values in parse_qs(parts.query, keep_blank_values=True).items():
+        for name, values in parse_qs(parts.query).items():
             self._take(name, values)
 
     def _take(self, name: str, values: list[str]) -> None:

@@ -30,7 +30,7 @@ class Channel(StdChannel):  # type: ignore[misc]
     """A channel; each call waits for the broker's answer, unless ``nowait`` says otherwise.
 
     Attributes:
-        connection: The connection; None once the channel has ended.
+        connection: The connection; None once the channel has ended, unless the broker closed it.
         channel_id: Its number.
         events: Functions by event; ``basic_return`` is called with the exception, exchange,
             routing key and message of what no queue took.
@@ -47,6 +47,12 @@ class Channel(StdChannel):  # type: ignore[misc]
         self._consumers: dict[str, Consumer] = {}
         self._publications: dict[int, Publication] = {}
         self._prefetch = 0
+        # Whether it may be opened anew: nothing that it has handed out would mean another message.
+        self._may_reopen = True
+        self._open(number)
+
+    def _open(self, number: int | None = None) -> None:
+        connection = self._connection
         self._is_confirming = self._is_transactional = False
         self.is_reported: bool = False
         events = _Events(self)
@@ -56,6 +62,7 @@ class Channel(StdChannel):  # type: ignore[misc]
         if not self.core.is_open:
             assert self.core.reason is not None
             raise connection.translate(self.core.reason) from self.core.reason
+        self._is_usable = True
         self.channel_id: int = self.core.number
         connection.channels[self.channel_id] = self
 
@@ -65,7 +72,7 @@ class Channel(StdChannel):  # type: ignore[misc]
     @property
     def is_open(self) -> bool:
         """Whether it can be used."""
-        return self.connection is not None and self.core.is_open
+        return self.connection is not None and (self.core.is_open or self._may_reopen)
 
     # Exchanges and queues
 
@@ -227,7 +234,7 @@ class Channel(StdChannel):  # type: ignore[misc]
         """
         if immediate:
             raise kinds.AMQPNotImplementedError("RabbitMQ knows no immediate publishes")
-        connection = self.connection or self._usable()
+        connection = self._connection if self._is_usable else self._usable()
         body, properties = msg.encode()
         mandatory, routing_key = bool(mandatory), routing_key or ""  # kombu's None means neither
         if self._is_transactional or not connection.confirm_publish:
@@ -343,6 +350,7 @@ class Channel(StdChannel):  # type: ignore[misc]
         )
         consumer.on_cancel = on_cancel
         consumer.start(self._prefetch, nowait)
+        self._may_reopen = False
         self._consumers[consumer.tag] = consumer
         if no_ack:
             self.no_ack_consumers.add(consumer.tag)
@@ -358,6 +366,7 @@ class Channel(StdChannel):  # type: ignore[misc]
     def basic_get(self, queue: str = "", no_ack: bool = False) -> Message | None:
         """Take one message from a queue; None if it is empty."""
         raw = self._ask("basic_get", queue, bool(no_ack))
+        self._may_reopen = self._may_reopen and raw is None
         return None if raw is None else Message(raw, self)
 
     def message_to_python(self, raw_message: Message) -> Message:
@@ -384,7 +393,7 @@ class Channel(StdChannel):  # type: ignore[misc]
 
     def basic_ack(self, delivery_tag: int, multiple: bool = False) -> None:
         """Acknowledge; the kernel has it when this returns."""
-        connection = self.connection or self._usable()
+        connection = self._connection if self._is_usable else self._usable()
         connection.send(self.core.basic_ack, delivery_tag, bool(multiple))
 
     def basic_nack(self, delivery_tag: int, multiple: bool = False, requeue: bool = True) -> None:
@@ -404,6 +413,7 @@ class Channel(StdChannel):  # type: ignore[misc]
     def tx_select(self) -> None:
         """Make the channel transactional; its publishes are then confirmed by tx_commit()."""
         self._ask("tx_select")
+        self._may_reopen = False
         self._is_transactional = True
 
     def tx_commit(self) -> None:
@@ -423,7 +433,7 @@ class Channel(StdChannel):  # type: ignore[misc]
         """Close it, and wait for its end.  Idempotent; in a forked child nothing is sent."""
         connection = self.connection
         self.end()
-        if connection is not None and connection.connected:
+        if connection is not None and connection.connected and self.core.is_open:
             connection.ask(self.core.close)
 
     def collect(self) -> None:
@@ -435,15 +445,21 @@ class Channel(StdChannel):  # type: ignore[misc]
     def end(self) -> None:
         """It cannot be used any more."""
         self.connection = None
+        self.suspend()
+
+    def suspend(self) -> None:
+        """The broker has closed it; the next call opens it anew, if nothing was delivered."""
+        self._is_usable = False
         self._consumers.clear()
         self.no_ack_consumers.clear()
         self._connection.channels.pop(getattr(self, "channel_id", 0), None)
 
     def _usable(self) -> Connection:
-        connection = self.connection
-        if connection is None:
-            raise kinds.RecoverableConnectionError("the channel is closed")
-        return connection
+        if not self._is_usable:
+            if self.connection is None or not self._may_reopen:
+                raise kinds.RecoverableConnectionError("the channel is closed")
+            self._open()
+        return self._connection
 
     def _ask(self, name: str, *arguments: Any, nowait: bool = False, **options: Any) -> Any:
         connection = self._usable()
@@ -499,9 +515,11 @@ class _Events(evamqp.Handler):
         for publication in publications:
             publication.error = evamqp.NotExecuted("basic.publish", reason)
             publication.is_settled = True
-        ours.end()
         if reason.by == "broker" and ours._connection.core.is_open:
+            ours.suspend()
             ours._connection.push(ours._has_ended, reason)
+        else:
+            ours.end()
 
     def on_delivery_confirmation(self, channel: evamqp.Channel, tags: Tags, acked: bool) -> None:
         take = self._channel._publications.pop

@@ -37,7 +37,7 @@ class Message(kombu.message.Message):  # type: ignore[misc]
         else:
             info["message_count"] = raw.message_count
         super().__init__(
-            body=raw.body,
+            body=_decoded(raw.body, properties.get("content_encoding")),
             channel=channel,
             delivery_tag=tag,
             content_type=properties.get("content_type"),
@@ -46,3 +46,11 @@ class Message(kombu.message.Message):  # type: ignore[misc]
             properties=properties,
             headers=headers,
         )
+
+
+def _decoded(body: bytes, encoding: str | None) -> bytes | str:
+    """Text where the message says how to read it, as py-amqp gives it; else the bytes."""
+    try:
+        return body.decode(encoding) if encoding else body
+    except (LookupError, UnicodeDecodeError):
+        return body

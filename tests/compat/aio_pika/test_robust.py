@@ -15,6 +15,7 @@ from evamqp.compat.aio_pika.exceptions import (
     AMQPConnectionError,
     ChannelInvalidStateError,
     ChannelNotFoundEntity,
+    ConnectionClosed,
 )
 from evamqp.compat.aio_pika.pamqp.commands import Basic
 from evamqp.testing import Broker
@@ -111,6 +112,23 @@ def test_what_is_published_without_a_connection_waits_for_one(
         await until(lambda: broker.queue("q").ready == 5)
         assert queue.name == "other"
         await connection.close()
+
+    run(scenario())
+
+
+def test_loss_of_the_connection_is_a_connection_error_to_what_is_under_way(broker: Broker) -> None:
+    async def scenario() -> None:
+        connection = await aio_pika.connect(broker.url)
+        channel = await connection.channel()
+        reasons: list[BaseException | None] = []
+        channel.close_callbacks.add(lambda sender, reason: reasons.append(reason))
+        broker.faults.hold_confirms()
+        publish = asyncio.ensure_future(channel.default_exchange.publish(message(), "q"))
+        await until(lambda: bool(broker.published))
+        broker.faults.close_connections(320, "CONNECTION_FORCED - bye")
+        with pytest.raises(ConnectionClosed, match="bye"):
+            await publish
+        assert [type(reason) for reason in reasons] == [ConnectionClosed]
 
     run(scenario())
 

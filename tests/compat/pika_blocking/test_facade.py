@@ -275,6 +275,54 @@ def test_publish_that_closes_the_channel_tells_why_at_the_next_request(
 # Consuming.
 
 
+def until_it_raises(call: Callable[[], object]) -> BaseException:
+    """What a call raises that does not wait; it may take some calls."""
+    deadline = time.monotonic() + TIMEOUT
+    while time.monotonic() < deadline:
+        try:
+            call()
+        except pika.exceptions.AMQPError as error:
+            return error
+    raise AssertionError("it never raised")
+
+
+def test_publishing_without_confirms_hears_of_the_channels_end(
+    connection: BlockingConnection, channel: BlockingChannel
+) -> None:
+    error = until_it_raises(lambda: channel.basic_publish("missing", "", b"1"))
+    assert isinstance(error, pika.exceptions.ChannelClosedByBroker)
+    assert error.reply_code == 404
+    with pytest.raises(pika.exceptions.ChannelWrongStateError):  # it is told once
+        channel.basic_publish("", "q", b"1")
+    assert connection.is_open
+
+
+def test_loss_is_told_once_to_whoever_calls_first(amqp_broker: ServedVhost) -> None:
+    connection = BlockingConnection(pika.URLParameters(amqp_broker.url))
+    channel, other = connection.channel(), connection.channel()
+    channel.queue_declare("q", exclusive=True)
+    amqp_broker.broker.faults.drop_connections()
+    error = until_it_raises(lambda: channel.basic_publish("", "q", b"1"))
+    assert isinstance(error, pika.exceptions.StreamLostError)
+    for late in (channel, other):
+        with pytest.raises(pika.exceptions.ChannelWrongStateError):
+            late.basic_publish("", "q", b"1")
+    with pytest.raises(pika.exceptions.ConnectionWrongStateError):
+        connection.close()
+
+
+def test_loss_that_nobody_has_noticed_is_told_by_close(amqp_broker: ServedVhost) -> None:
+    for close_channel in (True, False):
+        connection = BlockingConnection(pika.URLParameters(amqp_broker.url))
+        channel = connection.channel()
+        amqp_broker.broker.faults.drop_connections()
+        amqp_broker.broker.wait_until(lambda broker: not broker.connections())
+        time.sleep(0.05)  # after a pause a call looks first
+        with pytest.raises(pika.exceptions.StreamLostError):
+            (channel if close_channel else connection).close()
+        assert connection.is_closed
+
+
 def test_consume_goes_on_where_it_was_left_until_it_is_cancelled(channel: BlockingChannel) -> None:
     put(channel, "1", "2", "3")
     for method, properties, body in channel.consume("q", inactivity_timeout=TIMEOUT):

@@ -259,7 +259,7 @@ class TestRefusals:
             (kinds.AccessRefused, lambda it: it.basic_consume("there", exclusive=True)),
         ],
     )
-    def test_what_the_broker_refuses_ends_the_channel_with_its_own_error(
+    def test_what_the_broker_refuses_raises_its_own_error_and_the_channel_opens_anew(
         self,
         connection: kombu.Connection,
         channel: Any,
@@ -272,9 +272,25 @@ class TestRefusals:
         with pytest.raises(kind) as caught:
             call(channel)
         assert isinstance(caught.value, connection.channel_errors)
-        assert channel.connection is None
+        assert channel.is_open
+        assert channel.queue_declare("", exclusive=True).queue
         assert other.is_open
         assert connection.connected
+
+    def test_a_channel_that_has_handed_out_a_message_stays_closed(
+        self, connection: kombu.Connection, channel: Any
+    ) -> None:
+        """Opened anew it would take the message's tag for that of another one."""
+        channel.queue_declare("mine", exclusive=True)
+        channel.basic_publish(channel.prepare_message("a"), "", "mine")
+        message = channel.basic_get("mine")
+        with pytest.raises(kinds.NotFound):
+            channel.queue_declare("none", passive=True)
+        assert not channel.is_open
+        for call in (message.ack, lambda: channel.basic_get("mine")):
+            with pytest.raises(connection.recoverable_connection_errors):
+                call()
+        assert connection.channel().basic_get("mine").body == b"a"
 
     def test_what_rabbitmq_does_not_have_is_refused_here(self, channel: Any) -> None:
         with pytest.raises(kinds.AMQPNotImplementedError, match="immediate"):

@@ -182,9 +182,25 @@ class TestPublishing:
     ) -> None:
         with pytest.raises(amqp.exceptions.NotFound):
             producer.publish("b", exchange="missing")
-        assert producer.channel.connection is None
         with suppress(TimeoutError):  # it is told once
             connection.drain_events(timeout=0)
+        queue = connection.SimpleQueue("q")
+        producer.publish("b", routing_key="q", retry=True)
+        assert queue.get(timeout=TIMEOUT).body == "b"
+        queue.close()
+
+    def test_a_body_is_text_where_the_message_says_so(self, connection: kombu.Connection) -> None:
+        queue = connection.SimpleQueue("q")
+        for body, encoding in ((b"caf\xc3\xa9", "utf-8"), (b"x", "binary")):
+            queue.put(body, content_type="application/data", content_encoding=encoding)
+        assert [queue.get(timeout=TIMEOUT).body for _ in range(2)] == ["café", b"x"]
+        queue.close()
+        channel = connection.default_channel
+        channel.queue_declare("raw", exclusive=True)
+        channel.basic_publish(
+            channel.prepare_message(b"\xff", content_encoding="utf-8"), routing_key="raw"
+        )
+        assert channel.basic_get("raw", no_ack=True).body == b"\xff"
 
     def test_unconfirmed_publishes_tell_in_drain_events(self, url: str) -> None:
         options = {"confirm_publish": False}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import evamqp
@@ -59,9 +60,12 @@ class BlockingChannel:
         self._generator: tuple[tuple[str, bool, bool], blocking.Subscription] | None = None
         self._is_confirming = False
         self._is_closed_by_us = False
+        self._has_told = False  # whether a call has raised why it ended
         self._impl: blocking.Channel = connection._translate(
             connection._impl.channel, number=channel_number, **self._events()
         )
+        # pika leaves the delivery mode to the program.
+        self._publish_confirmed = partial(self._impl.publish, persistent=False)
 
     def _events(self) -> dict[str, Callable[..., object]]:
         """Who hears what of the channel.
@@ -164,8 +168,7 @@ class BlockingChannel:
             raise exceptions.MethodNotImplemented(
                 "immediate: brokers have refused it since RabbitMQ 3.0"
             )
-        impl = self._impl
-        verb = impl.publish if self._is_confirming else impl.basic_publish
+        verb = self._publish_confirmed if self._is_confirming else self._impl.basic_publish
         try:
             self._publish(verb, exchange, routing_key, body, properties, mandatory)
         except evamqp.PublishFailed as error:
@@ -188,7 +191,9 @@ class BlockingChannel:
             self.basic_publish(exchange, routing_key, body, properties, mandatory, immediate)
             return
         try:
-            self._publish(self._impl.publish, exchange, routing_key, body, properties, mandatory)
+            self._publish(
+                self._publish_confirmed, exchange, routing_key, body, properties, mandatory
+            )
         except evamqp.PublishFailed as error:
             raise _publish_failed(error, properties, body) from error
 
@@ -606,6 +611,9 @@ class BlockingChannel:
         self._connection_closing()
         self._is_closed_by_us = True
         self._translate(self._impl.close, reply_code, reply_text)
+        reason = self._impl.reason
+        if reason is not None and reason.by != "client":  # it had ended, and nobody had noticed
+            raise of_era(why_closed(reason), self._era)
 
     # Inner
 
@@ -637,17 +645,26 @@ class BlockingChannel:
             return self._why()
         if isinstance(error, evamqp.WrongThread) or self.is_open:
             return self._wrong_state(str(error))
-        return self._wrong_state()
+        return self._why_once()
 
     def _why(self) -> BaseException:
-        reason = self._impl.reason
-        if self._is_closed_by_us or reason is None:
+        reason, connection = self._impl.reason, self._connection
+        if self._is_closed_by_us or connection._is_closed_by_us or reason is None:
             return self._wrong_state()
-        return of_era(why_closed(reason), self._era)
+        why = why_closed(reason)
+        if isinstance(why, exceptions.AMQPConnectionError):
+            connection._has_told = True
+        self._has_told = True
+        return of_era(why, self._era)
+
+    def _why_once(self) -> BaseException:
+        """Why it ended, unless a call has raised that before; then only that it is closed."""
+        has_told = self._has_told or self._connection._has_told
+        return self._wrong_state() if has_told else self._why()
 
     def _raise_if_not_open(self) -> None:
         if not self._impl.is_open:
-            raise self._wrong_state()
+            raise self._why_once()
 
     def _wrong_state(self, text: str = "Channel is closed.") -> BaseException:
         return of_era(exceptions.ChannelWrongStateError(text), self._era)

@@ -53,6 +53,7 @@ class BlockingConnection:
         self._unblocked: list[Callable[[Method], object]] = []
         self._channels: dict[int, BlockingChannel] = {}
         self._is_closed_by_us = False
+        self._has_told = False  # whether a call has raised why it ended
         self._dispatching = 0
         self._impl = self._connect(_as_list(parameters))
 
@@ -307,6 +308,9 @@ class BlockingConnection:
         for channel in list(self._channels.values()):
             channel._connection_closing()
         self._impl.close(reply_code, reply_text)
+        reason = self._impl.reason
+        if reason is not None and reason.by != "client":  # it had ended, and nobody had noticed
+            raise of_era(_reasons.connection_closed(reason), self._era)
 
     def _close_quietly(self, reply_code: int, reply_text: str) -> None:
         if self.is_open:
@@ -316,6 +320,7 @@ class BlockingConnection:
         reason = self._impl.reason
         if self._is_closed_by_us or reason is None:
             return self._wrong_state(f"BlockingConnection.{what} called on closed connection.")
+        self._has_told = True
         return of_era(_reasons.connection_closed(reason), self._era)
 
     def _wrong_state(self, text: str) -> BaseException:
@@ -352,8 +357,8 @@ def _as_list(parameters: Parameters | Sequence[Parameters] | None) -> list[Param
 def _failure(error: evamqp.AmqpError, parameters: Parameters) -> BaseException:
     """Why no connection came of it, as pika raises it."""
     failed = _reasons.open_failed(error, parameters.credentials.TYPE)
-    if isinstance(failed, workflow.AMQPConnectorAMQPHandshakeError):
-        return failed.exception
-    if isinstance(failed, workflow.AMQPConnectorException):
+    if isinstance(failed, workflow.AMQPConnectorSocketConnectError):
         return exceptions.AMQPConnectionError(failed)
+    if isinstance(failed, workflow.AMQPConnectorPhaseErrorBase):
+        return failed.exception
     return failed
