@@ -23,6 +23,9 @@ from evamqp.errors import WrongState
 
 T = TypeVar("T")
 
+#: Seconds after which a cancelled attempt counts as failed.
+CANCELLED_DELAY = 0.1
+
 
 class AsyncioAdapter:
     """Runs on an asyncio event loop; see ``evamqp.abc.Adapter``.
@@ -244,7 +247,7 @@ class _Connector:
 class _Connecting:
     """A task that opens a connection."""
 
-    __slots__ = ("_connection", "_failed", "_handed_over", "_loop", "_sock", "_task")
+    __slots__ = ("_connection", "_error", "_failed", "_handed_over", "_loop", "_sock", "_task")
 
     def __init__(
         self,
@@ -258,6 +261,7 @@ class _Connecting:
         self._sock = sock
         self._failed = failed
         self._handed_over = False
+        self._error: Exception | None = None
         self._connection = AsyncioTransport(loop, connected)
         self._task = loop.create_task(self._open(address))
         # A task cancelled before its first step never enters a ``try`` of its own, so a callback
@@ -271,9 +275,13 @@ class _Connecting:
             self._task.cancel()
 
     async def _open(self, address: Address) -> None:
-        await self._loop.sock_connect(self._sock, address.sockaddr)
-        self._handed_over = True
-        await self._loop.create_connection(lambda: self._connection, sock=self._sock)
+        try:
+            await self._loop.sock_connect(self._sock, address.sockaddr)
+            self._handed_over = True
+            await self._loop.create_connection(lambda: self._connection, sock=self._sock)
+        except Exception as error:
+            # Left to the task, asyncio would print it if the loop ends before _ended() is called.
+            self._error = error.with_traceback(None)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not self._handed_over:
@@ -283,10 +291,12 @@ class _Connecting:
             # would now close its descriptor again, though another socket may have it by then.
             self._sock.detach()
         if task.cancelled():
-            # Perhaps by the application: asyncio.run() cancels every task when it ends.
-            self._failed(ConnectionAbortedError("the attempt was cancelled"))
-        elif (error := task.exception()) is not None:
-            self._failed(error)
+            # Perhaps by asyncio.run(), which cancels every task when it ends: a loop that goes on
+            # hears of it, and the other begins nothing new.
+            error = ConnectionAbortedError("the attempt was cancelled")
+            self._loop.call_later(CANCELLED_DELAY, self._failed, error)
+        elif self._error is not None:
+            self._failed(self._error)
 
 
 class _Listener:

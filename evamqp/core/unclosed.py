@@ -75,6 +75,7 @@ def _report_living() -> None:
     """The program ends; what is still open never gets to its close."""
     for client in list(_living):
         client._report_unclosed()
+        client._must_close = False  # later the modules that it would need are gone
 
 
 def _disown_living() -> None:

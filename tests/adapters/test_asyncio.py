@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -215,3 +217,27 @@ def test_descriptors_above_1023_work(loop: asyncio.AbstractEventLoop, thousand_f
 
     loop.run_until_complete(talk())
     server.close()
+
+
+@pytest.mark.parametrize("seconds", [0, 0.001])
+def test_program_that_ends_while_it_dials_prints_nothing_of_asyncios(seconds: float) -> None:
+    program = f"""
+import asyncio, socket
+import evamqp
+
+with socket.socket() as unused:
+    unused.bind(("127.0.0.1", 0))
+    port = unused.getsockname()[1]
+
+async def main():
+    global publisher
+    publisher = evamqp.Publisher(f"amqp://127.0.0.1:{{port}}")
+    await asyncio.sleep({seconds})
+
+asyncio.run(main())
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "Traceback" not in ended.stderr
+    assert "Task" not in ended.stderr

@@ -132,6 +132,28 @@ def test_a_program_that_ends_says_what_it_loses(keep: str) -> None:
     assert "unclosed <Reconnector" not in ended.stderr
 
 
+def test_nothing_is_asked_of_a_client_once_the_program_has_ended() -> None:
+    """Then the modules that it would need are gone."""
+    program = """
+import os
+from evamqp.core.unclosed import Closable
+
+class Client(Closable):
+    def __init__(self):
+        super().__init__()
+        self._must_close, self.me = True, self
+
+    def _report_unclosed(self, write=os.write):
+        write(1, b"asked ")
+
+client = Client()
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, timeout=60, check=True
+    )
+    assert (ended.stdout, ended.stderr) == (b"asked ", b"")
+
+
 def test_a_forked_child_is_silent(stage: Stage) -> None:
     publisher = stage.publisher()
     _disown_living()
