@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from evamqp import checks
 from evamqp.codec.fields import encode_shortstr
 from evamqp.codec.properties import Properties
 from evamqp.consumer import Consumer
@@ -150,8 +151,7 @@ class RpcClient(ReconnectingClient[int]):
         max_calls: int = 1000,
     ) -> None:
         encode_shortstr(exchange, "exchange")
-        if max_calls < 1:
-            raise BadArgument("max_calls must be 1 or more")
+        checks.integer(1)("max_calls", max_calls)
         self._timeout = _checked_seconds(timeout)
         super().__init__(target, adapter, topology)
         self.exchange = exchange
@@ -212,6 +212,8 @@ class RpcClient(ReconnectingClient[int]):
         seconds = self._timeout if timeout is None else _checked_seconds(timeout)
         content = body if type(body) is bytes else copy_body(body)
         correlation_id = str(self._made + 1)
+        if properties is not None and not isinstance(properties, Properties):
+            raise BadType(f"properties must be Properties, not {type(properties).__name__}")
         completed = (properties or Properties()).replace(
             reply_to=REPLY_TO,
             correlation_id=correlation_id,

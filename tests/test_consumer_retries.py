@@ -322,6 +322,7 @@ def test_a_failed_forward_is_retried(world: World) -> None:
         ([float("nan")], {}, BadArgument),
         ([1e9], {}, BadArgument),
         (["1"], {}, BadType),
+        (None, {}, BadType),
         ([True], {}, BadType),
         ([1], {"dead_letter": ""}, BadArgument),
         ([1], {"dead_letter": 1}, BadType),

@@ -246,6 +246,7 @@ def test_calls_are_bounded(bench: Bench) -> None:
         (("rpc", b""), {"timeout": 0}, BadArgument),
         (("rpc", b""), {"timeout": "1"}, BadType),
         (("rpc", b""), {"callback": 7}, BadType),
+        (("rpc", b""), {"properties": {}}, BadType),
     ],
 )
 def test_what_cannot_be_sent_is_refused_and_nothing_is_taken(

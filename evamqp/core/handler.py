@@ -61,7 +61,8 @@ class Handler:
     4. Callbacks come from the loop only, never from inside a call that you make.  A call that
        cannot be carried out raises there, and changes nothing.
     5. An exception in a callback goes to ``on_callback_error``, never into the parser or the
-       socket; the connection lives.  KeyboardInterrupt and SystemExit propagate out of the loop.
+       socket; the connection lives.  KeyboardInterrupt and SystemExit propagate out of the
+       loop, except from Twisted's, which logs them and goes on.
 
     A callback may be an async function, or return a coroutine: the loop runs it, nobody waits for
     it, and the fifth rule holds.  The other rules apply to its beginning.

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable
 
-from evamqp.errors import NOT_ALLOWED, NOT_IMPLEMENTED, BadArgument, ConnectionClosed, Retry
+from evamqp import checks
+from evamqp.errors import (
+    NOT_ALLOWED,
+    NOT_IMPLEMENTED,
+    BadArgument,
+    BadType,
+    ConnectionClosed,
+    Retry,
+)
 
 # Seconds.  Full jitter, so that a thousand clients of one broker do not come back at once.
 FIRST_STEP = 0.1
@@ -46,6 +53,7 @@ class Backoff:
         chance: Returns a float in 0..1; for tests.
 
     Raises:
+        BadType: A value is not a number.
         BadArgument: ``first`` or ``limit`` is not above 0, or ``jitter`` not within 0..1.
     """
 
@@ -59,8 +67,12 @@ class Backoff:
         *,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        if not (0 < first < math.inf and 0 < limit < math.inf and 0 <= jitter <= 1):
-            raise BadArgument("first and limit must be seconds above 0, jitter within 0..1")
+        checks.seconds("first", first)
+        checks.seconds("limit", limit)
+        if not isinstance(jitter, (int, float)):
+            raise BadType(f"jitter must be a number, not {type(jitter).__name__}")
+        if not 0 <= jitter <= 1:
+            raise BadArgument(f"jitter must be within 0..1, not {jitter}")
         self._first = first
         self._limit = limit
         self._jitter = jitter

@@ -81,6 +81,8 @@ class Retry:
             raise BadArgument("dead_letter must be the name of a queue")
         if queue_type not in ("quorum", "classic"):
             raise BadArgument(f"queue_type must be quorum or classic, not {queue_type!r}")
+        if not isinstance(delays, Sequence):
+            raise BadType(f"delays must be a sequence of seconds, not {type(delays).__name__}")
         self._ttls = tuple(_milliseconds(delay) for delay in delays)
         self.dead_letter: str = dead_letter
         self.queue_type: QueueType = queue_type

@@ -66,10 +66,14 @@ def test_loss_raises_in_whoever_never_waits(amqp_broker: ServedVhost) -> None:
         channel = connection.channel()
         channel.queue_declare("q", exclusive=True)
         amqp_broker.broker.faults.drop_connections()
-        deadline = time.monotonic() + TIMEOUT
-        with pytest.raises(evamqp.WrongState):
+
+        def publish_for_long() -> None:
+            deadline = time.monotonic() + TIMEOUT
             while time.monotonic() < deadline:
-                channel.basic_publish("", "q", b"2")
+                channel.basic_publish("", "q", b"1")
+
+        with pytest.raises(evamqp.WrongState):
+            publish_for_long()
         assert not connection.is_open
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from evamqp.errors import (
     AuthenticationFailed,
     BadArgument,
+    BadType,
     BlockedTimeout,
     ConnectFailed,
     ConnectionClosed,
@@ -116,6 +118,12 @@ def test_settings_of_ones_own() -> None:
 @pytest.mark.parametrize("wrong", [(0,), (1, 0), (1, 1, 2), (1, float("nan")), (1, 1, -1)])
 def test_impossible_settings_are_refused(wrong: tuple[float, ...]) -> None:
     with pytest.raises(BadArgument):
+        Backoff(*wrong)
+
+
+@pytest.mark.parametrize("wrong", [("x",), (1, None), (1, 1, "x")])
+def test_settings_of_the_wrong_type_are_refused(wrong: tuple[Any, ...]) -> None:
+    with pytest.raises(BadType):
         Backoff(*wrong)
 
 
