@@ -207,7 +207,6 @@ class Channel:
         body: Body,
         properties: evamqp.Properties | None = None,
         mandatory: bool = True,
-        *,
         persistent: bool = True,
     ) -> None:
         """Publish a message, and wait until the broker has taken it.
@@ -290,21 +289,20 @@ class Channel:
             core.confirm_select()
             self._is_confirming = True
         if persistent:
-            properties = self._made_persistent(properties)
+            given, completed = self._completed
+            properties = completed if properties is given else self._made_persistent(properties)
         tag = core.basic_publish(
             publication.exchange, publication.routing_key, publication.body, properties, mandatory
         )
         self._publications[tag] = publication
 
     def _made_persistent(self, properties: evamqp.Properties | None) -> evamqp.Properties | None:
-        given, completed = self._completed
-        if properties is not given:
-            completed = properties
-            if properties is None:
-                completed = PERSISTENT
-            elif isinstance(properties, evamqp.Properties) and properties.delivery_mode is None:
-                completed = properties.replace(delivery_mode=evamqp.DeliveryMode.PERSISTENT)
-            self._completed = (properties, completed)
+        completed = properties
+        if properties is None:
+            completed = PERSISTENT
+        elif isinstance(properties, evamqp.Properties) and properties.delivery_mode is None:
+            completed = properties.replace(delivery_mode=evamqp.DeliveryMode.PERSISTENT)
+        self._completed = (properties, completed)
         return completed
 
     def _unknown(self) -> evamqp.NotExecuted:

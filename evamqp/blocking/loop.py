@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import evamqp
 from evamqp.adapters.select import SelectAdapter
+from evamqp.blocking._lock import Lock
 
 T = TypeVar("T")
 
@@ -89,7 +90,7 @@ class SharedLoop:
         _living.add(self)
 
     def _make_lock(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._is_locked_here: Callable[[], bool] = self._lock._is_owned  # type: ignore[attr-defined]
         self._leader = 0
         self._bound = 0  # the thread that owns the connection

@@ -118,7 +118,6 @@ class Batch:
         body: Body,
         properties: evamqp.Properties | None = None,
         mandatory: bool = True,
-        *,
         persistent: bool = True,
     ) -> int:
         """Publish a message, as ``Channel.publish``; waits only while the window is full.

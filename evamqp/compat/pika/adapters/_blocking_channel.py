@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import evamqp
@@ -64,8 +63,6 @@ class BlockingChannel:
         self._impl: blocking.Channel = connection._translate(
             connection._impl.channel, number=channel_number, **self._events()
         )
-        # pika leaves the delivery mode to the program.
-        self._publish_confirmed = partial(self._impl.publish, persistent=False)
 
     def _events(self) -> dict[str, Callable[..., object]]:
         """Who hears what of the channel.
@@ -168,9 +165,8 @@ class BlockingChannel:
             raise exceptions.MethodNotImplemented(
                 "immediate: brokers have refused it since RabbitMQ 3.0"
             )
-        verb = self._publish_confirmed if self._is_confirming else self._impl.basic_publish
         try:
-            self._publish(verb, exchange, routing_key, body, properties, mandatory)
+            self._publish(exchange, routing_key, body, properties, mandatory)
         except evamqp.PublishFailed as error:
             if self._era.is_old:
                 return False
@@ -191,15 +187,12 @@ class BlockingChannel:
             self.basic_publish(exchange, routing_key, body, properties, mandatory, immediate)
             return
         try:
-            self._publish(
-                self._publish_confirmed, exchange, routing_key, body, properties, mandatory
-            )
+            self._publish(exchange, routing_key, body, properties, mandatory)
         except evamqp.PublishFailed as error:
             raise _publish_failed(error, properties, body) from error
 
     def _publish(
         self,
-        verb: Callable[..., object],
         exchange: str,
         routing_key: str,
         body: bytes | str,
@@ -209,14 +202,13 @@ class BlockingChannel:
         if type(body) is not bytes:
             self._raise_if_not_open()
             body = _as_bytes(body)
+        mandatory = True if mandatory else False  # noqa: SIM210  bool() costs three times as much
         try:
-            verb(
-                exchange,
-                routing_key,
-                body,
-                to_wire(properties) if properties else None,
-                True if mandatory else False,  # noqa: SIM210  bool() costs three times as much
-            )
+            raw = to_wire(properties) if properties else None
+            if self._is_confirming:  # pika leaves the delivery mode to the program
+                self._impl.publish(exchange, routing_key, body, raw, mandatory, False)
+            else:
+                self._impl.basic_publish(exchange, routing_key, body, raw, mandatory)
         except (evamqp.NotExecuted, evamqp.WrongState) as error:
             raise self._translated(error) from error
         except evamqp.UsageError as error:
