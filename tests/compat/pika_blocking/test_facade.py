@@ -526,6 +526,23 @@ def test_blocked_connection_is_told_in_both_styles(amqp_broker: ServedVhost) -> 
     assert calls == [(True, "low on memory"), "low on memory", "over"]
 
 
+def test_blocked_timeout_is_told_to_who_never_waits(amqp_broker: ServedVhost) -> None:
+    parameters = pika.URLParameters(amqp_broker.url)
+    parameters.blocked_connection_timeout = 0.2
+    connection = BlockingConnection(parameters)
+    channel = connection.channel()
+    channel.queue_declare("q", exclusive=True)
+    amqp_broker.broker.faults.block("low on memory")
+
+    def publish() -> None:
+        channel.basic_publish("", "q", b"1")
+        time.sleep(0.02)
+
+    assert isinstance(until_it_raises(publish), exceptions.ConnectionBlockedTimeout)
+    amqp_broker.broker.faults.unblock()
+    assert connection.is_closed
+
+
 def test_capabilities_are_the_brokers(connection: BlockingConnection) -> None:
     assert connection.basic_nack_supported
     assert connection.publisher_confirms_supported

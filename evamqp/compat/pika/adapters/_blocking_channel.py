@@ -643,6 +643,8 @@ class BlockingChannel:
         reason, connection = self._impl.reason, self._connection
         if self._is_closed_by_us or connection._is_closed_by_us or reason is None:
             return self._wrong_state()
+        if reason.by == "client":  # a channel's reason does not say that blocked_connection_timeout
+            reason = connection._impl.reason or reason  # ended its connection
         why = why_closed(reason)
         if isinstance(why, exceptions.AMQPConnectionError):
             connection._has_told = True
