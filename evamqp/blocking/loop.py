@@ -150,12 +150,17 @@ class SharedLoop:
         A caller who never waits would not hear otherwise that channel or connection has ended.
         """
         if not self._has_kept_enough():
-            self.adapter.turn(0.0, None, self.enter)
-            self._is_inside = False
+            adapter, connection = self.adapter, self.connection
+            while True:
+                adapter.turn(0.0, None, self.enter)
+                self._is_inside = False
+                # The socket of a connection that has ended goes a turn later.
+                if self.is_over or connection.is_open or adapter.time_until_due() != 0:
+                    break
             if self._followers:
                 self._release_followers()
             if self.is_over:
-                self.adapter.close()
+                adapter.close()
         self._read_at = monotonic()
 
     def call(self, verb: Callable[..., T], *arguments: Any) -> T:

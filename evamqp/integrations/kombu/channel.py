@@ -238,9 +238,14 @@ class Channel(StdChannel):  # type: ignore[misc]
         body, properties = msg.encode()
         mandatory, routing_key = bool(mandatory), routing_key or ""  # kombu's None means neither
         if self._is_transactional or not connection.confirm_publish:
-            connection.send(
-                self.core.basic_publish, exchange, routing_key, body, properties, mandatory
-            )
+            try:
+                connection.send(
+                    self.core.basic_publish, exchange, routing_key, body, properties, mandatory
+                )
+            except kinds.RecoverableConnectionError:
+                if connection.connected and self.core.reason is not None:
+                    self._has_ended(self.core.reason)  # if nobody has been told
+                raise
         else:
             seconds = timeout if confirm_timeout is None else confirm_timeout
             publication = self._publish(exchange, routing_key, body, properties, mandatory, seconds)

@@ -339,7 +339,8 @@ class Connection:
 
         An error of the connection is what has kombu connect again and repeat the call.
         """
-        if isinstance(error, (evamqp.Closed, evamqp.NotExecuted)) and self.loop.is_over:
+        known = (evamqp.Closed, evamqp.NotExecuted, evamqp.WrongState)
+        if isinstance(error, known) and self.loop.is_over:
             return self.ended()
         return translate(error)
 

@@ -6,6 +6,7 @@ import os
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
@@ -210,6 +211,21 @@ class TestPublishing:
             with pytest.raises(amqp.exceptions.NotFound) as caught:
                 connection.drain_events(timeout=TIMEOUT)
         assert isinstance(caught.value, connection.connection_errors)
+
+    def test_unconfirmed_publishes_hear_of_the_channels_end_themselves(self, url: str) -> None:
+        options = {"confirm_publish": False}
+        with kombu.Connection(url, transport_options=options) as connection:
+            producer = connection.Producer()
+
+            def publish_for_long() -> None:
+                deadline = time.monotonic() + TIMEOUT
+                while time.monotonic() < deadline:
+                    producer.publish("b", exchange="missing")
+
+            with pytest.raises(amqp.exceptions.NotFound):
+                publish_for_long()
+            with suppress(TimeoutError):  # it is told once
+                connection.drain_events(timeout=0)
 
     @pytest.mark.parametrize("confirm_publish", [True, False])
     def test_a_blocked_broker_is_told_of_while_a_call_waits(

@@ -640,7 +640,8 @@ class BlockingChannel:
         return self._why_once()
 
     def _why(self) -> BaseException:
-        reason, connection = self._impl.reason, self._connection
+        connection = self._connection
+        reason: evamqp.Closed | None = self._impl.reason
         if self._is_closed_by_us or connection._is_closed_by_us or reason is None:
             return self._wrong_state()
         if reason.by == "client":  # a channel's reason does not say that blocked_connection_timeout
