@@ -73,7 +73,7 @@ class Consumer(ReconnectingClient[int]):
     message.  A publish that you neither return nor await does not count.
 
     A handler that is cancelled or interrupted, as when the program ends, has not failed: its
-    message goes back to the queue.
+    message goes back to the queue.  A fourth time for the same message is a failure.
 
     Args:
         target: A URL, Parameters, a list of them, or a Reconnector to share.

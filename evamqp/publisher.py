@@ -446,7 +446,8 @@ class Publisher(ReconnectingClient[list[Publication]]):
             self._ends[outcome] += 1
             if outcome in _DROPPED and not entry.is_watched:
                 why = "" if entry.detail is None else f": {entry.detail}"
-                self._log.write(logging.ERROR, outcome.name, f"{_DROPPED[outcome]}{why}")
+                kind = f"{outcome.name.lower()} message"
+                self._log.write(logging.ERROR, kind, f"{_DROPPED[outcome]}{why}")
         if self._writer is not None:
             assert isinstance(entry, StoredPublication)
             self._writer.settle(entry, outcome)

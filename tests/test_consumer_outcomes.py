@@ -281,6 +281,23 @@ def test_an_interrupted_handler_has_not_failed(
     assert consumer.handled == 1
 
 
+def test_a_handler_that_interrupts_itself_again_and_again_fails(stage: Stage) -> None:
+    async def handle(message: evamqp.Message) -> None:
+        if message.body == b"a":
+            raise asyncio.CancelledError
+
+    consumer = consuming(stage, handle)
+    stage.server.fill("work", b"a")
+    for _ in range(10):
+        stage.advance(1)
+        stage.server.fill("work", b"good")
+    assert [each for each in stage.server.settled if each[1] == b"a"] == [
+        *[("requeued", b"a")] * 3,
+        ("dropped", b"a"),
+    ]
+    assert consumer.stats.failed == 1
+
+
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("is_async", [True, False])
 def test_an_interrupt_leaves_the_loop_and_no_message_behind(

@@ -36,11 +36,14 @@ class Failures:
         """Count a failure; return the seconds to hold the message."""
         before = _delivery_count(message)
         if before is None:
-            before = self._count(message)
+            before = self.count(message)
         return min(LONGEST_DELAY, FIRST_DELAY * (1 << min(before, HIGHEST_POWER)))
 
-    def _count(self, message: Message) -> int:
-        """How often it failed before, as far as known.  Byte-equal messages count together."""
+    def count(self, message: Message) -> int:
+        """Count a failure; return how often it failed before, as far as known.
+
+        Byte-equal messages count together.
+        """
         key = hash((message.exchange, message.routing_key, message.properties.raw, message.body))
         before = self._counts.pop(key, 0) if message.redelivered else 0
         self._counts[key] = before + 1

@@ -27,6 +27,8 @@ log: logging.Logger = logging.getLogger(__name__)
 # Seconds before a message whose handler was interrupted goes back to its queue: a program that ends
 # has ended by then, and one that lives on does not keep it for ever.
 INTERRUPTED_DELAY = 1.0
+# Interruptions of the same message before another is a failure: a program that ends makes one.
+MOST_INTERRUPTIONS = 3
 # Seconds that asyncio may wait for threads when a program ends.
 LONGEST_END = 300.0
 
@@ -119,6 +121,7 @@ class Handlers:
         "_consumer",
         "_failures",
         "_interrupted",
+        "_interruptions",
         "_on_error",
         "_on_message",
         "at_work",
@@ -145,6 +148,7 @@ class Handlers:
         self._ack = ack
         self._on_error = on_error
         self._failures = Failures()
+        self._interruptions = Failures()
         # When a handler was last interrupted, and ``handled`` then.
         self._interrupted: tuple[float, int] | None = None
         self.limit: int = 1
@@ -255,9 +259,10 @@ class Handlers:
     def _failed(self, unit: Unit, error: BaseException) -> None:
         """The handler raised."""
         label = self._consumer.label
-        if is_interruption(error):
+        is_own = is_interruption(error) and self._was_interrupted_often(unit)
+        if is_interruption(error) and not is_own:
             self._interrupted = (self._adapter.time(), self.handled)
-        elif not self._is_ending:
+        elif is_own or not self._is_ending:
             fate = self._fail(unit, error)
             words = "%s: the handler of %r raised %r; %s"
             log.error(words, label, unit, error, fate, exc_info=error)
@@ -266,6 +271,11 @@ class Handlers:
         log.warning(words, label, unit, error)
         give_back = partial(self._consumer.give_back, unit)
         self.return_later(unit, INTERRUPTED_DELAY, give_back)
+
+    def _was_interrupted_often(self, unit: Unit) -> bool:
+        """Count an interruption; whether it must be the handler's own doing."""
+        counts = [self._interruptions.count(message) for message in unsettled_of(unit)]
+        return max(counts, default=0) >= MOST_INTERRUPTIONS
 
     @property
     def _is_ending(self) -> bool:

@@ -72,7 +72,9 @@ class Channel(StdChannel):  # type: ignore[misc]
     @property
     def is_open(self) -> bool:
         """Whether it can be used."""
-        return self.connection is not None and (self.core.is_open or self._may_reopen)
+        if self.connection is None:
+            return False
+        return self.core.is_open or (self._may_reopen and self._connection.connected)
 
     # Exchanges and queues
 

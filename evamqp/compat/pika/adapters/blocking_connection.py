@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import evamqp
@@ -314,7 +315,8 @@ class BlockingConnection:
 
     def _close_quietly(self, reply_code: int, reply_text: str) -> None:
         if self.is_open:
-            self.close(reply_code, reply_text)
+            with suppress(exceptions.AMQPError):
+                self.close(reply_code, reply_text)
 
     def _ended(self, what: str) -> BaseException:
         reason = self._impl.reason
