@@ -301,7 +301,7 @@ def test_a_ctrl_c_before_any_instruction_of_the_loop_loses_nothing(adapter: Sele
         adapter.run_until(adapter_turns(adapter, 1))
         if interrupting.left > 0:  # no instruction has this number any more
             break
-    assert interrupts > 100
+    assert interrupts > 50  # fewer where the loop is compiled
 
 
 def adapter_turns(adapter: SelectAdapter, count: int) -> Any:
