@@ -508,6 +508,7 @@ class RpcServer(ClosedAtExit):
             BadArgument, BadType: The timeout is not a number.
             WrongThread: Not the thread of the loop.
         """
+        self._consumer._check_caller("RpcServer.close")
         request: Request[int] = Request(self._consumer._host, "RpcServer.close")
         ended = self._consumer.close(timeout)
         self.adapter.run_awaitable(self._shut_down(ended, timeout, request), lambda error: None)
