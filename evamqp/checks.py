@@ -50,12 +50,6 @@ def flag(name: str, value: object) -> bool:
     return value
 
 
-def function(name: str, value: object) -> object:
-    if not callable(value):
-        raise BadType(f"{name} must be callable, not {type_name(value)}")
-    return value
-
-
 def integer(low: int, high: int | None = None) -> Check:
     """An int within limits, both included; None is no upper limit."""
     limits = f"{low} or more" if high is None else f"{low}..{high}"

@@ -17,7 +17,7 @@ from evamqp import checks
 from evamqp.codec.fields import encode_shortstr
 from evamqp.codec.properties import PERSISTENT, SMALL, Properties
 from evamqp.core.publishing import copy_body
-from evamqp.core.request import Request
+from evamqp.core.request import Request, check_callbacks
 from evamqp.errors import (
     AmqpError,
     BadType,
@@ -147,7 +147,7 @@ class Publisher(ReconnectingClient[list[Publication]]):
         checks.integer(0)("resends", resends)
         checks.flag("persistent", persistent)
         checks.flag("mandatory", mandatory)
-        checks.optional(checks.function)("on_writable", on_writable)
+        check_callbacks("Publisher", on_writable)
         check_confirm_timeout(confirm_timeout)
         self._writer = None if store is None else StoreWriter(store)
         try:

@@ -259,10 +259,10 @@ class Handlers:
     def _failed(self, unit: Unit, error: BaseException) -> None:
         """The handler raised."""
         label = self._consumer.label
-        is_own = is_interruption(error) and self._was_interrupted_often(unit)
-        if is_interruption(error) and not is_own:
+        is_interrupted = is_interruption(error)
+        if is_interrupted and not self._was_interrupted_often(unit):
             self._interrupted = (self._adapter.time(), self.handled)
-        elif is_own or not self._is_ending:
+        elif is_interrupted or not self._is_ending:
             fate = self._fail(unit, error)
             words = "%s: the handler of %r raised %r; %s"
             log.error(words, label, unit, error, fate, exc_info=error)

@@ -12,9 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 from weakref import ref
 
-from evamqp import checks
 from evamqp.core.handler import Handler
-from evamqp.core.request import Request
+from evamqp.core.request import Request, check_callbacks
 from evamqp.core.stats import Stats
 from evamqp.core.unclosed import report
 from evamqp.driver import chosen_adapter, start
@@ -105,12 +104,7 @@ class Reconnector(CanBeReady):
         for thing, kind in ((topology, Topology), (handler, Handler), (backoff, Backoff)):
             if thing is not None and not isinstance(thing, kind):
                 raise BadType(f"expected a {kind.__name__}, not {type(thing).__name__}")
-        for name, function in (
-            ("on_reconnecting", on_reconnecting),
-            ("on_recovered", on_recovered),
-            ("on_topology_error", on_topology_error),
-        ):
-            checks.optional(checks.function)(name, function)
+        check_callbacks(type(self).__name__, on_reconnecting, on_recovered, on_topology_error)
         super().__init__(LoopHost(chosen_adapter(adapter)))
         self._check_caller(type(self).__name__)
         random.shuffle(targets)

@@ -26,6 +26,7 @@ from typing import Any
 
 import pytest
 
+import evamqp
 from evamqp.abc import Endpoint, Handle, LoopCallback
 from evamqp.adapters import _listener
 from evamqp.adapters._socket import SocketTransport
@@ -301,7 +302,8 @@ def test_a_ctrl_c_before_any_instruction_of_the_loop_loses_nothing(adapter: Sele
         adapter.run_until(adapter_turns(adapter, 1))
         if interrupting.left > 0:  # no instruction has this number any more
             break
-    assert interrupts > 50  # fewer where the loop is compiled
+    is_short = sys.version_info >= (3, 14) and evamqp.implementation == "compiled"
+    assert interrupts > (50 if is_short else 100)
 
 
 def adapter_turns(adapter: SelectAdapter, count: int) -> Any:

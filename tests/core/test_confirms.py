@@ -295,8 +295,8 @@ def test_what_confirms_overtake_is_settled_one_by_one_at_the_same_cost(multiple:
 
     few = count_steps(lambda: settle(100))
     settle(count // 2)
-    # Compiled there may be no steps to count; twice as many are too many.
-    assert count_steps(lambda: settle(100)) <= 2 * few
+    # Compiled there may be no steps to count at all.
+    assert count_steps(lambda: settle(100)) < max(1, 2 * few)
 
 
 # --- the model: a plain set
